@@ -1,0 +1,119 @@
+"""Headwater: define data assets, know exactly what is stale and why, rebuild only that.
+
+Public names are loaded when they are first used, so that `import headwater` costs next to nothing.
+"""
+
+# pyright: reportUnusedImport=false
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "headwater.catalog.config": ("Config", "EnvVar"),
+    "headwater.catalog.definitions.asset": (
+        "AssetDep",
+        "AssetIn",
+        "AssetOut",
+        "AssetSpec",
+        "AssetsDefinition",
+        "asset",
+        "multi_asset",
+    ),
+    "headwater.catalog.definitions.definitions": (
+        "Definitions",
+        "load_assets_from_current_module",
+        "load_assets_from_modules",
+        "load_assets_from_package_module",
+    ),
+    "headwater.catalog.definitions.policies": ("Backoff", "Failure", "Jitter", "RetryPolicy", "RetryRequested"),
+    "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
+    "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
+    "headwater.catalog.definitions.selection": ("AssetSelection",),
+    "headwater.catalog.errors": ("HeadwaterError",),
+    "headwater.catalog.instance": ("Instance",),
+    "headwater.catalog.keys": ("AssetKey",),
+    "headwater.catalog.metadata": (
+        "MetadataValue",
+        "TableColumn",
+        "TableColumnConstraints",
+        "TableColumnDep",
+        "TableColumnLineage",
+        "TableConstraints",
+        "TableRecord",
+        "TableSchema",
+    ),
+    "headwater.io.base": ("IOManager", "InputContext", "OutputContext"),
+    "headwater.io.file_manager": ("FileIOManager",),
+    "headwater.io.json_values": ("JsonIOManager",),
+    "headwater.io.memory": ("InMemoryIOManager",),
+    "headwater.io.parquet": ("ParquetIOManager",),
+    "headwater.io.pickled": ("PickleIOManager",),
+    "headwater.materialize.api": ("Catalog", "RunResult", "load_asset", "plan"),
+    "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+#: Both the package and, called, the function: docs/decisions/0003-a-callable-package.md.
+_PACKAGE = "materialize"
+
+__all__ = ["__version__", *_HOMES, "materialize"]  # noqa: PLE0604  (strings, from a table)
+
+if TYPE_CHECKING:
+    from headwater.catalog.config import Config, EnvVar
+    from headwater.catalog.definitions.asset import (
+        AssetDep,
+        AssetIn,
+        AssetOut,
+        AssetsDefinition,
+        AssetSpec,
+        asset,
+        multi_asset,
+    )
+    from headwater.catalog.definitions.definitions import (
+        Definitions,
+        load_assets_from_current_module,
+        load_assets_from_modules,
+        load_assets_from_package_module,
+    )
+    from headwater.catalog.definitions.policies import Backoff, Failure, Jitter, RetryPolicy, RetryRequested
+    from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
+    from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
+    from headwater.catalog.definitions.selection import AssetSelection
+    from headwater.catalog.errors import HeadwaterError
+    from headwater.catalog.instance import Instance
+    from headwater.catalog.keys import AssetKey
+    from headwater.catalog.metadata import (
+        MetadataValue,
+        TableColumn,
+        TableColumnConstraints,
+        TableColumnDep,
+        TableColumnLineage,
+        TableConstraints,
+        TableRecord,
+        TableSchema,
+    )
+    from headwater.io.base import InputContext, IOManager, OutputContext
+    from headwater.io.file_manager import FileIOManager
+    from headwater.io.json_values import JsonIOManager
+    from headwater.io.memory import InMemoryIOManager
+    from headwater.io.parquet import ParquetIOManager
+    from headwater.io.pickled import PickleIOManager
+    from headwater.materialize.api import Catalog, RunResult, load_asset, materialize, plan
+    from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == _PACKAGE:
+        return importlib.import_module(f"headwater.{name}")
+    module = _HOMES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'headwater' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, _PACKAGE})

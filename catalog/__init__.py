@@ -1,0 +1,1 @@
+"""What exists and what happened: definitions, lineage, events, versions, runs, kept in DuckDB."""

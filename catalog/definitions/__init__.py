@@ -1,0 +1,1 @@
+"""How people say what exists: assets, configuration, resources, selections."""

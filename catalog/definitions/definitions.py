@@ -1,0 +1,416 @@
+"""`Definitions`: everything that a project defines, checked as a whole when it is loaded."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import ModuleType
+from typing import Any, cast
+
+from headwater.catalog.config import bind_config, describe_config
+from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
+from headwater.catalog.definitions.code_version import CodeVersions
+from headwater.catalog.definitions.dependencies import merge_columns
+from headwater.catalog.definitions.resource import describe_resource, hash_json
+from headwater.catalog.definitions.signature import InputDefinition
+from headwater.catalog.definitions.source import SourceLocation
+from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec
+from headwater.catalog.definitions.values import exact_type
+from headwater.catalog.errors import (
+    ConfigError,
+    DefinitionError,
+    DuplicateAssetError,
+    MissingResourceError,
+    UnknownDependencyError,
+    nearest,
+)
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.lineage.asset_graph import AssetGraph
+from headwater.catalog.lineage.node import UNBOUND, AssetNode, Dependency, plain_dependency
+from headwater.catalog.metadata import normalize
+from headwater.catalog.records import Fingerprint
+
+
+class Definitions:
+    """The assets and resources of a project.
+
+    `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
+    `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
+    whatever names no other. Everything is checked here: raises `DuplicateAssetError`, `CycleError`,
+    `UnknownDependencyError`, `MissingResourceError` and `DefinitionError`, which name every place concerned.
+    """
+
+    def __init__(
+        self,
+        assets: Any = None,
+        resources: Mapping[str, Any] | None = None,
+        executor: Any = None,
+    ) -> None:
+        found = [] if assets is None else _collect(assets)
+        #: As they were given; `assets` holds them with every parameter settled.
+        self._given = list({id(definition): definition for definition in found}.values())
+        self.resources: Mapping[str, Any] = dict(resources or {})
+        #: How the steps of a run are executed where nobody says otherwise: a name such as "in_process".
+        self.executor = executor
+        self.specs: Sequence[AssetSpec] = [d for d in self._given if isinstance(d, AssetSpec)]
+        self.assets: Sequence[AssetsDefinition] = self._resolve(
+            [d for d in self._given if isinstance(d, AssetsDefinition)]
+        )
+        self._check_resources()
+        _ = self.graph
+
+    @staticmethod
+    def merge(*definitions: "Definitions") -> "Definitions":
+        """All of several definitions. The same resource under the same name is fine, two different ones are not."""
+        resources: dict[str, Any] = {}
+        executor = None
+        for one in definitions:
+            for name, resource in one.resources.items():
+                if name in resources and resources[name] is not resource:
+                    raise DefinitionError(
+                        f"Two different resources are called `{name}`.",
+                        remedy="Rename one of them, or define it once and import it.",
+                    )
+                resources[name] = resource
+            executor = one.executor if one.executor is not None else executor
+        return Definitions([one._given for one in definitions], resources, executor)
+
+    @cached_property
+    def graph(self) -> AssetGraph:
+        """What depends on what, with the fingerprint that each asset has under the default configuration."""
+        return AssetGraph(self._nodes({}))
+
+    def graph_with(self, run_config: Mapping[str, Any]) -> AssetGraph:
+        """The graph under a run's configuration. Raises `ConfigError` naming the path."""
+        return AssetGraph(self._nodes(run_config)) if run_config else self.graph
+
+    def definition_of(self, key: AssetKey) -> AssetsDefinition:
+        """What computes the asset `key`."""
+        return self._by_key[key]
+
+    def spec_of(self, key: AssetKey) -> AssetSpec | None:
+        """What is said of the asset `key`; None where it is only a name in somebody's deps."""
+        if key in self._by_key:
+            return self._by_key[key].output(key).spec
+        return self._external_specs.get(key)
+
+    def io_manager_of(self, key: AssetKey) -> Any:
+        """The IO manager that stores the asset `key`; None for the default one."""
+        spec = self.spec_of(key)
+        return self._io_manager(spec.io_manager if spec else DEFAULT_IO_MANAGER)
+
+    def config_of(self, definition: AssetsDefinition, run_config: Mapping[str, Any]) -> Any:
+        """The bound configuration of a step; None for one that takes none.
+
+        `run_config` is `{"ops": {<step>: {"config": {…}}}}`, with `assets` as another word for `ops`.
+        """
+        if definition.config_class is None:
+            return None
+        data, path = self._raw_config(definition, run_config)
+        return bind_config(definition.config_class, data, path)
+
+    @cached_property
+    def _by_key(self) -> Mapping[AssetKey, AssetsDefinition]:
+        return {key: definition for definition in self.assets for key in definition.keys}
+
+    @cached_property
+    def _external_specs(self) -> Mapping[AssetKey, AssetSpec]:
+        return {spec.key: spec for spec in self.specs}
+
+    @cached_property
+    def _code_versions(self) -> CodeVersions:
+        return CodeVersions()
+
+    def _resolve(self, definitions: Sequence[AssetsDefinition]) -> list[AssetsDefinition]:
+        """The definitions with every parameter settled: an upstream asset's key, or a resource."""
+        places: dict[AssetKey, SourceLocation] = {}
+        entries = [output.spec for d in definitions for output in d.outputs]
+        for spec in (*entries, *self.specs):
+            if spec.key in places:
+                raise DuplicateAssetError(
+                    f"Two definitions of the asset `{spec.key}`: {places[spec.key]} and {spec.source}.",
+                    remedy="Rename one of them, or give it a key_prefix.",
+                )
+            places[spec.key] = spec.source
+        steps: dict[str, AssetsDefinition] = {}
+        for definition in definitions:
+            other = steps.setdefault(definition.name, definition)
+            if other is not definition:
+                raise DuplicateAssetError(
+                    f"Two steps are called `{definition.name}`: {other.source} and {definition.source}.",
+                    remedy="Give one of them a name=….",
+                )
+        if all(item.key in places for definition in definitions for item in definition.inputs):
+            return list(definitions)
+        named: dict[str, list[AssetKey]] = {}
+        for key in places:
+            named.setdefault(key.name, []).append(key)
+        return [self._settle(definition, places, named) for definition in definitions]
+
+    def _settle(
+        self,
+        definition: AssetsDefinition,
+        places: Mapping[AssetKey, SourceLocation],
+        named: Mapping[str, list[AssetKey]],
+    ) -> AssetsDefinition:
+        if all(item.key in places for item in definition.inputs):
+            return definition
+        inputs: list[InputDefinition] = []
+        resources = dict(definition.resources)
+        for item in definition.inputs:
+            key = item.key
+            if key not in places and item.by_name:
+                if item.parameter in self.resources:
+                    resources[item.parameter] = item.parameter
+                    continue
+                found = _nearby(definition, item, named)
+                if found is None and item.optional:
+                    continue
+                key = found or key
+            if key not in places:
+                raise UnknownDependencyError(
+                    f"{definition.source}: the parameter `{item.parameter}` of `{definition.name}` asks for the asset "
+                    f"`{key}`, and there is none.",
+                    remedy=_suggest(item, key, places),
+                )
+            inputs.append(replace(item, key=key))
+        return replace(definition, inputs=tuple(inputs), resources=resources)
+
+    def _check_resources(self) -> None:
+        for definition in self.assets:
+            wanted = [*definition.resources.values(), *definition.required_resource_keys]
+            wanted += [item.input_manager_key for item in definition.inputs if item.input_manager_key]
+            managers = [output.spec.io_manager for output in definition.outputs]
+            wanted += [name for name in managers if isinstance(name, str) and name != DEFAULT_IO_MANAGER]
+            if not wanted:
+                continue
+            missing = sorted(set(wanted) - self.resources.keys())
+            if missing:
+                known = ", ".join(f"`{name}`" for name in self.resources) or "none"
+                raise MissingResourceError(
+                    f"{definition.source}: `{definition.name}` needs the resource `{missing[0]}`; nobody provides it.",
+                    remedy=nearest(missing[0], self.resources)
+                    or f"Add it to Definitions(resources={{'{missing[0]}': …}}). Given are: {known}.",
+                )
+
+    def _nodes(self, run_config: Mapping[str, Any]) -> list[AssetNode]:
+        nodes = [node for definition in self.assets for node in self._nodes_of(definition, run_config)]
+        return nodes + [self._node(spec, {}) for spec in self.specs]
+
+    def _nodes_of(self, definition: AssetsDefinition, run_config: Mapping[str, Any]) -> list[AssetNode]:
+        loaded: dict[AssetKey, Dependency] = {}
+        for item in definition.inputs:
+            dep = Dependency(key=item.key, parameter=item.parameter, columns=item.columns)
+            same = loaded.setdefault(item.key, dep)
+            if same is not dep:  # two parameters that load one asset
+                columns = merge_columns(same.columns, dep.columns)
+                loaded[item.key] = Dependency(key=item.key, parameter=same.parameter, columns=columns)
+        code = self._code_versions.of_function(definition.function)
+        wiring = _hash_wiring(
+            definition.is_multi, tuple((item.parameter, item.key, item.columns) for item in definition.inputs)
+        )
+        config = self._hash_config(definition, run_config) if definition.config_class else ""
+        used = sorted({*definition.resources.values(), *definition.required_resource_keys})
+        resources = hash_json([[name, self._describe(name, run_config)] for name in used]) if used else ""
+        nodes: list[AssetNode] = []
+        for output in definition.outputs:
+            spec = output.spec
+            given = f"user:{spec.code_version}" if spec.code_version is not None else code
+            fingerprint = Fingerprint(
+                code=given,
+                definition=wiring,
+                config=config,
+                resources=resources,
+                io=self._hash_io_manager(spec.io_manager),
+            )
+            nodes.append(
+                self._node(
+                    spec,
+                    loaded,
+                    step=definition.name,
+                    can_subset=definition.can_subset or not definition.is_multi,
+                    fingerprint=fingerprint,
+                    stored=not definition.stores_nothing,
+                )
+            )
+        return nodes
+
+    def _node(self, spec: AssetSpec, loaded: Mapping[AssetKey, Dependency], **computed: Any) -> AssetNode:
+        """The node of an asset: what its spec says, and how it is `computed`."""
+        others = [plain_dependency(dep.asset, dep.columns) for dep in spec.deps if dep.asset not in loaded]
+        manager = spec.io_manager
+        return AssetNode(
+            key=spec.key,
+            group=spec.group_name,
+            description=spec.description,
+            kinds=tuple(sorted(spec.kinds)),
+            owners=spec.owners,
+            tags=spec.tags,
+            metadata=normalize(spec.metadata, f"{spec.source}: asset `{spec.key}`") if spec.metadata else {},
+            deps=(*loaded.values(), *others),
+            io_manager=manager if isinstance(manager, str) else type(manager).__qualname__,
+            source=f"{spec.source.file}:{spec.source.line}",
+            **computed,
+        )
+
+    def _hash_config(self, definition: AssetsDefinition, run_config: Mapping[str, Any]) -> str:
+        """The version of a step's configuration: its class's code and its values, those of the environment by name."""
+        assert definition.config_class is not None
+        data, path = self._raw_config(definition, run_config)
+        try:
+            described = describe_config(definition.config_class, data, path)
+        except ConfigError as error:
+            if data is None:  # required values, which are left to the run
+                return UNBOUND
+            if data is definition.config:
+                raise DefinitionError(f"{definition.source}: {error.message}", remedy=error.remedy) from None
+            raise
+        return hash_json([self._code_versions.of_class(definition.config_class), described])
+
+    def _hash_io_manager(self, named: Any) -> str:
+        manager = self._io_manager(named)
+        if manager is None:
+            return ""
+        if id(manager) not in self._io_hashes:
+            described = [self._code_versions.of_class(exact_type(manager)), describe_resource(manager)]
+            self._io_hashes[id(manager)] = hash_json(described)
+        return self._io_hashes[id(manager)]
+
+    @cached_property
+    def _io_hashes(self) -> dict[int, str]:
+        return {}
+
+    def _raw_config(self, definition: AssetsDefinition, run_config: Mapping[str, Any]) -> tuple[Any, str]:
+        """What a run's configuration says of a step, or else what its definition does, and the path of that."""
+        for section in ("ops", "assets"):
+            entry = run_config.get(section, {}).get(definition.name)
+            if entry is not None:
+                return entry.get("config", {}), f"{section}:{definition.name}:config"
+        return definition.config, f"ops:{definition.name}:config"
+
+    def _io_manager(self, named: Any) -> Any:
+        return self.resources.get(named) if isinstance(named, str) else named
+
+    def _describe(self, name: str, run_config: Mapping[str, Any]) -> Any:
+        """What tells one state of a resource from another: its class's code, its settings."""
+        resource = self.resources[name]
+        override = run_config.get("resources", {}).get(name, {}).get("config")
+        return [self._code_versions.of_class(exact_type(resource)), describe_resource(resource), override]
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _hash_wiring(is_multi: bool, inputs: tuple[tuple[str, AssetKey, tuple[str, ...] | None], ...]) -> str:
+    return hash_json([is_multi, inputs])
+
+
+def _nearby(
+    definition: AssetsDefinition, item: InputDefinition, named: Mapping[str, list[AssetKey]]
+) -> AssetKey | None:
+    """The asset that a parameter means when no key is just its name: one beside it, or the only one called so."""
+    candidates = named.get(item.parameter, [])
+    for own in definition.keys:
+        beside = [key for key in candidates if key.path[:-1] == own.path[:-1]]
+        if beside:
+            return beside[0]
+    if item.optional or not candidates:
+        return None
+    if len(candidates) > 1:
+        raise UnknownDependencyError(
+            f"{definition.source}: the parameter `{item.parameter}` of `{definition.name}` may mean "
+            f"{' or '.join(f'`{key}`' for key in candidates)}.",
+            remedy=f"Say which: ins={{'{item.parameter}': AssetIn('{candidates[0]}')}}.",
+        )
+    return candidates[0]
+
+
+def _suggest(item: InputDefinition, key: AssetKey, places: Mapping[AssetKey, SourceLocation]) -> str:
+    if isinstance(item.annotation, str):
+        return (
+            f"Its annotation {item.annotation!r} names something that is not there at run time: if it is a Config or a "
+            "resource, import it outside of TYPE_CHECKING."
+        )
+    known = {str(k): place for k, place in places.items()}
+    hint = nearest(str(key), known)
+    close = [name for name in known if f"`{name}`" in hint]
+    if close:
+        return f"{hint} ({', '.join(f'{name}: {known[name]}' for name in close)})"
+    return f"Define it, or list it in deps=['{key}'] if something else computes it and its value is not needed."
+
+
+def _collect(entry: Any) -> list[AssetsDefinition | AssetSpec]:
+    """The definitions that an entry of `Definitions(assets=…)` stands for."""
+    if isinstance(entry, AssetsDefinition | AssetSpec):
+        return [entry]
+    if isinstance(entry, ModuleType):
+        return assets_of_module(entry)
+    if isinstance(entry, Iterable) and not isinstance(entry, str | bytes):
+        return [definition for item in cast(Iterable[Any], entry) for definition in _collect(item)]
+    name = entry if isinstance(entry, str) else getattr(entry, "__name__", None)
+    raise DefinitionError(
+        f"{SourceLocation.of_caller()}: Definitions(assets=…) holds a {type(entry).__name__}"
+        + (f", `{name}`." if isinstance(name, str) else "."),
+        remedy="It takes functions decorated with @asset or @multi_asset, AssetSpecs, modules, and lists of these.",
+    )
+
+
+def assets_of_module(module: ModuleType) -> list[AssetsDefinition | AssetSpec]:
+    """The asset definitions and specs among a module's globals and the lists in them, each once."""
+    found: dict[int, AssetsDefinition | AssetSpec] = {}
+    for value in list(vars(module).values()):
+        items: Iterable[Any] = cast(Iterable[Any], value) if isinstance(value, list | tuple) else (value,)
+        for item in items:
+            if isinstance(item, AssetsDefinition | AssetSpec):
+                found[id(item)] = item
+    return list(found.values())
+
+
+def load_assets_from_modules(
+    modules: Iterable[ModuleType], *, group_name: str | None = None, key_prefix: str | Sequence[str] | None = None
+) -> list[AssetsDefinition | AssetSpec]:
+    """The assets of several modules, below a prefix or in a group where asked for.
+
+    A prefix goes before the keys of these assets wherever they are mentioned: an asset of theirs that reads another
+    one still does.
+    """
+    found: dict[int, AssetsDefinition | AssetSpec] = {}
+    for module in modules:
+        found.update({id(definition): definition for definition in assets_of_module(module)})
+    prefix = None if key_prefix is None else AssetKey(key_prefix)
+    keys: dict[AssetKey, AssetKey] = {}
+    if prefix is not None:
+        own = [key for d in found.values() for key in (d.keys if isinstance(d, AssetsDefinition) else (d.key,))]
+        keys = {key: key.with_prefix(prefix) for key in own}
+    moved: list[AssetsDefinition | AssetSpec] = []
+    for definition in found.values():
+        if isinstance(definition, AssetSpec):
+            moved.append(move_spec(definition, keys, group_name=group_name))
+        else:
+            name = definition.name if prefix is None else f"{prefix}/{definition.name}"
+            moved.append(definition.moved(keys, name=name, group_name=group_name))
+    return moved
+
+
+def load_assets_from_package_module(
+    package: ModuleType, *, group_name: str | None = None, key_prefix: str | Sequence[str] | None = None
+) -> list[AssetsDefinition | AssetSpec]:
+    """The assets of a package and of every module below it."""
+    import importlib
+    import pkgutil
+
+    if not hasattr(package, "__path__"):
+        raise DefinitionError(f"`{package.__name__}` is no package.", remedy="Use load_assets_from_modules([…]).")
+    names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    modules = [package, *(importlib.import_module(name) for name in names)]
+    return load_assets_from_modules(modules, group_name=group_name, key_prefix=key_prefix)
+
+
+def load_assets_from_current_module(
+    *, group_name: str | None = None, key_prefix: str | Sequence[str] | None = None
+) -> list[AssetsDefinition | AssetSpec]:
+    """The assets of the module that calls this, as far as they are defined by then."""
+    import sys
+
+    namespace = sys._getframe(1).f_globals  # pyright: ignore[reportPrivateUsage]
+    module = ModuleType(str(namespace.get("__name__")))
+    vars(module).update(namespace)
+    return load_assets_from_modules([module], group_name=group_name, key_prefix=key_prefix)

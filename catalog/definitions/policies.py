@@ -1,0 +1,94 @@
+"""When a step is tried again, and how user code asks for it."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from headwater.catalog.errors import DefinitionError
+
+#: Seconds, a year: no delay is longer, whatever the backoff.
+MAX_DELAY = 365 * 86400
+
+
+class Backoff(Enum):
+    """How the delay grows from one attempt to the next."""
+
+    LINEAR = "LINEAR"
+    EXPONENTIAL = "EXPONENTIAL"
+
+
+class Jitter(Enum):
+    """How chance changes the delay, so that many retries do not come at once."""
+
+    #: Anything from nothing to the whole delay.
+    FULL = "FULL"
+    #: The delay, more or less by up to itself.
+    PLUS_MINUS = "PLUS_MINUS"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a failed step is tried again, and after how many seconds.
+
+    The delay before retry n (from 1) is `delay` without backoff, `delay * n` with LINEAR and
+    `delay * (2**n - 1)` with EXPONENTIAL backoff; then jitter. It is never longer than a year.
+    """
+
+    max_retries: int = 1
+    #: Seconds.
+    delay: float | None = None
+    backoff: Backoff | None = None
+    jitter: Jitter | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_retries < 0 or not 0 <= (self.delay or 0) < MAX_DELAY:
+            raise DefinitionError(
+                f"A retry policy with max_retries={self.max_retries} and delay={self.delay}.",
+                remedy=f"Give max_retries >= 0, and a delay of 0 to {MAX_DELAY} seconds.",
+            )
+        if self.delay is None and (self.backoff or self.jitter):
+            raise DefinitionError(
+                "A retry policy with backoff or jitter needs a delay to apply them to.",
+                remedy="Add delay=…, in seconds.",
+            )
+
+    def calculate_delay(self, retry: int, rng: random.Random | None = None) -> float:
+        """Seconds to wait before retry number `retry`, counted from 1."""
+        delay = self.delay or 0.0
+        if self.backoff is Backoff.LINEAR:
+            delay *= retry
+        elif self.backoff is Backoff.EXPONENTIAL:
+            delay *= 2 ** min(retry, 64) - 1
+        chance = (rng or random).random()
+        if self.jitter is Jitter.FULL:
+            delay *= chance
+        elif self.jitter is Jitter.PLUS_MINUS:
+            delay += delay * (2 * chance - 1)
+        return min(delay, MAX_DELAY)
+
+
+class Failure(Exception):
+    """Raised by user code to fail its step, with a description and metadata for the record."""
+
+    def __init__(
+        self,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        allow_retries: bool = True,
+    ) -> None:
+        super().__init__(description or "")
+        self.description = description
+        self.metadata = dict(metadata or {})
+        #: False ends the step at once, whatever its retry policy says.
+        self.allow_retries = allow_retries
+
+
+class RetryRequested(Exception):
+    """Raised by user code to have its step tried again, whatever its retry policy says."""
+
+    def __init__(self, max_retries: int = 1, seconds_to_wait: float | None = None) -> None:
+        super().__init__(f"retry requested, at most {max_retries}")
+        self.max_retries = max_retries
+        self.seconds_to_wait = seconds_to_wait

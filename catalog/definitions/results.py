@@ -1,0 +1,101 @@
+"""What asset functions may return or yield besides a plain value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from headwater.catalog.errors import UserCodeError
+from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
+from headwater.catalog.printable import printable_line
+
+T = TypeVar("T")
+
+#: Characters of a data version or a tag.
+MAX_TEXT = 1024
+
+
+class NoValue:
+    """The type of the one value that means that there is none, as None is a value."""
+
+    def __repr__(self) -> str:
+        return "<no value>"
+
+
+NO_VALUE = NoValue()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataVersion:
+    """A version of an asset's content that the user vouches for."""
+
+    value: str
+
+    def __init__(self, value: str) -> None:
+        object.__setattr__(self, "value", _text(value, "data version"))
+
+
+class Output(Generic[T]):
+    """A value with metadata; in a `@multi_asset`, the one of the output called `output_name`."""
+
+    __slots__ = ("data_version", "metadata", "output_name", "tags", "value")
+
+    def __init__(
+        self,
+        value: T,
+        output_name: str = "result",
+        metadata: Mapping[str, Any] | None = None,
+        data_version: DataVersion | str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.value = value
+        self.output_name = output_name
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.data_version = _version_text(data_version)
+        self.tags = _tags(tags)
+
+
+class MaterializeResult(Generic[T]):
+    """Says that an asset was materialized, with metadata.
+
+    Without a `value` nothing is stored: the function wrote its data itself, and a downstream asset lists it in
+    `deps`. With one, the IO manager stores it. `asset_key` is needed where a step makes several assets.
+    """
+
+    __slots__ = ("asset_key", "data_version", "metadata", "tags", "value")
+
+    def __init__(
+        self,
+        *,
+        asset_key: CoercibleToAssetKey | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        data_version: DataVersion | str | None = None,
+        tags: Mapping[str, str] | None = None,
+        value: T | NoValue = NO_VALUE,
+    ) -> None:
+        self.asset_key = None if asset_key is None else AssetKey(asset_key)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.data_version = _version_text(data_version)
+        self.tags = _tags(tags)
+        self.value = value
+
+
+def _version_text(version: DataVersion | str | None) -> str | None:
+    if version is None or isinstance(version, DataVersion):
+        return version and version.value
+    return _text(version, "data version")
+
+
+def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    return {_text(name, "tag's name"): _text(value, "tag's value") for name, value in (tags or {}).items()}
+
+
+def _text(value: object, what: str) -> str:
+    """`value` itself, where it is text that can be kept."""
+    if not isinstance(value, str):
+        raise UserCodeError(f"A {what} is text, not {type(value).__name__}.", remedy="Convert it with str().")
+    if len(value) > MAX_TEXT or any("\ud800" <= char <= "\udfff" for char in value):
+        raise UserCodeError(
+            f"The {what} '{printable_line(value, 80)}' cannot be kept.",
+            remedy=f"It is up to {MAX_TEXT} characters, and none of them a lone surrogate.",
+        )
+    return str(value)

@@ -1,0 +1,142 @@
+"""What is written to the catalog: events, and nothing else.
+
+A write appends events; the same transaction brings the tables of current state up to date with them (assets,
+cells, materializations, runs, steps). So history and state cannot disagree, and a storage has one write operation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.metadata import MetadataValue
+from headwater.catalog.records import (
+    DefinitionChange,
+    ErrorRecord,
+    LogSlice,
+    Materialization,
+    PlannedStep,
+    RunStatus,
+    StepCell,
+    StepStatus,
+)
+
+
+class EventKind(StrEnum):
+    """The names of events in the log."""
+
+    RUN_START = "RUN_START"
+    RUN_SUCCESS = "RUN_SUCCESS"
+    RUN_FAILURE = "RUN_FAILURE"
+    RUN_CANCELED = "RUN_CANCELED"
+    RUN_INTERRUPTED = "RUN_INTERRUPTED"
+    STEP_START = "STEP_START"
+    STEP_SUCCESS = "STEP_SUCCESS"
+    STEP_FAILURE = "STEP_FAILURE"
+    STEP_SKIPPED = "STEP_SKIPPED"
+    STEP_VERIFIED = "STEP_VERIFIED"
+    STEP_CANCELED = "STEP_CANCELED"
+    STEP_INTERRUPTED = "STEP_INTERRUPTED"
+    STEP_RETRY = "STEP_RETRY"
+    ASSET_MATERIALIZATION = "ASSET_MATERIALIZATION"
+    LOG_MESSAGE = "LOG_MESSAGE"
+    DEFINITIONS_CHANGED = "DEFINITIONS_CHANGED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A run begins; its plan, with the version each cell is going to get, is part of it."""
+
+    time: datetime
+    run_id: str
+    steps: tuple[PlannedStep, ...]
+    job: str | None = None
+    selection: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """A run came to its end; `status` is final."""
+
+    time: datetime
+    run_id: str
+    status: RunStatus
+    error: ErrorRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted:
+    """An attempt at a step begins."""
+
+    time: datetime
+    run_id: str
+    step_key: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRetried:
+    """An attempt at a step failed and there is going to be another, `delay` seconds later."""
+
+    time: datetime
+    run_id: str
+    step_key: str
+    attempt: int
+    delay: float
+    error: ErrorRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEnded:
+    """A step came to its end; what it materialized is recorded with it, all or nothing."""
+
+    time: datetime
+    run_id: str
+    step_key: str
+    status: StepStatus
+    cells: tuple[StepCell, ...]
+    materializations: tuple[Materialization, ...] = ()
+    error: ErrorRecord | None = None
+    logs: tuple[LogSlice, ...] = ()
+    #: Why, in words, where the status alone does not say it.
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogMessage:
+    """A line that user code logged through its context."""
+
+    time: datetime
+    run_id: str
+    step_key: str | None
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetDefinition:
+    """The definition of one asset as the catalog keeps it."""
+
+    asset: AssetKey
+    #: Everything that a graph needs to know of it, as JSON data (see `lineage.asset_graph`).
+    data: Mapping[str, Any]
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionsChanged:
+    """The project's definitions are not what they were: what changed, and the new ones of what did."""
+
+    time: datetime
+    changes: tuple[DefinitionChange, ...]
+    #: New definitions of every added and changed asset.
+    definitions: tuple[AssetDefinition, ...]
+
+
+Event = RunStarted | RunEnded | StepStarted | StepRetried | StepEnded | LogMessage | DefinitionsChanged

@@ -1,0 +1,79 @@
+"""An instance: one home folder with its catalog, opened."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from headwater.catalog.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from headwater.catalog.storage.base import CatalogWriter
+
+#: Seconds to wait for another process that holds the catalog.
+DEFAULT_WAIT = 10.0
+
+
+class Instance:
+    """A home (catalog, logs, data without a root of its own) and its open catalog.
+
+    Use it as a context manager, or close it: while it is open for writing, no other process can open it.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        catalog: "CatalogWriter",
+        clock: Clock,
+    ) -> None:
+        self.home = home
+        self.catalog = catalog
+        self.clock = clock
+        self._remove: Callable[[], object] | None = None
+
+    @staticmethod
+    def open(
+        home: str | Path = ".headwater",
+        *,
+        read_only: bool = False,
+        wait: float = DEFAULT_WAIT,
+        clock: Clock | None = None,
+    ) -> "Instance":
+        """Open a home, made if there is none; wait up to `wait` seconds for a process that holds it.
+
+        With `read_only`, nothing is made and several processes may read at a time; a home without a catalog is then
+        an empty one. Raises `BusyError` naming the holder, and `CatalogError`.
+        """
+        path = Path(home).absolute()
+        clock = clock or SystemClock()
+        if read_only and not (path / "catalog.duckdb").exists():
+            from headwater.catalog.storage.memory import MemoryStorage
+
+            return Instance(path, MemoryStorage(), clock)
+        from headwater.catalog.storage.duckdb.opening import open_catalog
+
+        return Instance(path, open_catalog(path, wait=wait, read_only=read_only, clock=clock), clock)
+
+    @staticmethod
+    def ephemeral(*, clock: Clock | None = None) -> "Instance":
+        """An instance that leaves nothing behind: its catalog is in memory, its data in a temporary folder."""
+        from headwater.catalog.storage.memory import MemoryStorage
+
+        home = Path(tempfile.mkdtemp(prefix="headwater-"))
+        instance = Instance(home, MemoryStorage(), clock or SystemClock())
+        instance._remove = weakref.finalize(instance, shutil.rmtree, home, ignore_errors=True)
+        return instance
+
+    def close(self) -> None:
+        """Let go of the catalog; idempotent. An ephemeral instance's data is gone then."""
+        self.catalog.close()
+        if self._remove is not None:
+            self._remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,264 @@
+"""What happened, as plain values: the rows that the catalog keeps and hands out.
+
+Times are aware datetimes in UTC. Every value here is immutable and made of JSON-able parts only, so that it
+can cross a process boundary as bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.metadata import MetadataValue
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One asset partition, the unit that is built and recorded; `partition` is None for an unpartitioned asset."""
+
+    asset: AssetKey
+    partition: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.asset) if self.partition is None else f"{self.asset} [{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a stored table and what is known of its values."""
+
+    name: str
+    #: The Arrow type as text, such as `timestamp[us, tz=UTC]`.
+    type: str
+    #: The hash of the column's values; None where nobody computed one.
+    version: str | None = None
+    nulls: int | None = None
+    #: Smallest and largest value, as JSON scalars: times as ISO 8601 text, decimals as text. None where unknown.
+    min: Any = None
+    max: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointer:
+    """Where one version of one cell lies, and what it is: everything that reading it takes."""
+
+    #: A `file://` or object-store address, or an opaque name of a custom IO manager.
+    uri: str
+    #: parquet, json, pickle, memory, or what a custom IO manager calls its own.
+    format: str
+    #: What the producer returned, such as `polars.LazyFrame`: an un-annotated reader gets the same.
+    representation: str | None = None
+    rows: int | None = None
+    bytes: int | None = None
+    #: BLAKE3 of the file, in hex.
+    checksum: str | None = None
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Everything but its inputs that decides what an asset's data will be, each part a version of its own.
+
+    Parts are texts `scheme:hash`, so that parts of different schemes are known not to be comparable.
+    """
+
+    #: The code, explicit or hashed.
+    code: str
+    #: How the definition wires it: inputs by parameter, columns read, partitions.
+    definition: str = ""
+    config: str = ""
+    resources: str = ""
+    #: The IO manager that stores the output.
+    io: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """An upstream cell as a materialization found it."""
+
+    asset: AssetKey
+    partition: str | None = None
+    #: The version that was current when the step read it; None when there was none.
+    version_id: str | None = None
+    data_version: str | None = None
+    #: Column name → column version, of the columns that were read; None where the whole was.
+    columns: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materialization:
+    """One version of one cell."""
+
+    version_id: str
+    asset: AssetKey
+    partition: str | None = None
+    run_id: str
+    step_key: str
+    created: datetime
+    fingerprint: Fingerprint
+    data_version: str
+    #: None when the asset stores nothing through an IO manager.
+    pointer: Pointer | None = None
+    inputs: tuple[Input, ...] = ()
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Wall seconds of the step that made it.
+    seconds: float = 0.0
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that this is a version of."""
+        return Cell(self.asset, self.partition)
+
+
+class RunStatus(StrEnum):
+    """The life of a run. All but STARTED are final."""
+
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    CANCELED = "CANCELED"
+    #: Its process died; found by whoever opened the catalog next.
+    INTERRUPTED = "INTERRUPTED"
+
+
+class StepStatus(StrEnum):
+    """The life of a step. All but PENDING and STARTED are final."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    #: Not run: something upstream failed, or an optional output was not produced.
+    SKIPPED = "SKIPPED"
+    #: Not run: its inputs turned out to be what it was built from.
+    VERIFIED = "VERIFIED"
+    CANCELED = "CANCELED"
+    INTERRUPTED = "INTERRUPTED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """A cell that a run means to build, with the identifier that its version will have.
+
+    Known before any data is written, so that what a killed run left behind can be found: `folder` is the address
+    below which only this version's files start with `version_id`.
+    """
+
+    asset: AssetKey
+    partition: str | None = None
+    version_id: str
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    """A step of a run before it starts."""
+
+    step_key: str
+    cells: tuple[PlannedCell, ...]
+    #: Why it is to run, in words.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRecord:
+    """Why something failed."""
+
+    #: The exception's class name, or an error code of ours.
+    kind: str
+    message: str
+    #: The user's part of the traceback, as text.
+    traceback: str = ""
+    #: What to do about it, where known.
+    remedy: str = ""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict[str, MetadataValue])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSlice:
+    """Where a step's captured output lies: `size` bytes from `offset` of a file below the run's log folder."""
+
+    stream: str
+    file: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step of a run, as far as it got."""
+
+    run_id: str
+    step_key: str
+    status: StepStatus
+    reason: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+    attempts: int = 0
+    error: ErrorRecord | None = None
+    logs: tuple[LogSlice, ...] = ()
+    cells: tuple["StepCell", ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCell:
+    """What became of one cell of a step."""
+
+    asset: AssetKey
+    partition: str | None = None
+    status: StepStatus
+    #: The version that was made, once there is one.
+    version_id: str | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run."""
+
+    run_id: str
+    status: RunStatus
+    started: datetime
+    ended: datetime | None = None
+    job: str | None = None
+    selection: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+    error: ErrorRecord | None = None
+    #: How many steps have each status.
+    step_counts: Mapping[StepStatus, int] = field(default_factory=dict[StepStatus, int])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionChange:
+    """How one asset's definition changed, when."""
+
+    asset: AssetKey
+    changed: datetime
+    #: added, changed or removed.
+    change: str
+    #: The parts that differ: code, deps, description, …; empty for added and removed.
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedEvent:
+    """A row of the event log."""
+
+    #: Counts up from 1 over the whole catalog, without gaps.
+    seq: int
+    time: datetime
+    #: See `headwater.catalog.events.EventKind`.
+    kind: str
+    run_id: str | None = None
+    step_key: str | None = None
+    asset: AssetKey | None = None
+    partition: str | None = None
+    message: str = ""
+    #: More, by kind; plain JSON data.
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -1,0 +1,239 @@
+"""What a sequence of events means in rows: everything that one transaction is going to insert, delete and update."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from headwater.catalog.events import (
+    DefinitionsChanged,
+    Event,
+    LogMessage,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepRetried,
+    StepStarted,
+)
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import Fingerprint, Materialization
+from headwater.catalog.storage.admission import Progress, check
+from headwater.catalog.storage.duckdb.dictionary import Dictionary
+from headwater.catalog.storage.duckdb.rows import inputs_text, json_text, pointer_values, run_row, timestamp
+from headwater.catalog.storage.duckdb.tables import (
+    ASSET,
+    CELL,
+    DEFINITION,
+    DEFINITION_CHANGE,
+    EVENT,
+    FINGERPRINT,
+    MATERIALIZATION,
+    PLANNED_CELL,
+    RUN,
+    STEP,
+    Row,
+    Table,
+)
+from headwater.catalog.storage.log import entries, error_data
+
+
+@dataclass(slots=True)
+class Known:
+    """What the writer keeps in memory of the catalog. After a failure it is thrown away and read again."""
+
+    seq: int
+    assets: Dictionary[AssetKey]
+    fingerprints: Dictionary[Fingerprint]
+    progress: Progress
+    #: The assets that have a current version of any cell.
+    built: set[int]
+    #: About how many cells there are.
+    cells: int
+
+
+class Batch:
+    """The rows of some events, by table, for one transaction.
+
+    Adding to one advances `known` as if the events were committed already; who drops one drops that with it.
+    """
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        #: The number of the last event in it.
+        self.seq = known.seq
+        #: Of runs that ended: number, time, status, error.
+        self.ended_runs: list[Row] = []
+        #: Assets whose definition is replaced or gone.
+        self.redefined: set[int] = set()
+        self._rows: dict[str, list[Row]] = defaultdict(list)
+        self._cells: dict[tuple[int, str | None], Row] = {}
+
+    @property
+    def size(self) -> int:
+        """The number of rows of the log."""
+        return self.seq - self.known.seq
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Take in `events`. Raises `CatalogError` for one that the catalog cannot hold."""
+        for event in events:
+            check(event)
+            self._add(event)
+
+    def rows(self) -> Iterator[tuple[Table, list[Row]]]:
+        """What to insert."""
+        yield ASSET, [(number, str(key)) for number, key in self.known.assets.added()]
+        codes = self.known.fingerprints.added()
+        yield (
+            FINGERPRINT,
+            [(at, code.code, code.definition, code.config, code.resources, code.io) for at, code in codes],
+        )
+        for table in (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION, DEFINITION_CHANGE):
+            yield table, self._rows[table.name]
+        yield CELL, list(self._cells.values())
+
+    def renewed(self) -> list[tuple[int, str | None]]:
+        """The cells, by asset and partition, that may have an earlier version."""
+        return [cell for cell in self._cells if cell[0] in self.known.built]
+
+    def commit(self) -> None:
+        """The transaction stands: `known` is right."""
+        known = self.known
+        known.seq = self.seq
+        known.assets.commit()
+        known.fingerprints.commit()
+        known.progress.commit()
+        known.built.update(asset for asset, _ in self._cells)
+        known.cells += len(self._cells)
+
+    def _add(self, event: Event) -> None:
+        progress = self.known.progress
+        match event:
+            case RunStarted():
+                self._start_run(event)
+            case RunEnded():
+                run = progress.run(event.run_id)
+                late = not progress.end(event)
+                self._log(event, run.number, late=late)
+                if not late:
+                    error = None if event.error is None else json_text(error_data(event.error))
+                    self.ended_runs.append((run.number, timestamp(event.time), event.status.value, error))
+            case StepStarted() | StepRetried():
+                run, step = progress.run(event.run_id), progress.step(event.run_id, event.step_key)
+                self._log(event, run.number, step.number, late=run.ended or step.ended, attempt=event.attempt)
+            case StepEnded():
+                self._end_step(event)
+            case LogMessage():
+                run = progress.run(event.run_id)
+                step = None if event.step_key is None else progress.step(event.run_id, event.step_key)
+                self._log(event, run.number, None if step is None else step.number)
+            case DefinitionsChanged():
+                self._redefine(event)
+
+    def _log(
+        self, event: Event, run: int | None, step: int | None = None, *, late: bool = False, attempt: int | None = None
+    ) -> None:
+        time = timestamp(event.time)
+        rows = self._rows[EVENT.name]
+        for entry in entries(event, late=late):
+            self.seq += 1
+            asset = None if entry.asset is None else self.known.assets.number(entry.asset)
+            data = json_text(entry.data)
+            rows.append(
+                (
+                    self.seq,
+                    time,
+                    entry.kind.value,
+                    run,
+                    step,
+                    asset,
+                    entry.partition,
+                    attempt,
+                    late,
+                    entry.message,
+                    data,
+                )
+            )
+
+    def _start_run(self, event: RunStarted) -> None:
+        run = self.known.progress.start(event).number
+        number = self.known.assets.number
+        self._rows[RUN.name].append(run_row(run, event))
+        self._rows[STEP.name] += [(run, at, step.step_key, step.reason) for at, step in enumerate(event.steps)]
+        self._rows[PLANNED_CELL.name] += [
+            (run, at, number(cell.asset), cell.partition, cell.version_id, cell.folder)
+            for at, step in enumerate(event.steps)
+            for cell in step.cells
+        ]
+        self._log(event, run)
+
+    def _end_step(self, event: StepEnded) -> None:
+        progress = self.known.progress
+        run, step = progress.run(event.run_id).number, progress.step(event.run_id, event.step_key).number
+        late = not progress.end(event)
+        self._log(event, run, step, late=late)
+        if not late:
+            first = self.seq - len(event.materializations) + 1
+            for seq, made in enumerate(event.materializations, first):
+                self._materialize(seq, made, run, step)
+
+    def _materialize(self, seq: int, made: Materialization, run: int, step: int) -> None:
+        known = self.known
+        asset = known.assets.number(made.asset)
+        fingerprint = known.fingerprints.number(made.fingerprint)
+        inputs = inputs_text(made.inputs, [known.assets.number(source.asset) for source in made.inputs])
+        pointer = pointer_values(made.pointer)
+        self._rows[MATERIALIZATION.name].append(
+            (
+                seq,
+                made.version_id,
+                asset,
+                made.partition,
+                run,
+                step,
+                timestamp(made.created),
+                made.seconds,
+                fingerprint,
+                made.data_version,
+                *pointer,
+                inputs,
+                json_text(made.metadata),
+                json_text(made.tags),
+            )
+        )
+        self._cells[asset, made.partition] = (
+            asset,
+            made.partition,
+            seq,
+            made.version_id,
+            fingerprint,
+            made.data_version,
+            pointer[-1],
+            inputs,
+            made.pointer is not None,
+        )
+
+    def _redefine(self, event: DefinitionsChanged) -> None:
+        number = self.known.assets.number
+        first = self.seq + 1
+        self._log(event, None)
+        recorded = timestamp(event.time)
+        data = {definition.asset: json_text(definition.data) for definition in event.definitions}
+        self._rows[DEFINITION_CHANGE.name] += [
+            (
+                seq,
+                number(change.asset),
+                timestamp(change.changed),
+                change.change,
+                json_text(change.parts),
+                data.get(change.asset),
+            )
+            for seq, change in enumerate(event.changes, first)
+        ]
+        gone = {number(change.asset) for change in event.changes if change.change == "removed"}
+        current = {
+            number(definition.asset): (recorded, data[definition.asset], json_text(definition.metadata))
+            for definition in event.definitions
+        }
+        changed = gone | current.keys()
+        self.redefined |= changed
+        kept = [row for row in self._rows[DEFINITION.name] if row[0] not in changed]
+        self._rows[DEFINITION.name] = kept + [(asset, *values) for asset, values in current.items()]

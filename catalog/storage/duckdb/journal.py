@@ -1,0 +1,58 @@
+"""Events as text and back: what the journal keeps until they are in the tables.
+
+A text is a JSON list of `[class name, fields]`, asset keys in their printed form, times in ISO 8601.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from headwater.catalog.events import (
+    DefinitionsChanged,
+    Event,
+    LogMessage,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepRetried,
+    StepStarted,
+)
+from headwater.catalog.keys import AssetKey
+
+_KINDS: Mapping[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (RunStarted, RunEnded, StepStarted, StepRetried, StepEnded, LogMessage, DefinitionsChanged)
+}
+
+
+def plain(value: Any) -> Any:
+    """What msgspec writes in place of a value that it does not know."""
+    return dict(cast(Mapping[Any, Any], value)) if isinstance(value, Mapping) else str(value)
+
+
+def revive(kind: type, value: Any) -> Any:
+    """The inverse of `plain`."""
+    if kind is AssetKey:
+        return AssetKey(value)
+    raise NotImplementedError(kind)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=plain)
+_entries = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]])
+
+
+def write(events: Sequence[Event]) -> str:
+    """`events` as text. Raises `UnicodeEncodeError` for text that has no UTF-8 form (see `storage.text`)."""
+    return _encoder.encode([(type(event).__name__, event) for event in events]).decode()
+
+
+def read(text: str) -> list[Event]:
+    """The events that `write` wrote. Raises `msgspec.ValidationError` for anything else."""
+    return [_decoder(name).decode(fields) for name, fields in _entries.decode(text)]
+
+
+@functools.cache
+def _decoder(name: str) -> "msgspec.json.Decoder[Event]":
+    return msgspec.json.Decoder(_KINDS[name], dec_hook=revive)

@@ -1,0 +1,150 @@
+-- min_reader: 1
+-- min_writer: 1
+--
+-- The catalog: what happened (event, materialization, run, step, planned_cell, definition_change), what is the
+-- case now (cell, definition), and names by number (asset, fingerprint).
+--
+-- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
+-- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
+-- Times are UTC. Nested parts that are only read whole are JSON text; versions that are compared are columns.
+
+-- Which catalog this is and who may use it: format, catalog_id, created, min_reader, min_writer.
+create table meta (
+    name varchar not null,
+    value varchar not null
+);
+
+create table migration (
+    number integer not null,
+    name varchar not null,
+    checksum varchar not null,
+    applied timestamp not null,
+    program varchar not null
+);
+
+-- Events that are committed and not yet in the tables below: what a small append writes, one row each. The writer
+-- moves them on before anybody asks a question, so that they are left behind only by a process that was killed.
+create table journal (
+    first bigint not null,
+    last bigint not null,
+    events varchar not null
+);
+
+create table asset (
+    asset_id integer not null,
+    key varchar not null
+);
+
+create table fingerprint (
+    fingerprint_id integer not null,
+    code varchar not null,
+    definition varchar not null,
+    config varchar not null,
+    resources varchar not null,
+    io varchar not null
+);
+
+create table event (
+    seq bigint not null,
+    time timestamp not null,
+    kind varchar not null,
+    run_no integer,
+    step_no integer,
+    asset_id integer,
+    partition varchar,
+    attempt integer,
+    late boolean not null,
+    message varchar not null,
+    data varchar not null
+);
+
+create table run (
+    run_no integer not null,
+    run_id uuid not null,
+    started timestamp not null,
+    ended timestamp,
+    status varchar not null,
+    job varchar,
+    selection varchar,
+    tags varchar not null,
+    user_name varchar not null,
+    host varchar not null,
+    pid bigint not null,
+    steps integer not null,
+    error varchar
+);
+
+create table step (
+    run_no integer not null,
+    step_no integer not null,
+    step_key varchar not null,
+    reason varchar not null
+);
+
+create table planned_cell (
+    run_no integer not null,
+    step_no integer not null,
+    asset_id integer not null,
+    partition varchar,
+    version_id uuid not null,
+    folder varchar
+);
+
+-- seq is that of the version's event.
+create table materialization (
+    seq bigint not null,
+    version_id uuid not null,
+    asset_id integer not null,
+    partition varchar,
+    run_no integer not null,
+    step_no integer not null,
+    created timestamp not null,
+    seconds double not null,
+    fingerprint_id integer not null,
+    data_version varchar not null,
+    uri varchar,
+    format varchar,
+    representation varchar,
+    rows bigint,
+    bytes bigint,
+    checksum varchar,
+    columns varchar,
+    column_versions varchar,
+    inputs struct(
+        asset_id integer, partition varchar, version_id uuid, data_version varchar, columns varchar
+    )[] not null,
+    metadata varchar not null,
+    tags varchar not null
+);
+
+-- What staleness needs of the current version of each asset partition: a copy of some of its materialization's
+-- columns, so that asking for the state of everything reads nothing of the history.
+create table cell (
+    asset_id integer not null,
+    partition varchar,
+    seq bigint not null,
+    version_id uuid not null,
+    fingerprint_id integer not null,
+    data_version varchar not null,
+    column_versions varchar,
+    inputs struct(
+        asset_id integer, partition varchar, version_id uuid, data_version varchar, columns varchar
+    )[] not null,
+    stored boolean not null
+);
+
+create table definition (
+    asset_id integer not null,
+    recorded timestamp not null,
+    data varchar not null,
+    metadata varchar not null
+);
+
+create table definition_change (
+    seq bigint not null,
+    asset_id integer not null,
+    changed timestamp not null,
+    change varchar not null,
+    parts varchar not null,
+    data varchar
+);

@@ -1,0 +1,175 @@
+-- min_reader: 1
+-- min_writer: 1
+--
+-- What users query: docs/catalog-views.md says what each view and column is. Names and meanings stay; a later
+-- migration may add columns at the end.
+
+create view materializations as
+select
+    asset.key as asset,
+    made.partition,
+    made.version_id,
+    run.run_id,
+    step.step_key,
+    made.created,
+    made.seconds,
+    made.data_version,
+    fingerprint.code as code_version,
+    made.uri,
+    made.format,
+    made.representation,
+    made.rows,
+    made.bytes,
+    made.checksum,
+    made.metadata::json as metadata,
+    made.tags::json as tags,
+    cell.seq is not null as is_current,
+    made.seq
+from materialization as made
+join asset on asset.asset_id = made.asset_id
+join run on run.run_no = made.run_no
+join step on step.run_no = made.run_no and step.step_no = made.step_no
+join fingerprint on fingerprint.fingerprint_id = made.fingerprint_id
+left join cell on cell.seq = made.seq;
+
+create view partitions as
+select asset, partition, version_id, data_version, code_version, created, rows, bytes, uri
+from materializations
+where is_current;
+
+create view assets as
+with built as (
+    select
+        asset_id,
+        arg_max(made.version_id, made.seq) as version_id,
+        arg_max(made.created, made.seq) as last_materialized,
+        count(*) as cells,
+        sum(made.rows)::bigint as rows,
+        sum(made.bytes)::bigint as bytes
+    from cell join materialization as made using (seq, asset_id)
+    group by asset_id
+)
+select
+    asset.key,
+    definition.data ->> '$.group' as group_name,
+    from_json(definition.data -> '$.kinds', '["VARCHAR"]') as kinds,
+    from_json(definition.data -> '$.owners', '["VARCHAR"]') as owners,
+    definition.data -> '$.tags' as tags,
+    definition.data ->> '$.description' as description,
+    definition.data ->> '$.code_version' as code_version,
+    definition.asset_id is not null as is_defined,
+    coalesce((definition.data ->> '$.external')::boolean, false) as is_external,
+    built.version_id,
+    built.last_materialized,
+    coalesce(built.cells, 0) as cells,
+    built.rows,
+    built.bytes,
+    definition.metadata::json as metadata
+from asset
+left join (select asset_id, data::json as data, metadata from definition) as definition
+    on definition.asset_id = asset.asset_id
+left join built on built.asset_id = asset.asset_id;
+
+create view lineage as
+select distinct dep ->> '$.key' as upstream, asset.key as downstream
+from (select asset_id, unnest((data::json -> '$.deps')::json[]) as dep from definition) as definition
+join asset on asset.asset_id = definition.asset_id;
+
+create view columns as
+select
+    asset.key as asset,
+    part.partition,
+    part.version_id,
+    part.position,
+    part.entry ->> '$.name' as name,
+    part.entry ->> '$.type' as type,
+    part.versions ->> part.path as version,
+    (part.entry ->> '$.nulls')::bigint as nulls,
+    part.entry -> '$.min' as min,
+    part.entry -> '$.max' as max
+from (
+    select
+        asset_id, partition, version_id, position, entry, versions,
+        '$."' || replace(replace(entry ->> '$.name', '\', '\\'), '"', '\"') || '"' as path
+    from (
+        select
+            made.asset_id, made.partition, made.version_id, made.column_versions::json as versions,
+            unnest(made.columns::json[]) as entry,
+            generate_subscripts(made.columns::json[], 1) as position
+        from cell join materialization as made using (seq)
+        where made.columns is not null
+    )
+) as part
+join asset on asset.asset_id = part.asset_id;
+
+create view inputs as
+select
+    asset.key as asset,
+    made.partition,
+    made.version_id,
+    source.key as input_asset,
+    input.partition as input_partition,
+    input.version_id as input_version_id,
+    input.data_version as input_data_version,
+    input.columns::json as input_columns
+from (select asset_id, partition, version_id, unnest(inputs) as input from materialization) as made
+join asset on asset.asset_id = made.asset_id
+join asset as source on source.asset_id = made.input.asset_id;
+
+create view runs as
+select
+    run_id, status, started, ended, date_diff('microsecond', started, ended) / 1e6 as seconds, job, selection,
+    tags::json as tags, user_name, host, pid, steps, error::json ->> '$.kind' as error,
+    error::json ->> '$.message' as error_message
+from run;
+
+create view steps as
+with progress as (
+    select
+        run_no,
+        step_no,
+        min(time) filter (kind = 'STEP_START') as started,
+        max(attempt) as attempts,
+        any_value(kind) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended_as,
+        any_value(time) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended,
+        any_value(data) filter (kind not in ('STEP_START', 'STEP_RETRY'))::json as data
+    from event
+    where step_no is not null and not late and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+    group by run_no, step_no
+)
+select
+    run.run_id,
+    step.step_key,
+    step.step_no as position,
+    case
+        when progress.step_no is null then 'PENDING'
+        when ended_as is null then 'STARTED'
+        else substr(ended_as, length('STEP_') + 1)
+    end as status,
+    step.reason,
+    progress.started,
+    progress.ended,
+    date_diff('microsecond', progress.started, progress.ended) / 1e6 as seconds,
+    coalesce(progress.attempts, 0) as attempts,
+    progress.data ->> '$.error.kind' as error,
+    progress.data ->> '$.error.message' as error_message,
+    progress.data -> '$.cells' as cells
+from step
+join run on run.run_no = step.run_no
+left join progress on progress.run_no = step.run_no and progress.step_no = step.step_no;
+
+create view events as
+select
+    event.seq, event.time, event.kind, run.run_id, step.step_key, asset.key as asset, event.partition, event.message,
+    event.data::json as data
+from event
+left join run on run.run_no = event.run_no
+left join step on step.run_no = event.run_no and step.step_no = event.step_no
+left join asset on asset.asset_id = event.asset_id;
+
+create view definition_history as
+select
+    change.changed, asset.key as asset, change.change, from_json(change.parts, '["VARCHAR"]') as parts,
+    change.data::json as data, change.seq
+from definition_change as change
+join asset on asset.asset_id = change.asset_id;

@@ -1,0 +1,293 @@
+"""Opening a catalog: who may, what has to be there, what must not be wrong, in an order in which nothing is lost."""
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headwater.catalog.clock import Clock, SystemClock
+from headwater.catalog.errors import (
+    BusyError,
+    CatalogCorruptError,
+    CatalogError,
+    InsecurePermissionsError,
+    LostCommitsError,
+    ReadOnlyCatalogError,
+)
+from headwater.catalog.ids import new_id
+from headwater.catalog.storage.duckdb import reserve, schema
+from headwater.catalog.storage.duckdb.connection import Database, connect, copy, reported
+from headwater.catalog.storage.duckdb.head import HEAD_FILE, Head, HeadFile, read_head
+from headwater.catalog.storage.duckdb.reading import ask
+from headwater.catalog.storage.duckdb.storage import CHECKPOINT_BYTES, DuckDBStorage
+from headwater.catalog.storage.lock import LOCK_FILE, acquire
+
+DATABASE_FILE = "catalog.duckdb"
+
+#: What DuckDB writes commits to before they are in the database file: the log, and its parts during a checkpoint.
+_LOGS = tuple(f"{DATABASE_FILE}.wal{part}" for part in ("", ".checkpoint", ".recovery"))
+_OURS = (DATABASE_FILE, *_LOGS, HEAD_FILE, LOCK_FILE)
+_OTHERS_MAY_WRITE = 0o022
+
+
+def open_catalog(
+    home: Path,
+    *,
+    wait: float,
+    read_only: bool = False,
+    clock: Clock | None = None,
+    command: str | None = None,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
+) -> DuckDBStorage:
+    """Open the catalog in the folder `home`, which is made if need be, waiting up to `wait` seconds for others.
+
+    Any number of processes may read it at once, or one may write. A catalog that may not be written is opened for
+    reading; `append` then raises `ReadOnlyCatalogError`. `command` is how others learn who holds it. After
+    `checkpoint_bytes` of write-ahead log the database file is brought up to date.
+
+    Raises `BusyError` naming who holds it; `CatalogCorruptError`, `LostCommitsError`, `ForeignCatalogError` and
+    `CatalogTooNewError`, having touched nothing; `ReadOnlyCatalogError` where a catalog would have to be made, and
+    may not; `InsecurePermissionsError`; `DiskFullError`; `CatalogError` where there is nothing to read.
+    """
+    clock = clock or SystemClock()
+    command = _command_line() if command is None else command
+    home = home.resolve()
+    try:
+        writable = not read_only and _make(home) and _is_writable(home)
+        _check_permissions(home)
+        if not writable and not (home / DATABASE_FILE).exists():
+            _check_absent(home)
+            raise _nothing_to_read(home, read_only)
+        lock = acquire(home, shared=not writable, wait=wait, clock=clock, command=command)
+        try:
+            with _private_files():
+                opened = _open_to_write(home, clock) if writable else _open_to_read(home)
+            if writable or not opened.left_behind:
+                return DuckDBStorage(opened.database, lock, opened.head, opened.left_behind, checkpoint_bytes)
+            opened.database.close()
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        if lock is not None:
+            lock.release()
+        return _open_after_kill(home, wait, clock, command)
+    except OSError as error:
+        raise CatalogError(
+            f"The catalog in {home} cannot be opened: {error.strerror}: {error.filename}.",
+            remedy="See to it that this is a folder of yours, and that you may read what is in it.",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    database: Database
+    version: schema.Version
+    #: The number of the last event.
+    seq: int
+    #: Whether the journal holds events, of a process that was killed.
+    left_behind: bool
+    head: HeadFile | None = None
+
+
+def _open_to_write(home: Path, clock: Clock) -> _Opened:
+    path = home / DATABASE_FILE
+    migrations = schema.load()
+    if not path.exists():
+        _create(home, migrations, clock)
+    if any((home / log).exists() for log in _LOGS):
+        # Opened for writing, DuckDB replays and then removes the log, whatever it made of it. So look first.
+        _check(Database(path, read_only=True), migrations, read_only=False).database.close()
+    opened = _check(Database(path, read_only=False), migrations, read_only=False)
+    try:
+        if opened.version.schema < len(migrations):
+            opened.database.close()
+            _migrate(path, opened.version, migrations, clock)
+            opened = _check(Database(path, read_only=False), migrations, read_only=False)
+        reserve.keep(home)
+        is_new = not (home / HEAD_FILE).exists()
+        head = HeadFile(home / HEAD_FILE, opened.version.catalog_id)
+        head.write(opened.seq, sync=is_new)
+    except BaseException:
+        opened.database.close()
+        raise
+    return replace(opened, head=head)
+
+
+def _open_to_read(home: Path) -> _Opened:
+    return _check(Database(home / DATABASE_FILE, read_only=True), schema.load(), read_only=True)
+
+
+def _open_after_kill(home: Path, wait: float, clock: Clock, command: str) -> DuckDBStorage:
+    """Open for reading a catalog whose writer was killed, so that what it wrote last is still in the journal.
+
+    If we may, we enter it into the tables. If not, into a copy in memory.
+    """
+    if _is_writable(home):
+        with contextlib.suppress(BusyError):
+            open_catalog(home, wait=0, clock=clock, command=command).close()
+            return open_catalog(home, wait=wait, read_only=True, clock=clock, command=command)
+    lock = acquire(home, shared=True, wait=wait, clock=clock, command=command)
+    try:
+        return DuckDBStorage(Database(home / DATABASE_FILE, read_only=True, in_memory=True), lock, None, True)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+
+
+def _check(database: Database, migrations: Sequence[schema.Migration], *, read_only: bool) -> _Opened:
+    """What the open database is. Closes it and raises for everything that is wrong with it."""
+    path = database.path
+    try:
+        with database.cursor() as cursor:
+            version = schema.inspect(cursor, path, migrations)
+            schema.check_usable(version, path, len(migrations), read_only=read_only)
+            ((seq, count, last),) = ask(cursor, "last_event")
+        if last != count:
+            raise CatalogCorruptError(
+                f"The catalog {path} holds {count} events, and the last one is number {last}.",
+                remedy="Restore it from a backup; it was not touched.",
+            )
+        head = read_head(path.parent / HEAD_FILE)
+        if head is not None:
+            _compare(path, version, seq, head)
+    except BaseException:
+        database.close()
+        raise
+    return _Opened(database=database, version=version, seq=seq, left_behind=seq > count)
+
+
+def _compare(path: Path, version: schema.Version, seq: int, head: Head) -> None:
+    if head.catalog_id != version.catalog_id:
+        raise CatalogCorruptError(
+            f"{path.parent / HEAD_FILE} belongs to another catalog than {path}, so neither can vouch for the other.",
+            remedy=f"Put back the one that belongs here. To go on with this catalog: rm {path.parent / HEAD_FILE}",
+        )
+    if head.seq > seq:
+        missing = head.seq - seq
+        raise LostCommitsError(
+            f"The catalog {path} holds {seq} events, and {head.seq} were committed: the last {missing} are gone.",
+            remedy=f"Bring back {path.name}.wal if the database was moved or copied without it, or restore a backup. "
+            f"Nothing was touched. To go on without them: rm {path.parent / HEAD_FILE}",
+        )
+
+
+def _check_absent(home: Path) -> None:
+    """Raise where the database file is gone, and not just not made yet."""
+    left = [log for log in _LOGS if (home / log).exists()]
+    head = read_head(home / HEAD_FILE)
+    if left or (head is not None and head.seq):
+        rest = left[0] if left else HEAD_FILE
+        raise LostCommitsError(
+            f"There is no {DATABASE_FILE} in {home}, but {rest}: the database was moved or removed.",
+            remedy=f"Bring it back, or restore a backup. To begin a new catalog: rm {home}/catalog.*",
+        )
+
+
+def _create(home: Path, migrations: Sequence[schema.Migration], clock: Clock) -> None:
+    """Make a catalog: under another name, renamed when it is complete, so that there is never half of one."""
+    _check_absent(home)
+    unfinished = home / f"{DATABASE_FILE}.new"
+    for leftover in (unfinished, home / f"{unfinished.name}.wal"):
+        leftover.unlink(missing_ok=True)
+    catalog_id = new_id(clock.now())
+    with reported(unfinished):
+        connection = connect(unfinished)
+        try:
+            schema.migrate(connection, migrations, clock.now(), catalog_id=catalog_id)
+        finally:
+            connection.close()
+    head = HeadFile(home / HEAD_FILE, catalog_id)
+    head.write(0, sync=True)
+    head.close()
+    unfinished.rename(home / DATABASE_FILE)
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _migrate(path: Path, version: schema.Version, migrations: Sequence[schema.Migration], clock: Clock) -> None:
+    now = clock.now()
+    with reported(path):
+        copy(path, path.with_name(f"catalog.backup-{version.schema:04}-{now:%Y%m%dT%H%M%S.%f}.duckdb")).close()
+        connection = connect(path)
+        try:
+            schema.migrate(connection, migrations[version.schema :], now)
+        finally:
+            connection.close()
+
+
+def _make(home: Path) -> bool:
+    """Make the folder, for its owner alone; False where that is not allowed."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return False
+    return True
+
+
+def _is_writable(home: Path) -> bool:
+    if not os.access(home, os.W_OK | os.X_OK):
+        return False
+    return all(os.access(home / name, os.W_OK) for name in _OURS if (home / name).exists())
+
+
+def _check_permissions(home: Path) -> None:
+    for path in (home, *(home / name for name in _OURS)):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(mode):
+            raise InsecurePermissionsError(
+                f"{path} is a symbolic link, and whoever can change where it leads could change the catalog.",
+                remedy="Put the catalog itself there, or name the folder that it is in as the home.",
+            )
+        if mode & _OTHERS_MAY_WRITE:
+            raise InsecurePermissionsError(
+                f"{path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}).",
+                remedy=f"If nobody else had a hand in it: chmod go-w {path}",
+            )
+
+
+def _nothing_to_read(home: Path, read_only: bool) -> CatalogError:
+    if read_only:
+        return CatalogError(
+            f"There is no catalog in {home}.", remedy="Materialize something first, or name another home."
+        )
+    return ReadOnlyCatalogError(
+        f"There is no catalog in {home}, and you may not make one there.",
+        remedy="Make the folder writable by you, or name another home.",
+    )
+
+
+def _command_line() -> str:
+    """The command as its user typed it, for the eyes of who waits for it."""
+    return " ".join(sys.argv)[:200]
+
+
+_umask = threading.Lock()
+
+
+@contextmanager
+def _private_files() -> Generator[None]:
+    """Files made inside are for their owner alone. The mask is the whole process's, so one thread at a time."""
+    with _umask:
+        before = os.umask(0o077)
+        try:
+            yield
+        finally:
+            os.umask(before)

@@ -1,0 +1,145 @@
+-- name: assets
+-- Asset keys in the order of their numbers.
+select key from asset order by asset_id
+
+-- name: fingerprints
+-- Fingerprints in the order of their numbers.
+select code, definition, config, resources, io from fingerprint order by fingerprint_id
+
+-- name: cells
+-- The current version of each cell; its inputs are in `cell_inputs`, by the same seq.
+select seq, asset_id, partition, version_id::varchar, fingerprint_id, data_version, column_versions, stored
+from cell
+where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+
+-- name: cell_inputs
+-- The inputs of the cells above, each cell's in their order.
+select seq, input.asset_id, input.partition, input.version_id::varchar, input.data_version, input.columns
+from (
+    select seq, unnest(inputs) as input
+    from cell
+    where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+)
+
+-- name: materializations
+-- Versions, newest first: of an asset, a partition, a cell now, each asset's latest, by identifier, before another.
+with picked as (
+    select *
+    from materialization
+    where true
+        and asset_id = $asset --if asset
+        and partition = $partition --if partition
+        and version_id = $version::uuid --if version
+        and seq < (select seq from materialization where version_id = $before::uuid) --if before
+        and seq = ( --if cell_asset
+            select seq from cell where asset_id = $cell_asset and partition is not distinct from $cell_partition --if cell_asset
+        ) --if cell_asset
+        and seq in (select max(seq) from cell group by asset_id) --if latest
+        and asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+    order by seq desc
+    limit $limit --if limit
+)
+select
+    version_id::varchar, asset_id, partition, run_id::varchar, step_key, created, seconds, fingerprint_id,
+    data_version, uri, format, representation, rows, bytes, checksum, columns, column_versions,
+    to_json(inputs)::varchar, metadata, picked.tags
+from picked
+join run on run.run_no = picked.run_no
+join step on step.run_no = picked.run_no and step.step_no = picked.step_no
+order by seq desc
+
+-- name: runs
+-- Runs, newest first.
+select
+    run_no, run_id::varchar, status, started, ended, job, selection, tags, user_name, host, pid, error, steps
+from run
+where true
+    and status in (select unnest(from_json_strict($statuses, '["VARCHAR"]'))) --if statuses
+    and job = $job --if job
+    and run_no in (select run_no from planned_cell where asset_id = $asset) --if asset
+    and run_no < (select run_no from run where run_id = $before::uuid) --if before
+    and run_id between $least::uuid and $greatest::uuid --if least
+order by run_no desc
+limit $limit
+
+-- name: step_counts
+-- How many steps of some runs started and, by kind of their last event, ended.
+select run_no, ended, count(*)
+from (
+    select run_no, step_no, any_value(kind) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended
+    from event
+    where run_no in (select unnest(from_json_strict($runs, '["INTEGER"]')))
+        and run_no >= $least
+        and step_no is not null and not late and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+    group by run_no, step_no
+)
+group by run_no, ended
+
+-- name: steps
+-- The steps of a run in the order of its plan: what was planned, when it started, how it ended.
+with progress as (
+    select
+        step_no,
+        min(time) filter (kind = 'STEP_START') as started,
+        max(attempt) as attempts,
+        any_value(kind) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended_as,
+        any_value(time) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended,
+        any_value(data) filter (kind not in ('STEP_START', 'STEP_RETRY')) as data
+    from event
+    where run_no = $run and step_no is not null and not late and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+    group by step_no
+)
+select step.step_no, step_key, reason, started, coalesce(attempts, 0), ended_as, ended, data, progress.step_no is null
+from step left join progress on progress.step_no = step.step_no
+where step.run_no = $run
+order by step.step_no
+
+-- name: planned_cells
+-- The cells that a run planned, in their order.
+select step_no, asset_id, partition, version_id::varchar, folder
+from planned_cell
+where run_no = $run
+    and version_id not in (select version_id from materialization where run_no = $run) --if uncommitted
+order by rowid
+
+-- name: run_number
+-- The number and status of a run.
+select run_no, status from run where run_id = $run_id::uuid
+
+-- name: version_exists
+-- Whether there is such a version.
+select count(*) > 0 from materialization where version_id = $version::uuid
+
+-- name: events
+-- The log in order: after a number, of a run, a step, some kinds, an asset and the steps that build it.
+with picked as (
+    select *
+    from event
+    where seq > $after
+        and run_no = $run --if run
+        and (run_no, step_no) in (select (run_no, step_no) from step where step_key = $step_key) --if step_key
+        and kind in (select unnest(from_json_strict($kinds, '["VARCHAR"]'))) --if kinds
+        and (asset_id = $asset or (run_no, step_no) in ( --if asset
+            select (run_no, step_no) from planned_cell where asset_id = $asset --if asset
+        )) --if asset
+    order by seq
+    limit $limit --if limit
+)
+select seq, time, kind, run_id::varchar, step_key, asset_id, partition, message, data
+from picked
+left join run on run.run_no = picked.run_no
+left join step on step.run_no = picked.run_no and step.step_no = picked.step_no
+order by seq
+
+-- name: definitions
+-- The definitions as they were last recorded.
+select asset_id, data, metadata from definition order by asset_id
+
+-- name: definition_changes
+-- How definitions changed, newest first.
+select asset_id, changed, change, parts
+from definition_change
+where true
+    and asset_id = $asset --if asset
+order by seq desc
+limit $limit

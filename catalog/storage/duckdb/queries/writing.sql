@@ -1,0 +1,68 @@
+-- name: writer_state
+-- What a writer keeps in memory: the last event, the next run, how many cells there are.
+select
+    (select coalesce(max(seq), 0) from event),
+    (select coalesce(max(run_no) + 1, 0) from run),
+    (select count(*) from cell)
+
+-- name: assets_with_cells
+-- The assets that have a cell.
+select distinct asset_id from cell
+
+-- name: last_event
+-- The number of the last event that is committed; how many events the tables hold, and the number of their last.
+select greatest(tables.seq, journal.seq), tables.count, tables.seq
+from (select coalesce(max(seq), 0) as seq, count(*) as count from event) as tables,
+    (select coalesce(max(last), 0) as seq from journal) as journal
+
+-- name: journal
+-- The events that are not in the tables yet.
+select events from journal order by first
+
+-- name: empty_journal
+-- Its events are in the tables.
+delete from journal
+
+-- name: run_steps
+-- The steps of a run and whether each has ended.
+with ended as (
+    select distinct step_no
+    from event
+    where run_no = $run and not late and step_no is not null
+        and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+)
+select step_key, step.step_no, ended.step_no is not null
+from step left join ended on ended.step_no = step.step_no
+where step.run_no = $run
+order by step.step_no
+
+-- name: delete_cell
+-- Make room for the new version of one cell.
+delete from cell where asset_id = $asset and partition is not distinct from $partition
+
+-- name: delete_cells
+-- Make room for the new versions of many cells.
+delete from cell using (
+    select unnest(lists.asset_id) as asset_id, unnest(lists.partition) as partition
+    from (select from_json_strict($cells, '{"asset_id": ["INTEGER"], "partition": ["VARCHAR"]}') as lists)
+) as renewed
+where cell.asset_id = renewed.asset_id and cell.partition is not distinct from renewed.partition
+
+-- name: end_runs
+-- Note that runs ended.
+update run set ended = over.ended, status = over.status, error = over.error
+from (
+    select
+        unnest(lists.run_no) as run_no, unnest(lists.ended) as ended,
+        unnest(lists.status) as status, unnest(lists.error) as error
+    from (
+        select from_json_strict(
+            $runs, '{"run_no": ["INTEGER"], "ended": ["TIMESTAMP"], "status": ["VARCHAR"], "error": ["VARCHAR"]}'
+        ) as lists
+    )
+) as over
+where run.run_no = over.run_no
+
+-- name: delete_definitions
+-- Make room for new definitions, or none.
+delete from definition where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]')))

@@ -1,0 +1,311 @@
+"""The read side: questions about what is the case and what happened, each answered from one consistent state."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from headwater.catalog.errors import UsageError
+from headwater.catalog.events import AssetDefinition
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import (
+    Cell,
+    DefinitionChange,
+    Fingerprint,
+    Input,
+    LoggedEvent,
+    Materialization,
+    PlannedCell,
+    Run,
+    RunStatus,
+    Step,
+    StepStatus,
+)
+from headwater.catalog.storage.base import CellState, QueryResult
+from headwater.catalog.storage.duckdb.connection import Database
+from headwater.catalog.storage.duckdb.dictionary import Dictionary
+from headwater.catalog.storage.duckdb.rows import (
+    aware,
+    definition,
+    from_json,
+    json_text,
+    materialization,
+    run,
+    step,
+    step_status,
+)
+from headwater.catalog.storage.duckdb.sql import queries
+from headwater.catalog.storage.identifiers import bounds, is_identifier
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+class Reader:
+    """Implements the reads of `CatalogReader` for a database that is open."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._assets: Dictionary[AssetKey] = Dictionary(self._load_assets)
+        self._fingerprints: Dictionary[Fingerprint] = Dictionary(self._load_fingerprints)
+
+    def cells(self, assets: Collection[AssetKey] | None = None) -> dict[Cell, CellState]:
+        """See `CatalogReader.cells`."""
+        numbers = None if assets is None else json_text(self._numbers(assets))
+        with self._reading() as cursor:
+            cursor.begin()
+            cells = ask(cursor, "cells", assets=numbers)
+            inputs = ask(cursor, "cell_inputs", assets=numbers)
+            cursor.commit()
+        asset, fingerprint = self._assets.lookup, self._fingerprints.lookup
+        found = _inputs(inputs, asset)
+        none: Mapping[str, str] = {}
+        return {
+            Cell(asset(asset_id), partition): CellState(
+                version_id,
+                fingerprint(fingerprint_id),
+                data_version,
+                found.get(seq, ()),
+                from_json(columns, dict[str, str]) if columns else none,
+                stored,
+            )
+            for seq, asset_id, partition, version_id, fingerprint_id, data_version, columns, stored in cells
+        }
+
+    def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
+        """See `CatalogReader.current`."""
+        number = self._assets.find(asset)
+        if number is None:
+            return None
+        return _first(self._materializations(cell_asset=number, cell_partition=partition))
+
+    def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:
+        """See `CatalogReader.latest`."""
+        numbers = None if assets is None else json_text(self._numbers(assets))
+        return {made.asset: made for made in self._materializations(latest=True, assets=numbers)}
+
+    def materialization(self, version_id: str) -> Materialization | None:
+        """See `CatalogReader.materialization`."""
+        return _first(self._materializations(version=version_id)) if is_identifier(version_id) else None
+
+    def materializations(
+        self, asset: AssetKey, partition: str | None = None, *, limit: int = 100, before: str | None = None
+    ) -> list[Materialization]:
+        """See `CatalogReader.materializations`."""
+        if before is not None and self.materialization(before) is None:
+            raise _unknown("version", before)
+        number = self._assets.find(asset)
+        if number is None:
+            return []
+        return self._materializations(asset=number, partition=partition, before=before, limit=limit)
+
+    def runs(
+        self,
+        *,
+        statuses: Collection[RunStatus] | None = None,
+        asset: AssetKey | None = None,
+        job: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Run]:
+        """See `CatalogReader.runs`."""
+        if before is not None and self._run_number(before) is None:
+            raise _unknown("run", before)
+        number = None if asset is None else self._assets.find(asset)
+        if asset is not None and number is None:
+            return []
+        return self._runs(
+            statuses=None if statuses is None else json_text(list(statuses)),
+            asset=number,
+            job=job,
+            limit=limit,
+            before=before,
+        )
+
+    def run(self, run_id: str) -> Run | None:
+        """See `CatalogReader.run`."""
+        between = bounds(run_id)
+        if between is None:
+            return None
+        found = self._runs(least=between[0], greatest=between[1], limit=2)
+        if len(found) > 1:
+            raise UsageError(f"More than one run starts with '{run_id}'.", remedy="Give more of the identifier.")
+        return _first(found)
+
+    def steps(self, run_id: str) -> list[Step]:
+        """See `CatalogReader.steps`."""
+        number = self._run_number(run_id)
+        if number is None:
+            return []
+        with self._reading() as cursor:
+            cursor.begin()
+            rows = ask(cursor, "steps", run=number)
+            planned = ask(cursor, "planned_cells", run=number)
+            cursor.commit()
+        cells: dict[int, list[tuple[AssetKey, str | None]]] = defaultdict(list)
+        for number, asset, partition, _, _ in planned:
+            cells[number].append((self._assets.lookup(asset), partition))
+        return [step(run_id, row, cells[row[0]]) for row in rows]
+
+    def planned(self, run_id: str) -> list[PlannedCell]:
+        """See `CatalogReader.planned`."""
+        number = self._run_number(run_id)
+        if number is None:
+            return []
+        rows = self._ask("planned_cells", run=number, uncommitted=True)
+        return [
+            PlannedCell(asset=self._assets.lookup(asset), partition=partition, version_id=version_id, folder=folder)
+            for _, asset, partition, version_id, folder in rows
+        ]
+
+    def events(
+        self,
+        *,
+        asset: AssetKey | None = None,
+        run_id: str | None = None,
+        step_key: str | None = None,
+        kinds: Collection[str] | None = None,
+        after: int = 0,
+        limit: int | None = 1000,
+    ) -> list[LoggedEvent]:
+        """See `CatalogReader.events`."""
+        number = None if asset is None else self._assets.find(asset)
+        run = None if run_id is None else self._run_number(run_id)
+        if (asset is not None and number is None) or (run_id is not None and run is None):
+            return []
+        rows = self._ask(
+            "events",
+            asset=number,
+            run=run,
+            step_key=step_key,
+            kinds=None if kinds is None else json_text([str(kind) for kind in kinds]),
+            after=after,
+            limit=limit,
+        )
+        return [
+            LoggedEvent(
+                seq=seq,
+                time=aware(time),
+                kind=kind,
+                run_id=run_id,
+                step_key=step_key,
+                asset=None if asset_id is None else self._assets.lookup(asset_id),
+                partition=partition,
+                message=message,
+                data=from_json(data, dict[str, Any]),
+            )
+            for seq, time, kind, run_id, step_key, asset_id, partition, message, data in rows
+        ]
+
+    def definitions(self) -> dict[AssetKey, AssetDefinition]:
+        """See `CatalogReader.definitions`."""
+        rows = self._ask("definitions")
+        found = (definition(row, self._assets.lookup) for row in rows)
+        return {one.asset: one for one in found}
+
+    def definition_history(self, asset: AssetKey | None = None, *, limit: int = 100) -> list[DefinitionChange]:
+        """See `CatalogReader.definition_history`."""
+        number = None if asset is None else self._assets.find(asset)
+        if asset is not None and number is None:
+            return []
+        rows = self._ask("definition_changes", asset=number, limit=limit)
+        return [
+            DefinitionChange(
+                asset=self._assets.lookup(number),
+                changed=aware(changed),
+                change=change,
+                parts=tuple(from_json(parts, list[str])),
+            )
+            for number, changed, change, parts in rows
+        ]
+
+    def query(
+        self, sql: str, parameters: Sequence[Any] = (), *, relations: Mapping[str, Any] | None = None
+    ) -> QueryResult:
+        """See `CatalogReader.query`."""
+        from headwater.catalog.storage.duckdb.user_queries import answer
+
+        with self._reading() as cursor:
+            return answer(cursor, sql, parameters, relations or {})
+
+    def _reading(self) -> "AbstractContextManager[DuckDBPyConnection]":
+        """A connection to ask, with every event in the tables."""
+        return self._database.cursor()
+
+    def _materializations(self, **conditions: Any) -> list[Materialization]:
+        rows = self._ask("materializations", **conditions)
+        return [materialization(row, self._assets.lookup, self._fingerprints.lookup) for row in rows]
+
+    def _runs(self, **conditions: Any) -> list[Run]:
+        with self._reading() as cursor:
+            cursor.begin()
+            rows = ask(cursor, "runs", **conditions)
+            numbers = [row[0] for row in rows]
+            counted = ask(cursor, "step_counts", runs=json_text(numbers), least=numbers[-1]) if rows else []
+            cursor.commit()
+        counts: dict[int, dict[StepStatus, int]] = defaultdict(dict)
+        for number, ended_as, count in counted:
+            counts[number][step_status(ended_as)] = count
+        found: list[Run] = []
+        for number, *row, steps in rows:
+            pending = steps - sum(counts[number].values())
+            found.append(run(row, counts[number] | ({StepStatus.PENDING: pending} if pending else {})))
+        return found
+
+    def _run_number(self, run_id: str) -> int | None:
+        if not is_identifier(run_id):
+            return None
+        rows = self._ask("run_number", run_id=run_id)
+        return rows[0][0] if rows else None
+
+    def _numbers(self, assets: Iterable[AssetKey]) -> list[int]:
+        return [number for number in map(self._assets.find, assets) if number is not None]
+
+    def _ask(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with self._reading() as cursor:
+            return ask(cursor, query, **parameters)
+
+    def _load_assets(self) -> list[AssetKey]:
+        with self._database.cursor() as cursor:
+            return [AssetKey(key) for (key,) in ask(cursor, "assets")]
+
+    def _load_fingerprints(self) -> list[Fingerprint]:
+        with self._database.cursor() as cursor:
+            return [
+                Fingerprint(code=code, definition=definition, config=config, resources=resources, io=io)
+                for code, definition, config, resources, io in ask(cursor, "fingerprints")
+            ]
+
+
+def ask(connection: "DuckDBPyConnection", query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """The rows of a named query."""
+    text, bound = queries()[query].bind(parameters)
+    return connection.execute(text, bound).fetchall()
+
+
+def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -> dict[int, tuple[Input, ...]]:
+    """The inputs of each cell by its seq. Cells that read the same version share one `Input`."""
+    shared: dict[tuple[Any, ...], Input] = {}
+    found: dict[int, list[Input]] = defaultdict(list)
+    for row in rows:
+        key = row[1:]
+        source = shared.get(key)
+        if source is None:
+            asset_id, partition, version_id, data_version, columns = key
+            source = shared[key] = Input(
+                asset=asset(asset_id),
+                partition=partition,
+                version_id=version_id,
+                data_version=data_version,
+                columns=None if columns is None else from_json(columns, dict[str, str]),
+            )
+        found[row[0]].append(source)
+    return {seq: tuple(sources) for seq, sources in found.items()}
+
+
+def _first(found: Sequence[Any]) -> Any:
+    return found[0] if found else None
+
+
+def _unknown(what: str, identifier: str) -> UsageError:
+    return UsageError(f"There is no {what} {identifier}.", remedy=f"Give the identifier of a {what} that was listed.")

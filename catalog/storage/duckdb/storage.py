@@ -1,0 +1,141 @@
+"""A catalog in a DuckDB file: what `open_catalog` gives."""
+
+import contextlib
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwater.catalog.errors import CatalogError, DiskFullError, ReadOnlyCatalogError
+from headwater.catalog.events import Event
+from headwater.catalog.storage.admission import Progress, RunProgress, StepProgress
+from headwater.catalog.storage.duckdb.batch import Known
+from headwater.catalog.storage.duckdb.connection import Database
+from headwater.catalog.storage.duckdb.dictionary import Dictionary
+from headwater.catalog.storage.duckdb.head import HeadFile
+from headwater.catalog.storage.duckdb.reading import Reader, ask
+from headwater.catalog.storage.duckdb.reserve import release
+from headwater.catalog.storage.duckdb.writing import Writer
+from headwater.catalog.storage.identifiers import is_identifier
+from headwater.catalog.storage.lock import CatalogLock
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+#: Bytes of write-ahead log after which the database file is brought up to date: DuckDB's own default.
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+
+
+class DuckDBStorage(Reader):
+    """A `CatalogWriter` in one DuckDB file; one that was opened read-only refuses to append. Thread-safe.
+
+    Made by `open_catalog`. It must be closed, best as a context manager; a process that dies loses nothing.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lock: CatalogLock | None,
+        head: HeadFile | None,
+        left_behind: bool,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
+    ) -> None:
+        super().__init__(database)
+        self._lock = lock
+        self._head = head
+        self._writer = Writer(database, self._load_known, self._committed, left_behind=left_behind)
+        self._checkpoint_bytes = self._checkpoint_at = checkpoint_bytes
+
+    @property
+    def home(self) -> Path:
+        """The folder that the catalog lies in."""
+        return self._database.path.parent
+
+    @property
+    def read_only(self) -> bool:
+        """Whether `append` raises `ReadOnlyCatalogError`."""
+        return self._head is None
+
+    def append(self, events: Sequence[Event]) -> int:
+        """See `CatalogWriter.append`.
+
+        On a full disk it raises `DiskFullError` and gives up a reserve of some MiB that was kept for this moment, so
+        that the failure itself can be recorded.
+        """
+        if self._head is None:
+            raise ReadOnlyCatalogError(
+                f"The catalog in {self.home} is open for reading only.",
+                remedy="Make its folder and files writable by you, or use another home.",
+            )
+        try:
+            return self._writer.append(events)
+        except DiskFullError:
+            release(self.home)
+            raise
+
+    def close(self) -> None:
+        """Bring the database file up to date and let go of the catalog. Idempotent."""
+        with contextlib.suppress(CatalogError, DiskFullError):  # the journal keeps it for the next one who opens
+            self._settle()
+        self._database.close()
+        if self._head is not None:
+            self._head.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    @contextmanager
+    def _reading(self) -> "Generator[DuckDBPyConnection]":
+        self._settle()
+        with self._database.cursor() as cursor:
+            yield cursor
+
+    def _settle(self) -> None:
+        try:
+            self._writer.settle()
+        except DiskFullError:
+            release(self.home)
+            self._writer.settle()
+
+    def __enter__(self) -> "DuckDBStorage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _committed(self, seq: int) -> None:
+        """After a commit. Nothing here may fail: the events are kept, and whoever appended must hear so."""
+        if self._head is None:
+            return
+        with contextlib.suppress(OSError):
+            self._head.write(seq)
+        size = self._database.log_bytes()
+        if size >= self._checkpoint_at:
+            self._database.checkpoint()
+            self._checkpoint_at = self._database.log_bytes() + self._checkpoint_bytes
+
+    def _load_known(self) -> Known:
+        """What a writer has to know, from the tables. In the middle of an append, so nothing here may settle."""
+        self._assets = Dictionary(self._load_assets)
+        self._fingerprints = Dictionary(self._load_fingerprints)
+        with self._database.cursor() as cursor:
+            ((seq, next_run, cells),) = ask(cursor, "writer_state")
+            built = {asset for (asset,) in ask(cursor, "assets_with_cells")}
+        return Known(
+            seq=seq,
+            assets=self._assets,
+            fingerprints=self._fingerprints,
+            progress=Progress(self._find_progress, next_run),
+            built=built,
+            cells=cells,
+        )
+
+    def _find_progress(self, run_id: str) -> RunProgress | None:
+        if not is_identifier(run_id):
+            return None
+        with self._database.cursor() as cursor:
+            runs = ask(cursor, "run_number", run_id=run_id)
+            if not runs:
+                return None
+            number, status = runs[0]
+            rows = ask(cursor, "run_steps", run=number)
+        return RunProgress(number, {key: StepProgress(at, ended) for key, at, ended in rows}, status != "STARTED")

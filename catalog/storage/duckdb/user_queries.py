@@ -1,0 +1,203 @@
+"""SQL from outside: one SELECT, or EXPLAIN of one, that can do nothing but read the catalog.
+
+Four things see to that, and each alone would keep the catalog from changing:
+
+1. DuckDB's own parser has to accept the text as one SELECT (`json_serialize_sql` takes nothing else).
+2. The parse tree is walked: table functions only from a list, tables only that exist here. So no file is read, the
+   database file among them (opening that one would drop DuckDB's lock on it), and no function with an effect runs:
+   in DuckDB 1.5 a SELECT from `enable_logging` can wreck the whole process.
+3. The query runs in a READ ONLY transaction, on a connection of its own.
+4. The database was opened without access to any other file.
+
+Relations over files are read in a database of their own in memory, which may open exactly their files and holds
+copies of the views that the query names.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from headwater.catalog.errors import UsageError, nearest
+from headwater.catalog.storage.base import FileRelation, QueryResult
+from headwater.catalog.storage.duckdb.connection import connect, is_damage, literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+#: Table functions that neither read files nor have an effect.
+TABLE_FUNCTIONS = frozenset(
+    (
+        "unnest",
+        "range",
+        "generate_series",
+        "repeat",
+        "json_each",
+        "json_tree",
+        "pragma_table_info",
+        "duckdb_tables",
+        "duckdb_views",
+        "duckdb_columns",
+        "duckdb_functions",
+        "duckdb_types",
+        "duckdb_keywords",
+    )
+)
+#: Functions that have an effect, or that only waste time, of those that may stand in an expression.
+FORBIDDEN_FUNCTIONS = frozenset(("nextval", "setval", "setseed", "write_log", "sleep_ms"))
+
+_SYSTEM_SCHEMAS = frozenset({"information_schema"})
+_EXPLAIN = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s+analyze\b)?(?:\s*\(\s*format\s+\w+\s*\))?", re.IGNORECASE | re.DOTALL
+)
+_WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
+
+
+def answer(
+    cursor: "DuckDBPyConnection", sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]
+) -> QueryResult:
+    """The answer to `sql` on a connection to the catalog. Raises `UsageError` and, for damage, `duckdb.Error`."""
+    import duckdb
+
+    explain = _EXPLAIN.match(sql)
+    select = sql[explain.end() :] if explain else sql
+    try:
+        tree = _parse(cursor, select)
+        known = {name.lower() for (name,) in cursor.execute(_KNOWN).fetchall()}
+        named = _check(tree, known | {name.lower() for name in relations})
+        used = {name: relation for name, relation in relations.items() if name.lower() in named}
+        prefix = sql[: explain.end()] if explain else ""
+        if any(isinstance(relation, FileRelation) for relation in used.values()):
+            copied = {name for name in named & known if name not in used}
+            return _answer_apart(cursor, prefix, select, parameters, used, copied)
+        for name, relation in used.items():
+            cursor.register(name, relation)
+        return _run(cursor, prefix, select, parameters)
+    except duckdb.Error as error:
+        if is_damage(str(error)):
+            raise
+        raise UsageError(
+            f"The query failed: {error}", remedy="`headwater sql` reads the views of `SHOW TABLES`."
+        ) from error
+
+
+_KNOWN = "select table_name from duckdb_tables() union all select view_name from duckdb_views() where not internal"
+
+
+def _parse(cursor: "DuckDBPyConnection", select: str) -> Any:
+    tree = json.loads(cursor.execute("select json_serialize_sql(?)", [select]).fetchall()[0][0])
+    if tree["error"]:
+        raise UsageError(f"Not one query that only reads: {tree['error_message']}", remedy="Write one SELECT.")
+    if len(tree["statements"]) != 1:
+        raise UsageError(f"{len(tree['statements'])} statements where one is expected.", remedy="Write one SELECT.")
+    return tree["statements"][0]
+
+
+def _check(tree: Any, known: Collection[str]) -> set[str]:
+    """The tables that a parse tree names, in lower case. Raises `UsageError` for what it may not use."""
+    named: set[str] = set()
+    nodes = list(_nodes(tree))
+    local = {str(entry["key"]).lower() for node in nodes for entry in _entries(node.get("cte_map"))}
+    for node in nodes:
+        function = str(node.get("function_name") or "").lower()
+        if node.get("type") == "TABLE_FUNCTION":
+            source = str(node["function"].get("function_name", "")).lower()
+            if source not in TABLE_FUNCTIONS:
+                raise UsageError(
+                    f"A query of the catalog may not use {source}(…).",
+                    remedy="It reads the catalog's views, and an asset's data by its name.",
+                )
+        elif function in FORBIDDEN_FUNCTIONS:
+            raise UsageError(f"A query of the catalog may not use {function}(…).", remedy="Leave it out.")
+        elif node.get("type") == "BASE_TABLE" and str(node.get("schema_name")).lower() not in _SYSTEM_SCHEMAS:
+            name = str(node["table_name"])
+            if name.lower() not in known and name.lower() not in local:
+                raise UsageError(
+                    f"There is no table or view '{name}'.", remedy=nearest(name, known, "SHOW TABLES lists them.")
+                )
+            named.add(name.lower())
+    return named
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every JSON object below `tree`."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            yield cast(dict[str, Any], node)
+            stack.extend(cast(dict[str, Any], node).values())
+        elif isinstance(node, list):
+            stack.extend(cast(list[Any], node))
+
+
+def _entries(cte_map: Any) -> list[Any]:
+    return cast(dict[str, Any], cte_map).get("map", []) if isinstance(cte_map, dict) else []
+
+
+def _run(cursor: "DuckDBPyConnection", prefix: str, select: str, parameters: Sequence[Any]) -> QueryResult:
+    cursor.execute("begin transaction read only").fetchall()
+    try:
+        result = cursor.execute(prefix + select, list(parameters))
+        described = [(str(column[0]), str(column[1])) for column in result.description or ()]
+        names, types = zip(*described, strict=True)
+        if _WITH_ZONE in types and not prefix:
+            # Python's client needs pytz for these. They are moments in UTC, as the catalog's own times are.
+            result = cursor.execute(_without_zones(cursor, select, types), list(parameters))
+        return QueryResult(names, types, result.fetchall())
+    finally:
+        cursor.rollback()
+
+
+def _without_zones(cursor: "DuckDBPyConnection", select: str, types: Sequence[str]) -> str:
+    # Written anew from its parse tree: no semicolon and no comment at its end.
+    ((select,),) = cursor.execute("select json_deserialize_sql(json_serialize_sql(?))", [select]).fetchall()
+    columns = [f"c{number}" for number in range(len(types))]
+    casts = [f"{name}::timestamp" if kind == _WITH_ZONE else name for name, kind in zip(columns, types, strict=True)]
+    return f"select {', '.join(casts)} from ({select}) as answer({', '.join(columns)})"  # noqa: S608 our own names
+
+
+def _answer_apart(
+    cursor: "DuckDBPyConnection",
+    prefix: str,
+    select: str,
+    parameters: Sequence[Any],
+    relations: Mapping[str, Any],
+    tables: Collection[str],
+) -> QueryResult:
+    """Answer in a database of its own, which may read the relations' files, with copies of the catalog's `tables`."""
+    import duckdb
+
+    copies = {name: cursor.sql(f"from {_quoted(name)}").to_arrow_table() for name in tables}
+    apart = connect(":memory:", external=True)
+    try:
+        files = [relation for relation in relations.values() if isinstance(relation, FileRelation)]
+        _allow(apart, [path for relation in files for path in relation.paths])
+        for name, relation in (copies | dict(relations)).items():
+            if isinstance(relation, FileRelation):
+                apart.execute(f"create view {_quoted(name)} as {relation.sql}").fetchall()
+            else:
+                apart.register(name, relation)
+        return _run(apart, prefix, select, parameters)
+    except duckdb.Error as error:
+        raise _failed(error) from error
+    finally:
+        apart.close()
+
+
+def _allow(connection: "DuckDBPyConnection", paths: Sequence[str]) -> None:
+    """Let SQL on a connection open `paths` and no other file."""
+    folders = ", ".join(literal(path) for path in paths if path.endswith("/"))
+    files = ", ".join(literal(path) for path in paths if not path.endswith("/"))
+    connection.execute(f"set allowed_directories = [{folders}]").fetchall()
+    connection.execute(f"set allowed_paths = [{files}]").fetchall()
+    connection.execute("set enable_external_access = false").fetchall()
+
+
+def _failed(error: Exception) -> UsageError:
+    return UsageError(f"The query failed: {error}", remedy="SHOW TABLES lists what there is to query.")
+
+
+def _quoted(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

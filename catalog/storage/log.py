@@ -1,0 +1,135 @@
+"""How events read in the log. One function for every storage, so that the log is the same everywhere."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.catalog import metadata
+from headwater.catalog.events import (
+    DefinitionsChanged,
+    Event,
+    EventKind,
+    LogMessage,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepRetried,
+    StepStarted,
+)
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import DefinitionChange, ErrorRecord, Materialization, StepCell
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the log, but for what its event says: number, time, run and step."""
+
+    kind: EventKind
+    message: str
+    data: Mapping[str, Any]
+    asset: AssetKey | None = None
+    partition: str | None = None
+
+
+def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
+    """The rows of the log that `event` becomes, in order; `late` when it came too late to change anything.
+
+    Their `data`, by kind, with whatever is empty or None left out:
+
+    - RUN_START: job, selection, tags, user, host, pid, steps (how many), cells (how many)
+    - RUN_SUCCESS, RUN_FAILURE, RUN_CANCELED, RUN_INTERRUPTED: error
+    - STEP_START: attempt; STEP_RETRY: attempt, delay (seconds), error
+    - STEP_SUCCESS and the other ends of a step: cells, error, logs
+    - ASSET_MATERIALIZATION: version_id, data_version, uri, rows, bytes
+    - LOG_MESSAGE: level; DEFINITIONS_CHANGED: change, parts
+
+    A late one has `late: true` besides, and what it materialized as versions.
+    """
+    mark: dict[str, Any] = {"late": True} if late else {}
+    match event:
+        case RunStarted():
+            yield Entry(EventKind.RUN_START, event.selection or event.job or "", _run_data(event))
+        case RunEnded():
+            data = _present(error=error_data(event.error)) | mark
+            yield Entry(EventKind[f"RUN_{event.status}"], _message(event.error), data)
+        case StepStarted():
+            yield Entry(EventKind.STEP_START, "", {"attempt": event.attempt} | mark)
+        case StepRetried():
+            data = {"attempt": event.attempt, "delay": event.delay, "error": error_data(event.error)} | mark
+            yield Entry(EventKind.STEP_RETRY, event.error.message, data)
+        case StepEnded():
+            yield _step_end(event, mark)
+            if not late:
+                yield from map(_materialization, event.materializations)
+        case LogMessage():
+            yield Entry(EventKind.LOG_MESSAGE, event.message, _present(level=event.level))
+        case DefinitionsChanged():
+            yield from map(_definition_change, event.changes)
+
+
+def error_data(error: ErrorRecord | None) -> dict[str, Any] | None:
+    """An error as JSON data, from which `msgspec.convert` makes an `ErrorRecord` again."""
+    if error is None:
+        return None
+    more = _present(traceback=error.traceback, remedy=error.remedy, metadata=metadata.to_json(error.metadata))
+    return {"kind": error.kind, "message": error.message} | more
+
+
+def _run_data(event: RunStarted) -> dict[str, Any]:
+    data = _present(
+        job=event.job,
+        selection=event.selection,
+        tags=dict(event.tags),
+        user=event.user,
+        host=event.host,
+        pid=event.pid,
+    )
+    return data | {"steps": len(event.steps), "cells": sum(len(step.cells) for step in event.steps)}
+
+
+def _step_end(event: StepEnded, mark: dict[str, Any]) -> Entry:
+    data = _present(
+        cells=[_cell_data(cell) for cell in event.cells],
+        error=error_data(event.error),
+        logs=[{"stream": log.stream, "file": log.file, "offset": log.offset, "size": log.size} for log in event.logs],
+    )
+    if mark:
+        data |= mark | _present(versions=[made.version_id for made in event.materializations])
+    return Entry(EventKind[f"STEP_{event.status}"], event.message or _message(event.error), data)
+
+
+def _cell_data(cell: StepCell) -> dict[str, Any]:
+    data: dict[str, Any] = {"asset": str(cell.asset), "status": cell.status.value}
+    if cell.partition is not None:
+        data["partition"] = cell.partition
+    if cell.version_id is not None:
+        data["version_id"] = cell.version_id
+    if cell.rows is not None:
+        data["rows"] = cell.rows
+    return data
+
+
+def _materialization(made: Materialization) -> Entry:
+    data: dict[str, Any] = {"version_id": made.version_id, "data_version": made.data_version}
+    pointer = made.pointer
+    if pointer is not None:
+        data["uri"] = pointer.uri
+        if pointer.rows is not None:
+            data["rows"] = pointer.rows
+        if pointer.bytes is not None:
+            data["bytes"] = pointer.bytes
+    return Entry(EventKind.ASSET_MATERIALIZATION, "", data, made.asset, made.partition)
+
+
+def _definition_change(change: DefinitionChange) -> Entry:
+    message = f"{change.change}: {', '.join(change.parts)}" if change.parts else change.change
+    data = {"change": change.change} | _present(parts=list(change.parts))
+    return Entry(EventKind.DEFINITIONS_CHANGED, message, data, change.asset)
+
+
+def _message(error: ErrorRecord | None) -> str:
+    return "" if error is None else error.message
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

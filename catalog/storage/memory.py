@@ -1,0 +1,360 @@
+"""The catalog in memory: the twin that says, in plain Python, what every storage does. Nothing outlives it."""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from headwater.catalog.errors import CatalogError, UsageError
+from headwater.catalog.events import (
+    AssetDefinition,
+    DefinitionsChanged,
+    Event,
+    LogMessage,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepRetried,
+    StepStarted,
+)
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import (
+    Cell,
+    DefinitionChange,
+    LoggedEvent,
+    Materialization,
+    PlannedCell,
+    PlannedStep,
+    Run,
+    RunStatus,
+    Step,
+    StepCell,
+    StepStatus,
+)
+from headwater.catalog.storage.admission import Progress, RunProgress, check
+from headwater.catalog.storage.base import CellState, QueryResult
+from headwater.catalog.storage.identifiers import bounds
+from headwater.catalog.storage.log import entries
+from headwater.catalog.storage.text import storable
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class _Run:
+    run: Run
+    plan: tuple[PlannedStep, ...]
+    progress: RunProgress
+    steps: dict[str, Step]
+    committed: set[str] = field(default_factory=set[str])
+
+
+class MemoryStorage:
+    """A `CatalogWriter` that keeps everything in lists and dicts. Thread-safe; has no SQL."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._log: list[LoggedEvent] = []
+        self._runs: dict[str, _Run] = {}
+        self._versions: list[Materialization] = []
+        self._cells: dict[Cell, Materialization] = {}
+        self._definitions: dict[AssetKey, AssetDefinition] = {}
+        self._changes: list[DefinitionChange] = []
+        self._progress = Progress(self._find_progress, 0)
+
+    def append(self, events: Sequence[Event]) -> int:
+        """See `CatalogWriter.append`."""
+        with self._lock:
+            self._check_open()
+            events = [storable(event) for event in events]
+            try:
+                late = [self._admit(event) for event in events]
+            except BaseException:
+                self._progress.rollback()
+                raise
+            for event, is_late in zip(events, late, strict=True):
+                self._write_log(event, is_late)
+                if not is_late:
+                    self._apply(event)
+            self._progress.commit()
+            return len(self._log)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._closed = True
+
+    def cells(self, assets: Collection[AssetKey] | None = None) -> dict[Cell, CellState]:
+        """See `CatalogReader.cells`."""
+        with self._reading():
+            return {cell: _state(made) for cell, made in self._cells.items() if assets is None or cell.asset in assets}
+
+    def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
+        """See `CatalogReader.current`."""
+        with self._reading():
+            return self._cells.get(Cell(asset, partition))
+
+    def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:
+        """See `CatalogReader.latest`."""
+        with self._reading():
+            return {made.asset: made for made in self._versions if assets is None or made.asset in assets}
+
+    def materialization(self, version_id: str) -> Materialization | None:
+        """See `CatalogReader.materialization`."""
+        with self._reading():
+            return next((made for made in self._versions if made.version_id == version_id), None)
+
+    def materializations(
+        self, asset: AssetKey, partition: str | None = None, *, limit: int = 100, before: str | None = None
+    ) -> list[Materialization]:
+        """See `CatalogReader.materializations`."""
+        with self._reading():
+            found = [
+                made
+                for made in _before(self._versions, before, lambda made: made.version_id, "version")
+                if made.asset == asset and partition in (None, made.partition)
+            ]
+            return found[:limit]
+
+    def runs(
+        self,
+        *,
+        statuses: Collection[RunStatus] | None = None,
+        asset: AssetKey | None = None,
+        job: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Run]:
+        """See `CatalogReader.runs`."""
+        with self._reading():
+            found = [
+                _counted(kept)
+                for kept in _before(self._runs.values(), before, lambda kept: kept.run.run_id, "run")
+                if (statuses is None or kept.run.status in statuses)
+                and (job is None or kept.run.job == job)
+                and (asset is None or any(cell.asset == asset for step in kept.plan for cell in step.cells))
+            ]
+            return found[:limit]
+
+    def run(self, run_id: str) -> Run | None:
+        """See `CatalogReader.run`."""
+        with self._reading():
+            between = bounds(run_id)
+            found = [kept for name, kept in self._runs.items() if between and between[0] <= name <= between[1]]
+            if len(found) > 1:
+                raise UsageError(f"More than one run starts with '{run_id}'.", remedy="Give more of the identifier.")
+            return _counted(found[0]) if found else None
+
+    def steps(self, run_id: str) -> list[Step]:
+        """See `CatalogReader.steps`."""
+        with self._reading():
+            kept = self._runs.get(run_id)
+            if kept is None:
+                return []
+            return [_with_cells(step, plan) for step, plan in zip(kept.steps.values(), kept.plan, strict=True)]
+
+    def planned(self, run_id: str) -> list[PlannedCell]:
+        """See `CatalogReader.planned`."""
+        with self._reading():
+            kept = self._runs.get(run_id)
+            if kept is None:
+                return []
+            return [cell for step in kept.plan for cell in step.cells if cell.version_id not in kept.committed]
+
+    def events(
+        self,
+        *,
+        asset: AssetKey | None = None,
+        run_id: str | None = None,
+        step_key: str | None = None,
+        kinds: Collection[str] | None = None,
+        after: int = 0,
+        limit: int | None = 1000,
+    ) -> list[LoggedEvent]:
+        """See `CatalogReader.events`."""
+        with self._reading():
+            start = bisect_right(self._log, after, key=lambda event: event.seq)
+            found = [
+                event
+                for event in self._log[start:]
+                if (asset is None or event.asset == asset or self._builds(event, asset))
+                and run_id in (None, event.run_id)
+                and step_key in (None, event.step_key)
+                and (kinds is None or event.kind in kinds)
+            ]
+            return found[:limit]
+
+    def definitions(self) -> dict[AssetKey, AssetDefinition]:
+        """See `CatalogReader.definitions`."""
+        with self._reading():
+            return dict(self._definitions)
+
+    def definition_history(self, asset: AssetKey | None = None, *, limit: int = 100) -> list[DefinitionChange]:
+        """See `CatalogReader.definition_history`."""
+        with self._reading():
+            found = [change for change in reversed(self._changes) if asset in (None, change.asset)]
+            return found[:limit]
+
+    def query(
+        self, sql: str, parameters: Sequence[Any] = (), *, relations: Mapping[str, Any] | None = None
+    ) -> QueryResult:
+        """Raises `UsageError`: there is no SQL here."""
+        raise UsageError("The catalog in memory has no SQL.", remedy="Open a catalog in a folder.")
+
+    def _reading(self) -> threading.RLock:
+        self._check_open()
+        return self._lock
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CatalogError("The catalog is closed.", remedy="Open it again.")
+
+    def _find_progress(self, run_id: str) -> RunProgress | None:
+        kept = self._runs.get(run_id)
+        return kept.progress if kept else None
+
+    def _admit(self, event: Event) -> bool:
+        check(event)
+        match event:
+            case RunStarted():
+                self._progress.start(event)
+            case RunEnded() | StepEnded():
+                return not self._progress.end(event)
+            case StepStarted() | StepRetried():
+                return self._progress.run(event.run_id).ended or self._progress.step(event.run_id, event.step_key).ended
+            case LogMessage(step_key=None):
+                self._progress.run(event.run_id)
+            case LogMessage(step_key=step_key):
+                self._progress.step(event.run_id, step_key or "")
+            case DefinitionsChanged():
+                pass
+        return False
+
+    def _write_log(self, event: Event, late: bool) -> None:
+        run_id: str | None = getattr(event, "run_id", None)
+        step_key: str | None = getattr(event, "step_key", None)
+        for entry in entries(event, late=late):
+            self._log.append(
+                LoggedEvent(
+                    seq=len(self._log) + 1,
+                    time=event.time,
+                    kind=entry.kind,
+                    run_id=run_id,
+                    step_key=step_key,
+                    asset=entry.asset,
+                    partition=entry.partition,
+                    message=entry.message,
+                    data=entry.data,
+                )
+            )
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._runs[event.run_id] = _new_run(event, self._progress.run(event.run_id))
+            case RunEnded():
+                kept = self._runs[event.run_id]
+                kept.run = replace(kept.run, status=event.status, ended=event.time, error=event.error)
+            case StepStarted() | StepRetried():
+                steps = self._runs[event.run_id].steps
+                step = steps[event.step_key]
+                started = event.time if isinstance(event, StepStarted) else None
+                steps[event.step_key] = _attempted(step, event.attempt, started)
+            case StepEnded():
+                self._apply_end(event)
+            case DefinitionsChanged():
+                self._changes += event.changes
+                for change in event.changes:
+                    if change.change == "removed":
+                        self._definitions.pop(change.asset, None)
+                self._definitions |= {definition.asset: definition for definition in event.definitions}
+            case LogMessage():
+                pass
+
+    def _apply_end(self, event: StepEnded) -> None:
+        kept = self._runs[event.run_id]
+        kept.steps[event.step_key] = replace(
+            kept.steps[event.step_key],
+            status=event.status,
+            ended=event.time,
+            error=event.error,
+            logs=event.logs,
+            cells=event.cells,
+        )
+        for made in event.materializations:
+            self._versions.append(made)
+            self._cells[made.cell] = made
+            kept.committed.add(made.version_id)
+
+    def _builds(self, event: LoggedEvent, asset: AssetKey) -> bool:
+        if event.step_key is None or event.run_id is None:
+            return False
+        kept = self._runs[event.run_id]
+        step = kept.plan[kept.progress.steps[event.step_key].number]
+        return any(cell.asset == asset for cell in step.cells)
+
+
+def _new_run(event: RunStarted, progress: RunProgress) -> _Run:
+    run = Run(
+        run_id=event.run_id,
+        status=RunStatus.STARTED,
+        started=event.time,
+        job=event.job,
+        selection=event.selection,
+        tags=event.tags,
+        user=event.user,
+        host=event.host,
+        pid=event.pid,
+    )
+    steps = {
+        step.step_key: Step(run_id=event.run_id, step_key=step.step_key, status=StepStatus.PENDING, reason=step.reason)
+        for step in event.steps
+    }
+    return _Run(run, event.steps, progress, steps)
+
+
+def _attempted(step: Step, attempt: int, started: datetime | None) -> Step:
+    return replace(
+        step,
+        status=StepStatus.STARTED,
+        started=step.started or started,
+        attempts=max(step.attempts, attempt),
+    )
+
+
+def _with_cells(step: Step, plan: PlannedStep) -> Step:
+    if step.ended is not None:
+        return step
+    cells = (StepCell(asset=cell.asset, partition=cell.partition, status=step.status) for cell in plan.cells)
+    return replace(step, cells=tuple(cells))
+
+
+def _counted(kept: _Run) -> Run:
+    counts: dict[StepStatus, int] = {}
+    for step in kept.steps.values():
+        counts[step.status] = counts.get(step.status, 0) + 1
+    return replace(kept.run, step_counts=counts)
+
+
+def _state(made: Materialization) -> CellState:
+    columns = made.pointer.columns if made.pointer else ()
+    return CellState(
+        version_id=made.version_id,
+        fingerprint=made.fingerprint,
+        data_version=made.data_version,
+        inputs=made.inputs,
+        columns={column.name: column.version for column in columns if column.version is not None},
+        stored=made.pointer is not None,
+    )
+
+
+def _before(items: Iterable[Item], before: str | None, name: Callable[[Item], str], what: str) -> list[Item]:
+    newest_first = list(items)[::-1]
+    if before is None:
+        return newest_first
+    for place, item in enumerate(newest_first):
+        if name(item) == before:
+            return newest_first[place + 1 :]
+    raise UsageError(f"There is no {what} {before}.", remedy=f"Give the identifier of a {what} that was listed.")

@@ -1,0 +1,269 @@
+"""`ls`, `show` and `search`: what there is."""
+
+from typing import Any
+
+import click
+
+from headwater.catalog.definitions.selection import coerce_selection
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.lineage.node import AssetNode
+from headwater.catalog.metadata import MetadataValue, display
+from headwater.catalog.metadata import to_json as metadata_to_json
+from headwater.catalog.records import Materialization
+from headwater.cli import output
+from headwater.cli.app import App, complete_asset, json_option, pass_app
+
+
+@click.command()
+@click.argument("selection", default="*", shell_complete=complete_asset)
+@click.option("--external", is_flag=True, help="Also those that something else computes.")
+@json_option
+@pass_app
+def ls(app: App, selection: str, external: bool, as_json: bool) -> None:
+    """List the assets of SELECTION, all by default.
+
+    \b
+    Examples:
+      headwater ls
+      headwater ls 'group:core and not kind:sql'
+      headwater ls '+orders'            with everything upstream
+      headwater ls stale:
+    """
+    chosen = coerce_selection(selection)
+    try:
+        keys = app.graph.sorted(chosen.resolve(app.graph))
+    except Exception as error:
+        if getattr(error, "code", "") != "E-SELECTION" or "catalog" not in str(error):
+            raise
+        with app.reader() as reader:
+            keys = reader.select(chosen)
+    nodes = [app.graph[key] for key in keys]
+    if not external and not any(app.graph[key].external and selection != "*" for key in keys):
+        nodes = [node for node in nodes if not node.external]
+    if as_json:
+        output.say_json({"assets": [describe(node) for node in nodes]})
+        return
+    output.table(
+        ["ASSET", "GROUP", "KINDS", "OWNERS", "DESCRIPTION"],
+        [
+            (
+                node.key,
+                "(external)" if node.external else node.group,
+                ",".join(node.kinds),
+                ",".join(node.owners),
+                first_line(node),
+            )
+            for node in nodes
+        ],
+    )
+
+
+@click.command()
+@click.argument("asset", shell_complete=complete_asset)
+@json_option
+@pass_app
+def show(app: App, asset: str, as_json: bool) -> None:
+    """Show all about ASSET: its definition, and its last materialization with metadata and columns.
+
+    \b
+    Examples:
+      headwater show orders
+      headwater show orders --json | jq .materialization.rows
+    """
+    node = app.graph.find(asset)
+    with app.reader() as reader:
+        last = reader.catalog.current(node.key)
+        history = reader.catalog.definition_history(node.key, limit=5)
+        status = None if node.external else reader.status(node.key)
+        now = _now()
+    if as_json:
+        output.say_json(
+            {
+                **describe(node),
+                "status": status.status if status else None,
+                "causes": [str(cause) for cause in status.causes] if status else [],
+                "downstream": list(app.graph.children(node.key)),
+                "io_manager": node.io_manager,
+                "source": node.source,
+                "definition_metadata": metadata_to_json(node.metadata),
+                "definition_history": [
+                    {"changed": output.rfc3339(c.changed), "change": c.change, "parts": c.parts} for c in history
+                ],
+                "materialization": describe_materialization(last) if last else None,
+            }
+        )
+        return
+    output.say(node.key, bold=True)
+    if node.description:
+        output.say_block(node.description)
+    output.say()
+    output.facts(
+        [
+            ("group", node.group),
+            ("kinds", ", ".join(node.kinds)),
+            ("owners", ", ".join(node.owners)),
+            ("tags", output.tags_text(node.tags)),
+            ("upstream", ", ".join(app.graph.parents(node.key))),
+            ("downstream", ", ".join(app.graph.children(node.key))),
+            ("code version", node.code_version),
+            ("IO manager", None if node.external else node.io_manager if node.stored else "(stores nothing)"),
+            ("source", node.source),
+            ("status", status and f"{status.status}" + "".join(f"\n· {cause}" for cause in status.causes)),
+        ]
+    )
+    if node.metadata:
+        output.say("\nDefinition metadata".strip(), dim=True)
+        _show_metadata(node.metadata)
+    if last is None:
+        output.say("never materialized here" if node.external else "never materialized", colour="magenta")
+        return
+    pointer = last.pointer
+    output.say()
+    output.say("Last materialization", bold=True)
+    output.facts(
+        [
+            ("version", last.version_id),
+            ("data version", last.data_version),
+            (
+                "made",
+                f"{output.rfc3339(last.created)} ({output.ago(last.created, now)}, in {output.duration(last.seconds)})",
+            ),
+            ("run", last.run_id),
+            ("lies at", pointer.uri if pointer else "(stores nothing)"),
+            ("rows", pointer and output.number(pointer.rows)),
+            ("size", pointer and output.size(pointer.bytes)),
+            ("read", "\n".join(f"{i.asset} @ {(i.version_id or 'none')[:13]}" for i in last.inputs)),
+        ]
+    )
+    _show_metadata(last.metadata)
+    if pointer and pointer.columns:
+        output.say()
+        output.table(
+            ["COLUMN", "TYPE", "NULLS", "MIN", "MAX"],
+            [(c.name, c.type, output.number(c.nulls), _short(c.min), _short(c.max)) for c in pointer.columns],
+            right=["NULLS"],
+        )
+
+
+@click.command()
+@click.argument("text")
+@json_option
+@pass_app
+def search(app: App, text: str, as_json: bool) -> None:
+    """Find assets by key, description, columns, tags, owners and metadata.
+
+    \b
+    Examples:
+      headwater search delay
+      headwater search 'team:flights'
+    """
+    with app.reader() as reader:
+        latest = reader.catalog.latest()
+    found: list[tuple[int, AssetKey, list[tuple[str, str]]]] = []
+    for node in app.graph:
+        hits = _hits(node, latest.get(node.key), text.casefold())
+        if hits:
+            found.append((min(rank for rank, *_ in hits), node.key, [(where, what) for _, where, what in hits]))
+    found.sort(key=lambda entry: (entry[0], entry[1]))
+    if as_json:
+        output.say_json(
+            {
+                "assets": [
+                    {"key": key, "matches": [{"where": where, "text": what} for where, what in hits]}
+                    for _, key, hits in found
+                ]
+            }
+        )
+        return
+    if not found:
+        output.note(f"Nothing matches '{text}'.")
+        return
+    output.table(
+        ["ASSET", "WHERE", "MATCH"],
+        [(key if i == 0 else "", where, what) for _, key, hits in found for i, (where, what) in enumerate(hits[:4])],
+    )
+
+
+def _hits(node: AssetNode, last: Materialization | None, text: str) -> list[tuple[int, str, str]]:
+    """Where `text` occurs in what is known of an asset: rank, place, the matching text."""
+    places: list[tuple[int, str, str]] = [(0, "key", node.key), (1, "group", node.group)]
+    places.append((2, "description", " ".join((node.description or "").split())))
+    places.extend((1, "owner", owner) for owner in node.owners)
+    places.extend((1, "kind", kind) for kind in node.kinds)
+    places.extend((2, "tag", f"{name}={value}") for name, value in node.tags.items())
+    if last and last.pointer:
+        places.extend((2, "column", column.name) for column in last.pointer.columns)
+    for metadata in (node.metadata, last.metadata if last else {}):
+        places.extend((3, "metadata", f"{label}: {display(value)}") for label, value in metadata.items())
+    return [(rank, where, what) for rank, where, what in places if text in what.casefold()]
+
+
+def describe(node: AssetNode) -> dict[str, Any]:
+    """A node as the JSON of `ls`."""
+    return {
+        "key": node.key,
+        "group": node.group,
+        "kinds": node.kinds,
+        "owners": node.owners,
+        "tags": node.tags,
+        "description": node.description,
+        "deps": [dep.key for dep in node.deps],
+        "partitioned": False,
+        "code_version": node.code_version,
+        "external": node.external,
+    }
+
+
+def describe_materialization(made: Materialization) -> dict[str, Any]:
+    """A materialization as the JSON of `show` and `versions`."""
+    pointer = made.pointer
+    return {
+        "version_id": made.version_id,
+        "partition": made.partition,
+        "data_version": made.data_version,
+        "code_version": made.fingerprint.code.removeprefix("user:"),
+        "run_id": made.run_id,
+        "step": made.step_key,
+        "at": output.rfc3339(made.created),
+        "seconds": made.seconds,
+        "uri": pointer.uri if pointer else None,
+        "format": pointer.format if pointer else None,
+        "rows": pointer.rows if pointer else None,
+        "bytes": pointer.bytes if pointer else None,
+        "metadata": metadata_to_json(made.metadata),
+        "tags": made.tags,
+        "columns": [
+            {"name": c.name, "type": c.type, "version": c.version, "nulls": c.nulls, "min": c.min, "max": c.max}
+            for c in (pointer.columns if pointer else ())
+        ],
+        "inputs": [
+            {
+                "asset": i.asset,
+                "partition": i.partition,
+                "version_id": i.version_id,
+                "data_version": i.data_version,
+                "columns": list(i.columns) if i.columns is not None else None,
+            }
+            for i in made.inputs
+        ],
+    }
+
+
+def first_line(node: AssetNode) -> str:
+    """The first line of a description."""
+    return (node.description or "").strip().partition("\n")[0]
+
+
+def _show_metadata(metadata: Any) -> None:
+    values: dict[str, MetadataValue] = dict(metadata)
+    output.facts([(f"  {label}", display(value)) for label, value in values.items()])
+
+
+def _short(value: Any) -> str:
+    return "-" if value is None else output.cut(str(value), 24)
+
+
+def _now() -> Any:
+    from headwater.catalog.clock import SystemClock
+
+    return SystemClock().now()

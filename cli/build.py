@@ -1,0 +1,256 @@
+"""`plan` and `materialize`: what would be built, and building it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import click
+
+from headwater.catalog.errors import UsageError
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import RunStatus, StepStatus
+from headwater.cli import output
+from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.status import describe_cause
+from headwater.materialize.planner import Plan
+
+if TYPE_CHECKING:
+    from headwater.catalog.instance import Instance
+    from headwater.materialize.api import RunResult
+
+
+def _plan_options(command: Any) -> Any:
+    for option in reversed(
+        (
+            click.argument("selection", default="*", shell_complete=complete_asset),
+            click.option("--force", is_flag=True, help="Build what is selected although it is fresh."),
+            click.option("--only-missing", is_flag=True, help="Rebuild nothing that exists."),
+            click.option("--no-upstream", is_flag=True, help="Leave alone what the selection depends on."),
+            click.option("--config", metavar="FILE", help="The run's configuration: TOML, JSON or YAML."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_plan_options
+@json_option
+@pass_app
+def plan(
+    app: App,
+    selection: str,
+    force: bool,
+    only_missing: bool,
+    no_upstream: bool,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Say what `materialize` with the same arguments would do, step by step, and why.
+
+    \b
+    Examples:
+      headwater plan
+      headwater plan orders --force
+    """
+    run_config = _read_config(app, config)
+    if run_config:
+        from headwater.materialize.api import check_run_config
+        from headwater.materialize.reader import Reader
+
+        graph = app.definitions.graph_with(check_run_config(run_config, app.definitions))
+        with app.reading() as instance:
+            found = Reader(graph, instance.catalog).plan(
+                selection, force=force, upstream=not no_upstream, only_missing=only_missing
+            )
+    else:
+        with app.reader() as reader:
+            found = reader.plan(selection, force=force, upstream=not no_upstream, only_missing=only_missing)
+    if as_json:
+        output.say_json(
+            {
+                "steps": [
+                    {
+                        "key": cell.cell.asset,
+                        "step": step.key,
+                        "partitions": [],
+                        "status": cell.status,
+                        "certain": step.certain,
+                        "reason": step.reason,
+                        "causes": [describe_cause(cause) for cause in cell.causes],
+                    }
+                    for step in found.steps
+                    for cell in step.cells
+                ],
+                "waiting": found.waiting,
+            }
+        )
+        return
+    print_plan(found)
+
+
+@click.command()
+@_plan_options
+@click.option("--executor", metavar="NAME", help="in_process, or threads. [default: in_process]")
+@click.option("--max-workers", type=click.IntRange(min=1), metavar="N", help="How many threads. [default: one a core]")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the run.")
+@json_option
+@click.pass_context
+def materialize(
+    context: click.Context,
+    selection: str,
+    force: bool,
+    only_missing: bool,
+    no_upstream: bool,
+    config: str | None,
+    executor: str | None,
+    max_workers: int | None,
+    tags: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Build what is stale or missing among SELECTION and all that it depends on, and nothing else.
+
+    \b
+    Examples:
+      headwater materialize
+      headwater materialize 'group:core' --executor threads
+      headwater materialize orders --force --no-upstream
+    """
+    from headwater.cli.progress import Progress
+
+    app = context.find_object(App)
+    assert app is not None  # the group makes one
+    run_config = _read_config(app, config)
+    given = _parse_tags(tags)
+    asked: _Asked = {"force": force, "upstream": not no_upstream, "only_missing": only_missing}
+    with app.writing() as instance:
+        result = None if run_config else _nothing_to_do(app, instance, selection, asked)
+        if result is None:
+            import headwater.materialize.api as api
+
+            definitions = app.definitions
+            with Progress(quiet=as_json) as progress:
+                result = api.materialize(
+                    definitions,
+                    selection=selection,
+                    instance=instance,
+                    run_config=run_config,
+                    executor=executor,
+                    max_workers=max_workers,
+                    tags=given,
+                    raise_on_error=False,
+                    listener=progress.show,
+                    **asked,
+                )
+    seconds = {m.version_id: m.seconds for m in result.materializations}
+    if as_json:
+        output.say_json(
+            {
+                "run_id": result.run_id,
+                "status": result.status,
+                "steps": [
+                    {
+                        "key": cell.asset,
+                        "step": step.step_key,
+                        "partitions": [] if cell.partition is None else [cell.partition],
+                        "status": cell.status,
+                        "seconds": seconds.get(cell.version_id or "", 0.0),
+                        "rows": cell.rows,
+                        "version_id": cell.version_id,
+                        "error": step.error and f"{step.error.kind}: {step.error.message}",
+                    }
+                    for step in (result.outcome.steps if result.outcome else ())
+                    for cell in step.cells
+                ],
+                "waiting": result.plan.waiting,
+            }
+        )
+    else:
+        _summarise(result.status, result.run_id, [cell.status for cell in result.cells], result.plan)
+    context.exit(result.outcome.exit_code if result.outcome else 0)
+
+
+class _Asked(TypedDict):
+    force: bool
+    upstream: bool
+    only_missing: bool
+
+
+def _nothing_to_do(app: App, instance: "Instance", selection: str, asked: _Asked) -> "RunResult | None":
+    """The result where the remembered graph is enough to see that nothing is to be built; None otherwise."""
+    graph = app.graph
+    if instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1):
+        return None
+    from headwater.materialize.reader import Reader
+
+    found = Reader(graph, instance.catalog).plan(selection, **asked)
+    if found:
+        return None
+    from headwater.materialize.api import RunResult, record_definitions
+
+    record_definitions(instance, graph)
+    return RunResult(None, found, instance)
+
+
+def print_plan(found: Plan) -> None:
+    """A plan for a person."""
+    if not found.steps:
+        output.say(
+            "Nothing to do: everything selected is fresh." if not found.waiting else "Nothing to do.", colour="green"
+        )
+    rows = [
+        (cell.cell.asset, cell.status, step.reason if step.certain else f"if it matters: {step.reason}")
+        for step in found.steps
+        for cell in step.cells
+    ]
+    if rows:
+        output.table(["ASSET", "STATUS", "WHY"], rows)
+        maybe = sum(not step.certain for step in found.steps)
+        text = f"{len(found.steps)} steps" if len(found.steps) != 1 else "1 step"
+        output.note(text + (f", {maybe} of them only if what they read really changes" if maybe else ""))
+    _say_waiting(found.waiting)
+
+
+def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], found: Plan) -> None:
+    if run_id is None:
+        output.say(
+            "Nothing to do: everything selected is fresh." if not found.waiting else "Nothing to do.", colour="green"
+        )
+    else:
+        counts = Counter(cells)
+        words = {StepStatus.SUCCESS: "built", StepStatus.VERIFIED: "left alone, as nothing they read changed"}
+        parts = [f"{counts[s]} {words.get(s, s.lower())}" for s in StepStatus if counts[s]]
+        output.say(f"{status}  {', '.join(parts)}", colour=output.COLOURS[status])
+        output.say(f"run {run_id}", dim=True)
+        if status is RunStatus.FAILURE:
+            output.note(
+                f"`headwater run show {run_id[:13]}` shows the errors, `headwater logs {run_id[:13]}` the output."
+            )
+    _say_waiting(found.waiting)
+
+
+def _say_waiting(waiting: tuple[AssetKey, ...]) -> None:
+    if waiting:
+        shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+        output.note(
+            f"Left alone, as only something further up is stale: {shown}. Select `+{waiting[0]}` to build that."
+        )
+
+
+def _read_config(app: App, path: str | None) -> Mapping[str, Any]:
+    from headwater.materialize.code_location import read_document
+
+    if path is not None:
+        return read_document(Path(path).expanduser())
+    return read_document(app.project.config) if app.project.config is not None else {}
+
+
+def _parse_tags(tags: tuple[str, ...]) -> dict[str, str]:
+    parsed: dict[str, str] = {}
+    for tag in tags:
+        name, separator, value = tag.partition("=")
+        if not separator or not name:
+            raise UsageError(f"--tag {tag!r} is no tag.", remedy="Write --tag name=value.")
+        parsed[name] = value
+    return parsed

@@ -1,0 +1,102 @@
+"""`versions` and `sql`: data through time, and questions to it."""
+
+import csv
+import sys
+
+import click
+
+from headwater.catalog.keys import AssetKey
+from headwater.cli import output
+from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.assets import describe_materialization
+
+
+@click.command()
+@click.argument("asset", shell_complete=complete_asset)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@json_option
+@pass_app
+def versions(app: App, asset: str, limit: int, as_json: bool) -> None:
+    """List the versions of ASSET, newest first; the current one is marked.
+
+    \b
+    Examples:
+      headwater versions orders
+    """
+    with app.reading() as instance:
+        key = AssetKey(asset)
+        found = instance.catalog.materializations(key, limit=limit)
+        current = instance.catalog.current(key)
+        now = instance.clock.now()
+    if not found:
+        key = app.graph.find(asset).key
+    if as_json:
+        output.say_json(
+            {
+                "key": key,
+                "versions": [
+                    {
+                        **describe_materialization(m),
+                        "current": current is not None and m.version_id == current.version_id,
+                    }
+                    for m in found
+                ],
+            }
+        )
+        return
+    if not found:
+        output.note(f"`{key}` was never materialized.")
+        return
+    output.table(
+        ["", "VERSION", "MADE", "ROWS", "SIZE", "DATA", "CODE", "RUN"],
+        [
+            (
+                "*" if current and m.version_id == current.version_id else "",
+                m.version_id,
+                output.ago(m.created, now),
+                output.number(m.pointer.rows if m.pointer else None),
+                output.size(m.pointer.bytes if m.pointer else None),
+                m.data_version.partition(":")[2][:8] or m.data_version[:8],
+                m.fingerprint.code.partition(":")[2][:8],
+                m.run_id[:13],
+            )
+            for m in found
+        ],
+        right=["ROWS", "SIZE"],
+    )
+
+
+@click.command()
+@click.argument("query")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values on stdout.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N rows. [terminals: 1000]")
+@json_option
+@pass_app
+def sql(app: App, query: str, as_csv: bool, limit: int | None, as_json: bool) -> None:
+    """Run a read-only QUERY over the catalog's views and over the assets' data, each under its key.
+
+    The views are described in docs/catalog-views.md; `select * from duckdb_views()` lists them.
+
+    \b
+    Examples:
+      headwater sql "select asset, rows, seconds from materializations order by created desc"
+      headwater sql 'select count(*) from "delays/by_carrier"'
+    """
+    from headwater.materialize.sql import query_catalog
+
+    with app.reading() as instance:
+        answer = query_catalog(instance, query)
+    rows = answer.rows if limit is None else answer.rows[:limit]
+    if as_json:
+        output.say_json(
+            {"columns": answer.columns, "rows": [dict(zip(answer.columns, row, strict=True)) for row in rows]}
+        )
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(answer.columns)
+        writer.writerows(rows)
+    else:
+        shown = rows if limit is not None else rows[:1000]
+        output.table(answer.columns, [["NULL" if cell is None else cell for cell in row] for row in shown])
+        rest = len(answer.rows) - len(shown)
+        output.note(f"{len(answer.rows):,} rows" + (f", {rest:,} not shown" if rest else ""))

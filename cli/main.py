@@ -1,0 +1,131 @@
+"""The command `headwater`: its options, its commands, its errors."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+import headwater
+from headwater.catalog.errors import HeadwaterError
+from headwater.catalog.printable import printable
+from headwater.cli.app import App
+
+#: Command → where it is and what it does in a line, so that `--help` imports none of them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("headwater.cli.init:init", "Start a small project that runs."),
+    "ls": ("headwater.cli.assets:ls", "List assets."),
+    "show": ("headwater.cli.assets:show", "Show all about one asset."),
+    "search": ("headwater.cli.assets:search", "Find assets by what they are called, described and made of."),
+    "lineage": ("headwater.cli.lineage:lineage", "Show what depends on what."),
+    "status": ("headwater.cli.status:status", "Say what is fresh, stale and missing, and why."),
+    "why": ("headwater.cli.status:why", "Explain one asset's status back to its causes."),
+    "plan": ("headwater.cli.build:plan", "Say what materialize would do, and why."),
+    "materialize": ("headwater.cli.build:materialize", "Build what is stale, and nothing else."),
+    "runs": ("headwater.cli.runs:runs", "List runs."),
+    "run": ("headwater.cli.runs:run", "Show, cancel or retry one run."),
+    "logs": ("headwater.cli.runs:logs", "Print what a run's steps printed."),
+    "events": ("headwater.cli.runs:events", "List what happened."),
+    "versions": ("headwater.cli.data:versions", "List an asset's versions."),
+    "sql": ("headwater.cli.data:sql", "Query the catalog and the assets' data."),
+    "completion": ("headwater.cli.completion:completion", "Print the completion script of a shell."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from headwater.catalog.errors import nearest
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = nearest(args[0], COMMANDS, "`headwater --help` lists the commands.")
+            raise click.UsageError(f"There is no command '{printable(args[0])}'. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  headwater ls                          what there is
+  headwater status                      what is stale, and why
+  headwater materialize                 build it
+  headwater materialize +orders         one asset and what it depends on
+  headwater sql "select * from runs"    ask the catalog
+""",
+)
+@click.option("--home", metavar="DIR", help="The home: catalog, logs, data. [default: .headwater beside the settings]")
+@click.option("-f", "--file", "files", metavar="FILE", multiple=True, help="A Python file with definitions.")
+@click.option("-m", "--module", "modules", metavar="MODULE", multiple=True, help="A module with definitions.")
+@click.option("-w", "--workspace", metavar="FILE", help="A workspace file that lists files and modules.")
+@click.option("--wait", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Wait for a busy catalog.")
+@click.option("--no-color", is_flag=True, help="Plain text; so does the variable NO_COLOR.")
+@click.option("--debug", is_flag=True, help="Show Headwater's own tracebacks.")
+@click.version_option(headwater.__version__, prog_name="headwater")
+@click.pass_context
+def cli(
+    context: click.Context,
+    home: str | None,
+    files: tuple[str, ...],
+    modules: tuple[str, ...],
+    workspace: str | None,
+    wait: float,
+    no_color: bool,
+    debug: bool,
+) -> None:
+    """Headwater: define data assets, know exactly what is stale and why, rebuild only that."""
+    context.obj = App(home=home, files=files, modules=modules, workspace=workspace, wait=wait, debug=debug)
+    if no_color or os.environ.get("NO_COLOR"):
+        context.color = False
+    elif os.environ.get("FORCE_COLOR"):
+        context.color = True
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    try:
+        code = cli.main(args=arguments, prog_name="headwater", standalone_mode=False)
+    except HeadwaterError as error:
+        if debug:
+            raise
+        _complain(error.message, error.remedy, error.code)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, remedy: str, code: str) -> None:
+    """An error on stderr: what, why, what to do."""
+    click.echo(f"{click.style('Error', fg='red', bold=True)} [{code}] {printable(message)}", err=True)
+    if remedy:
+        click.echo(printable(remedy), err=True)

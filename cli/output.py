@@ -1,0 +1,202 @@
+"""How commands print: tables, times, sizes, JSON. Every text passes through `printable` here, and nowhere else."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from headwater.catalog.printable import printable, printable_line
+
+T = TypeVar("T", bound=Hashable)
+
+#: Status → colour, where there are colours.
+COLOURS = {
+    "FRESH": "green",
+    "STALE": "yellow",
+    "MISSING": "magenta",
+    "SUCCESS": "green",
+    "VERIFIED": "cyan",
+    "FAILURE": "red",
+    "SKIPPED": "bright_black",
+    "CANCELED": "yellow",
+    "INTERRUPTED": "red",
+    "STARTED": "blue",
+    "PENDING": "bright_black",
+    "ERROR": "red",
+    "CRITICAL": "red",
+    "WARNING": "yellow",
+}
+
+
+def say(text: str = "", *, bold: bool = False, dim: bool = False, colour: str | None = None) -> None:
+    """A line on stdout. Commands whose answer may hold newlines use `say_block`."""
+    click.echo(click.style(printable_line(text), bold=bold or None, dim=dim or None, fg=colour))
+
+
+def say_block(text: str) -> None:
+    """Text of several lines on stdout."""
+    click.echo(printable(text))
+
+
+def note(text: str) -> None:
+    """A message to the person, on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def say_json(data: Any) -> None:
+    """One JSON document on stdout: ASCII only, so that it is safe on any terminal and in any pipe."""
+    click.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, set | frozenset | tuple):
+        return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return str(value)
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """A time in UTC, to the microsecond, with a Z."""
+    if moment is None:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long ago, roughly."""
+    if moment is None:
+        return "-"
+    seconds = max(0.0, (now - moment).total_seconds())
+    for size, unit in ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size or (seconds >= size and size < 86400):
+            return f"{int(seconds // size)}{unit} ago"
+    return f"{int(seconds)}s ago"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: int | None) -> str:
+    """Bytes in units of 1024."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError  # the loop returns
+
+
+def number(count: int | None) -> str:
+    """A count with thousands separated."""
+    return "-" if count is None else f"{count:,}"
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
+    """Rows in aligned columns; a cell that is a status gets its colour. The last column is cut to the terminal."""
+    texts = [[printable_line(str(cell)) for cell in row] for row in rows]
+    widths = [max([width(h), *(width(row[i]) for row in texts)]) for i, h in enumerate(headers)]
+    room = _columns()
+    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    if sys.stdout.isatty() and before + widths[-1] > room > before + 10:
+        widths[-1] = room - before
+
+    def line(cells: Sequence[str], style: bool) -> str:
+        parts: list[str] = []
+        for i, cell in enumerate(cells):
+            text = cut(cell, widths[i]) if i == len(cells) - 1 else cell
+            padding = " " * (widths[i] - width(text))
+            shown = click.style(text, fg=COLOURS[cell]) if style and cell in COLOURS else text
+            parts.append(padding + shown if headers[i] in right else shown + padding)
+        return "  ".join(parts).rstrip()
+
+    click.echo(click.style(line(list(headers), False), dim=True))
+    for row in texts:
+        click.echo(line(row, True))
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def width(text: str) -> int:
+    """The cells that `text` takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def cut(text: str, room: int) -> str:
+    """`text`, ending in an ellipsis where it takes more than `room` cells."""
+    if width(text) <= room:
+        return text
+    while text and width(text) > room - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def facts(pairs: Iterable[tuple[str, Any]], indent: str = "") -> None:
+    """Labels and values, one a line; those without a value are left out."""
+    shown = [(label, str(value)) for label, value in pairs if value not in (None, "", (), [])]
+    if not shown:
+        return
+    room = max(width(printable_line(label)) for label, _ in shown)
+    for label, value in shown:
+        name = printable_line(label)
+        click.echo(
+            f"{indent}{click.style(name, dim=True)}{' ' * (room - width(name))}  "
+            + printable(value).replace("\n", "\n" + indent + " " * (room + 2))
+        )
+
+
+def tree(
+    roots: Sequence[T], children: Callable[[T], Sequence[T]], label: Callable[[T], str], *, root: bool = False
+) -> None:
+    """A tree in box-drawing lines; what occurs twice is expanded once, then marked `…`.
+
+    With `root`, the roots themselves stand at the margin. Iterative, as graphs may be deeper than the call stack.
+    """
+    expanded: set[T] = set()
+    stack = [(node, "", i == len(roots) - 1, root) for i, node in enumerate(roots)][::-1]
+    while stack:
+        node, indent, last, bare = stack.pop()
+        beyond = children(node)
+        again = bool(beyond) and node in expanded
+        branch = "" if bare else "└─ " if last else "├─ "
+        click.echo(f"{indent}{branch}{label(node)}{' …' if again else ''}")
+        if not again:
+            expanded.add(node)
+            deeper = indent if bare else indent + ("   " if last else "│  ")
+            stack.extend((child, deeper, i == len(beyond) - 1, False) for i, child in reversed(list(enumerate(beyond))))
+
+
+def styled(status: str) -> str:
+    """A status in its colour."""
+    return click.style(status, fg=COLOURS.get(status))
+
+
+def tags_text(tags: Mapping[str, str]) -> str:
+    """Tags as people write them."""
+    return ", ".join(f"{name}={value}" if value else name for name, value in tags.items())

@@ -1,0 +1,391 @@
+"""`runs`, `run`, `logs` and `events`: what happened."""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import click
+
+from headwater.catalog.errors import BusyError, UsageError
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.metadata import to_json as metadata_to_json
+from headwater.catalog.printable import printable
+from headwater.catalog.records import LoggedEvent, Run, RunStatus, Step, StepStatus
+from headwater.catalog.storage.base import CatalogReader
+from headwater.cli import output
+from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.io.compute_logs import STREAMS, read_slices, read_stream, run_folder
+from headwater.materialize.reader import settled
+
+#: Seconds between two looks for news.
+_POLL = 0.5
+
+
+@click.command()
+@click.option(
+    "--status", "statuses", multiple=True, type=click.Choice([s.value for s in RunStatus], case_sensitive=False)
+)
+@click.option(
+    "--asset", metavar="ASSET", help="Only runs that were to build this asset.", shell_complete=complete_asset
+)
+@click.option("--job", metavar="NAME", help="Only runs of this job.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@json_option
+@pass_app
+def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None, limit: int, as_json: bool) -> None:
+    """List runs, newest first.
+
+    \b
+    Examples:
+      headwater runs --status failure
+      headwater runs --asset orders --limit 5
+    """
+    wanted = {RunStatus(status.upper()) for status in statuses}
+    # A run that is not finished although we could open the catalog has lost its process.
+    asked = wanted | {RunStatus.STARTED} if RunStatus.INTERRUPTED in wanted else wanted - {RunStatus.STARTED}
+    with app.reading() as instance:
+        found = (
+            []
+            if wanted and not asked
+            else instance.catalog.runs(
+                statuses=asked or None, asset=AssetKey(asset) if asset else None, job=job, limit=limit
+            )
+        )
+        found = [settled(run) for run in found]
+        steps = {run.run_id: instance.catalog.steps(run.run_id) for run in found} if as_json else {}
+        now = instance.clock.now()
+    if as_json:
+        output.say_json({"runs": [describe_run(run, steps[run.run_id]) for run in found]})
+        return
+    if not found:
+        output.note("No runs.")
+        return
+    output.table(
+        ["RUN", "STATUS", "STARTED", "TOOK", "STEPS", "SELECTION"],
+        [
+            (
+                run.run_id,
+                run.status,
+                output.ago(run.started, now),
+                output.duration((run.ended - run.started).total_seconds() if run.ended else None),
+                ", ".join(f"{count} {status.lower()}" for status, count in run.step_counts.items() if count),
+                run.selection or "",
+            )
+            for run in found
+        ],
+    )
+
+
+@click.group()
+def run() -> None:
+    """Show, cancel or retry one run."""
+
+
+@run.command("show")
+@click.argument("run_id")
+@json_option
+@pass_app
+def show_run(app: App, run_id: str, as_json: bool) -> None:
+    """Show a run, its steps and their errors. The start of RUN_ID is enough.
+
+    \b
+    Examples:
+      headwater run show 01a1fbdc-d141
+    """
+    with app.reading() as instance:
+        found = settled(_find_run(instance.catalog, run_id))
+        steps = instance.catalog.steps(found.run_id)
+    if as_json:
+        output.say_json(describe_run(found, steps))
+        return
+    output.say(f"run {found.run_id}", bold=True)
+    output.facts(
+        [
+            ("status", output.styled(found.status) if sys.stdout.isatty() else found.status),
+            ("started", output.rfc3339(found.started)),
+            ("took", output.duration((found.ended - found.started).total_seconds()) if found.ended else None),
+            ("selection", found.selection),
+            ("tags", output.tags_text(found.tags)),
+            ("by", f"{found.user} on {found.host}, process {found.pid}"),
+        ]
+    )
+    output.say()
+    output.table(
+        ["ASSET", "STATUS", "TOOK", "ROWS", "WHY"],
+        [
+            (cell.asset, cell.status, output.duration(_took(step)), output.number(cell.rows), step.reason)
+            for step in steps
+            for cell in step.cells
+        ],
+        right=["TOOK", "ROWS"],
+    )
+    for step in steps:
+        if step.error is not None:
+            output.say()
+            output.say(f"{step.step_key} failed", bold=True, colour="red")
+            output.say_block(step.error.traceback.rstrip() or f"{step.error.kind}: {step.error.message}")
+            if step.error.remedy:
+                output.say_block(step.error.remedy)
+
+
+@run.command("cancel")
+@click.argument("run_id")
+@pass_app
+def cancel_run(app: App, run_id: str) -> None:
+    """Ask a run that is going on in another process of this host to stop after its current step."""
+    from headwater.catalog.storage.lock import holder
+
+    found = holder(app.project.home)
+    if found is None:
+        raise UsageError("No run is going on in this home.", remedy="`headwater runs` lists those that ended.")
+    folders = sorted((app.project.home / "logs").glob(f"{run_id}*")) if run_id.replace("-", "").isalnum() else []
+    if not folders:
+        raise UsageError(
+            f"The process that holds the catalog ({found.pid} on {found.host}) is not known to run '{run_id}'.",
+            remedy="Check the identifier; it is printed when a run starts.",
+        )
+    os.kill(found.pid, signal.SIGINT)
+    output.note(f"Told process {found.pid} to stop.")
+
+
+@run.command("retry")
+@click.argument("run_id")
+@json_option
+@click.pass_context
+def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
+    """Build what a run was to build and did not."""
+    from headwater.cli.build import materialize
+
+    app = context.find_object(App)
+    assert app is not None  # the group makes one
+    with app.reading() as instance:
+        found = _find_run(instance.catalog, run_id)
+        steps = instance.catalog.steps(found.run_id)
+    done = (StepStatus.SUCCESS, StepStatus.VERIFIED)
+    left = [cell.asset for step in steps for cell in step.cells if cell.status not in done]
+    if not left:
+        output.note(f"Run {found.run_id} left nothing undone.")
+        return
+    selection = " or ".join('"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in left)
+    context.invoke(materialize, selection=selection, tags=(f"headwater/retry_of={found.run_id}",), as_json=as_json)
+
+
+@click.command()
+@click.argument("run_id")
+@click.argument("step", required=False)
+@click.option("--stream", type=click.Choice(STREAMS), help="Only this stream. [default: both]")
+@json_option
+@pass_app
+def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: bool) -> None:
+    """Print what the steps of a run wrote to stdout and stderr, and what they logged.
+
+    \b
+    Examples:
+      headwater logs 01a1fbdc-d141
+      headwater logs 01a1fbdc-d141 orders --stream stderr
+    """
+    with app.reading() as instance:
+        found = _find_run(instance.catalog, run_id)
+        steps = instance.catalog.steps(found.run_id)
+        logged = instance.catalog.events(run_id=found.run_id, step_key=step, kinds=["LOG_MESSAGE"], limit=None)
+    if step is not None and step not in {one.step_key for one in steps}:
+        known = ", ".join(one.step_key for one in steps)
+        raise UsageError(f"Run {found.run_id} has no step '{step}'.", remedy=f"Its steps are {known}.")
+    folder = run_folder(app.project.home, found.run_id)
+    streams = STREAMS if stream is None else (stream,)
+    wanted = [one for one in steps if step is None or one.step_key == step]
+    if as_json:
+        output.say_json(
+            {
+                "run_id": found.run_id,
+                "steps": [
+                    {"key": one.step_key, **{s: _text(b"".join(read_slices(folder, one.logs, s))) for s in streams}}
+                    for one in wanted
+                ],
+                "log": [_describe_event(event) for event in logged] if stream is None else [],
+            }
+        )
+        return
+    if stream is None:
+        for event in logged:
+            level = str(event.data.get("level", "INFO"))
+            output.say(
+                f"{output.rfc3339(event.time)} {level} {event.step_key}: {event.message}",
+                colour=output.COLOURS.get(level),
+            )
+    printed = bool(logged)
+    attributed = False
+    for one in wanted:
+        for name in streams:
+            pieces = read_slices(folder, one.logs, name)
+            first = next(pieces, None)
+            if first is None:
+                continue
+            attributed = printed = True
+            if len(wanted) > 1 or stream is None:
+                click.echo(click.style(f"── {printable(one.step_key)} {name} ──", dim=True))
+            _stream_out(first, pieces)
+    if not attributed and step is None:
+        # A run that was killed recorded no slices; what it wrote is still there.
+        for name in streams:
+            for piece in read_stream(folder, name):
+                printed = True
+                _stream_out(piece, iter(()))
+    if not printed:
+        output.note("Nothing was printed.")
+
+
+@click.command()
+@click.argument("subject", required=False, metavar="[ASSET|RUN]", shell_complete=complete_asset)
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only events of this kind, such as STEP_FAILURE.")
+@click.option("--after", type=int, default=0, metavar="SEQ", help="Only events after this number.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--follow", is_flag=True, help="Go on printing events as they come.")
+@json_option
+@pass_app
+def events(
+    app: App, subject: str | None, kinds: tuple[str, ...], after: int, limit: int, follow: bool, as_json: bool
+) -> None:
+    """List events of everything, of an ASSET or of a RUN, in order. With --json and --follow, one event a line.
+
+    \b
+    Examples:
+      headwater events orders
+      headwater events --kind STEP_FAILURE
+    """
+    while True:
+        try:
+            with app.reading() as instance:
+                found = _events(instance.catalog, subject, kinds, after, limit)
+        except BusyError:
+            if not follow:
+                raise
+            found = []
+        if as_json and not follow:
+            output.say_json({"events": [_describe_event(event) for event in found]})
+        elif as_json:
+            import json
+
+            for event in found:
+                click.echo(json.dumps(_describe_event(event), default=str))
+        else:
+            for event in found:
+                _print_event(event)
+        if not follow:
+            return
+        after = found[-1].seq if found else after
+        time.sleep(_POLL)
+
+
+def _events(
+    catalog: CatalogReader, subject: str | None, kinds: tuple[str, ...], after: int, limit: int
+) -> list[LoggedEvent]:
+    chosen: dict[str, Any] = {"kinds": [kind.upper() for kind in kinds] or None, "after": after, "limit": limit}
+    if subject is None:
+        return catalog.events(**chosen)
+    found = _maybe_run(catalog, subject)
+    if found is not None:
+        return catalog.events(run_id=found.run_id, **chosen)
+    return catalog.events(asset=AssetKey(subject), **chosen)
+
+
+def _maybe_run(catalog: CatalogReader, text: str) -> Run | None:
+    """The run whose identifier starts with `text`, where `text` looks like the start of one."""
+    bare = text.replace("-", "")
+    if len(bare) < 4 or any(char not in "0123456789abcdef" for char in bare.lower()):
+        return None
+    return catalog.run(text.lower())
+
+
+def _find_run(catalog: CatalogReader, run_id: str) -> Run:
+    found = _maybe_run(catalog, run_id)
+    if found is None:
+        raise UsageError(f"There is no run '{run_id}'.", remedy="`headwater runs` lists them; 4 characters are enough.")
+    return found
+
+
+def describe_run(run: Run, steps: list[Step]) -> dict[str, Any]:
+    """A run and its steps as JSON."""
+    return {
+        "run_id": run.run_id,
+        "job": run.job,
+        "status": run.status,
+        "started": output.rfc3339(run.started),
+        "ended": output.rfc3339(run.ended),
+        "selection": run.selection,
+        "tags": run.tags,
+        "user": run.user,
+        "host": run.host,
+        "pid": run.pid,
+        "steps": [
+            {
+                "key": cell.asset,
+                "step": step.step_key,
+                "partitions": [] if cell.partition is None else [cell.partition],
+                "status": cell.status,
+                "reason": step.reason,
+                "attempts": step.attempts,
+                "started": output.rfc3339(step.started),
+                "ended": output.rfc3339(step.ended),
+                "seconds": _took(step),
+                "rows": cell.rows,
+                "version_id": cell.version_id,
+                "error": step.error
+                and {
+                    "kind": step.error.kind,
+                    "message": step.error.message,
+                    "traceback": step.error.traceback,
+                    "remedy": step.error.remedy,
+                    "metadata": metadata_to_json(step.error.metadata),
+                },
+            }
+            for step in steps
+            for cell in step.cells
+        ],
+    }
+
+
+def _took(step: Step) -> float | None:
+    return (step.ended - step.started).total_seconds() if step.ended and step.started else None
+
+
+def _describe_event(event: LoggedEvent) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "at": output.rfc3339(event.time),
+        "kind": event.kind,
+        "run_id": event.run_id,
+        "step": event.step_key,
+        "asset": event.asset,
+        "partition": event.partition,
+        "message": event.message,
+        "data": event.data,
+    }
+
+
+def _print_event(event: LoggedEvent) -> None:
+    about = event.asset or event.step_key or ""
+    run_id = (event.run_id or "")[:13]
+    output.say(
+        f"{event.seq:>6}  {output.rfc3339(event.time)}  {event.kind:<22}  {run_id:<13}  {about}  {event.message}"
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _stream_out(first: bytes, rest: Any) -> None:
+    """Captured output for a terminal: made safe line by line, whatever its size."""
+    import codecs
+
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = ""
+    for piece in (first, *rest):
+        text = decoder.decode(piece)
+        click.echo(printable(text), nl=False)
+    text = decoder.decode(b"", True) or text[-1:]
+    if not text.endswith("\n"):
+        click.echo()

@@ -1,0 +1,365 @@
+"""Frames in and out of Parquet files, whatever library they belong to.
+
+`write_frame` takes every representation and everything with `__arrow_c_stream__`; `read_frame` gives the one
+that is asked for. A LazyFrame, a reader and a DuckDB relation are streams both ways: what they stand for need not
+fit in memory.
+"""
+
+import base64
+import contextlib
+import io
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, BinaryIO, cast
+
+from headwater.catalog.errors import (
+    ChecksumError,
+    StorageError,
+    UnstorableValueError,
+    UserCodeError,
+    nearest,
+)
+from headwater.catalog.printable import printable_line
+from headwater.io.data_version import type_text
+from headwater.io.engines import arrow, duckdb, parquet, polars
+from headwater.io.parquet_file import RESTORED_BY_CAST, Encoding, Written, write_batches, write_polars, write_table
+from headwater.io.representation import Representation, class_name, of_value
+from headwater.io.store import Sink, Store
+
+#: Files up to this size are read into memory before they are decoded, by one thread.
+_SMALL_BYTES = 1024 * 1024
+_BATCH_ROWS = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetSource:
+    """A Parquet file that is to be read."""
+
+    store: Store
+    path: str
+    #: In bytes, as it was written; None where nobody knows.
+    size: int | None = None
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return self.store.uri(self.path)
+
+
+def write_frame(sink: Sink, frame: Any, encoding: Encoding) -> Written:
+    """Write any frame into a sink.
+
+    Raises `UnstorableValueError` for one that would not come back equal, before the first byte where it can be
+    known; what a stream raises while it is read; and `StorageError`.
+    """
+    match of_value(frame):
+        case Representation.PANDAS:
+            from headwater.io.pandas_frames import to_table
+
+            table, notes = to_table(frame)
+            written = write_table(sink, table, encoding)
+            return replace(written, notes=(*written.notes, *notes))
+        case Representation.POLARS | Representation.POLARS_LAZY:
+            return write_polars(sink, frame, encoding)
+        case _ if isinstance(frame, arrow().Table):
+            return write_table(sink, frame, encoding)
+        case _ if isinstance(frame, arrow().RecordBatch):
+            return write_table(sink, arrow().Table.from_batches([frame]), encoding)
+        case _:
+            return _write_stream(sink, frame, encoding)
+
+
+def read_frame(source: ParquetSource, wanted: Representation, columns: tuple[str, ...] | None) -> Any:
+    """The file as `wanted`, with these columns in this order, or all.
+
+    Raises `FileNotFoundError`, `ChecksumError` for a file that is not the one that was written, `UserCodeError`
+    for a column that it does not have, `StorageError`.
+    """
+    match wanted:
+        case Representation.POLARS | Representation.POLARS_LAZY:
+            return _read_polars(source, columns, lazy=wanted is Representation.POLARS_LAZY)
+        case Representation.DUCKDB:
+            return _read_duckdb(source, columns)
+        case Representation.ARROW_READER:
+            return _read_batches(source, columns)
+        case Representation.PANDAS:
+            from headwater.io.pandas_frames import from_table
+
+            return from_table(_read_table(source, columns, with_index=True))
+        case _:
+            return _read_table(source, columns)
+
+
+def _write_stream(sink: Sink, frame: Any, encoding: Encoding) -> Written:
+    reader = _reader_of(frame)
+    with contextlib.closing(reader):  # an unread DuckDB result keeps its connection busy
+        return write_batches(sink, reader.schema, reader, encoding)
+
+
+def _reader_of(frame: Any) -> Any:
+    pa = arrow()
+    try:
+        return frame if isinstance(frame, pa.RecordBatchReader) else pa.RecordBatchReader.from_stream(frame)
+    except (pa.ArrowException, TypeError, AttributeError) as error:
+        raise UnstorableValueError(
+            f"A {class_name(frame)} is no table: {printable_line(str(error), 200)}",
+            remedy="Return a data frame or an Arrow table; a single column needs .to_frame().",
+        ) from error
+
+
+def to_arrow(frame: Any) -> Any:
+    """Any frame as a `pyarrow.Table`, in memory. Raises as `write_frame`."""
+    pa = arrow()
+    match of_value(frame):
+        case Representation.PANDAS:
+            from headwater.io.pandas_frames import to_table
+
+            return to_table(frame)[0]
+        case Representation.POLARS:
+            return frame.to_arrow()
+        case Representation.POLARS_LAZY:
+            return frame.collect(engine="streaming").to_arrow()
+        case _ if isinstance(frame, pa.Table):
+            return frame
+        case _ if isinstance(frame, pa.RecordBatch):
+            return pa.Table.from_batches([frame])
+        case _:
+            with contextlib.closing(_reader_of(frame)) as reader:
+                return reader.read_all()
+
+
+def from_arrow(frame: Any, wanted: Representation, columns: tuple[str, ...] | None = None) -> Any:
+    """A frame in memory, of any kind, as `wanted`, with these columns or all.
+
+    A pandas frame is handed out as a copy that shares its memory until somebody writes to it.
+    Raises `UserCodeError` for a column that it does not have, and as `write_frame`.
+    """
+    form = of_value(frame)
+    if columns is not None:
+        known = frame.column_names if form is Representation.ARROW else frame.columns
+        names = _selected("The frame", list(known), columns)
+        match form:
+            case Representation.PANDAS:
+                frame = frame[names]
+            case Representation.POLARS:
+                frame = frame.select(polars().selectors.by_name(names))
+            case _:
+                frame = frame.select(names)
+    if form is wanted:
+        return frame.copy(deep=False) if form is Representation.PANDAS else frame
+    table = to_arrow(frame)
+    match wanted:
+        case Representation.PANDAS:
+            from headwater.io.pandas_frames import from_table
+
+            return from_table(table)
+        case Representation.POLARS:
+            return polars().from_arrow(table)
+        case Representation.POLARS_LAZY:
+            return polars().from_arrow(table).lazy()
+        case Representation.ARROW_READER:
+            return table.to_reader()
+        case Representation.DUCKDB:
+            return duckdb().default_connection().cursor().from_arrow(table)
+        case _:
+            return table
+
+
+@contextlib.contextmanager
+def _as_written(source: ParquetSource) -> Generator[None]:
+    """Whatever a decoder says of a file that is no Parquet any more, as `ChecksumError`."""
+    pa = arrow()
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise _damaged(source, str(error)) from error
+
+
+def _damaged(source: ParquetSource, reason: str) -> ChecksumError:
+    return ChecksumError(
+        f"'{source.uri}' is not the file that was written: {printable_line(reason, 200)}",
+        remedy="It was changed or damaged since: materialize the asset again, or restore the file from a backup.",
+    )
+
+
+def _is_small(source: ParquetSource) -> bool:
+    return source.size is not None and source.size <= _SMALL_BYTES
+
+
+def _opened(source: ParquetSource) -> BinaryIO:
+    file = source.store.open(source.path, source.size)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if source.size is not None and size != source.size:
+        file.close()
+        raise _damaged(source, f"it has {size:,} bytes instead of {source.size:,}.")
+    return file
+
+
+def _native(source: ParquetSource) -> Any:
+    """The file as Arrow reads it: in C++ where it can, because Python's file objects cost the interpreter lock."""
+    pa = arrow()
+    file = _opened(source)
+    if source.store.is_remote and not isinstance(file, io.BytesIO):
+        return pa.PythonFile(file, mode="r")
+    with file:
+        if source.store.is_remote or _is_small(source):
+            return pa.BufferReader(file.read())
+        # Opens the very file that was checked, without following its path a second time.
+        return pa.OSFile(f"/dev/fd/{file.fileno()}")
+
+
+def _parquet_file(source: ParquetSource) -> Any:
+    with _as_written(source):
+        return parquet().ParquetFile(_native(source), pre_buffer=source.store.is_remote)
+
+
+def _read_table(source: ParquetSource, columns: tuple[str, ...] | None, *, with_index: bool = False) -> Any:
+    reader = _parquet_file(source)
+    original = _original_schema(reader)
+    names = _selected(f"'{source.uri}'", original.names, columns)
+    with _as_written(source):
+        table = reader.read(
+            columns=names,
+            use_threads=not _is_small(source),
+            use_pandas_metadata=with_index and names is not None,
+        )
+    if names is not None:
+        index = [name for name in table.column_names if name not in set(names)] if with_index else []
+        table = table.select([*names, *index])
+    return _as_original(table, original)
+
+
+def _read_batches(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
+    pa = arrow()
+    reader = _parquet_file(source)
+    original = _original_schema(reader)
+    names = _selected(f"'{source.uri}'", original.names, columns)
+    restored = reader.schema_arrow
+    schema = restored if names is None else pa.schema([restored.field(name) for name in names])
+
+    def batches() -> Iterator[Any]:
+        for batch in reader.iter_batches(_BATCH_ROWS, columns=names):
+            table = pa.Table.from_batches([batch])
+            yield from _as_original(table if names is None else table.select(names), original).to_batches()
+
+    return pa.RecordBatchReader.from_batches(_as_original(schema.empty_table(), original).schema, batches())
+
+
+def _original_schema(reader: Any) -> Any:
+    """The schema that was written, most of which pyarrow restores; `RESTORED_BY_CAST` marks a file where not all."""
+    pa = arrow()
+    schema = reader.schema_arrow
+    metadata: dict[bytes, bytes] = reader.metadata.metadata or {}
+    if RESTORED_BY_CAST.encode() not in metadata or b"ARROW:schema" not in metadata:
+        return schema
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(metadata[b"ARROW:schema"])))
+
+
+def _as_original(table: Any, original: Any) -> Any:
+    pa = arrow()
+    if original.equals(table.schema):
+        return table
+    for i, item in enumerate(table.schema):
+        kind = original.field(item.name).type
+        if kind != item.type:
+            column = table.column(i)
+            column = column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column.cast(kind)
+            table = table.set_column(i, pa.field(item.name, kind), column)
+    return table
+
+
+def _selected(what: str, known: list[str], columns: tuple[str, ...] | None) -> list[str] | None:
+    if columns is None:
+        return None
+    for name in columns:
+        if name not in known:
+            raise UserCodeError(
+                f"{what} has no column '{printable_line(name, 80)}'.",
+                remedy=nearest(name, known, f"It has {printable_line(', '.join(known), 300)}."),
+            )
+    return list(columns)
+
+
+def _read_polars(source: ParquetSource, columns: tuple[str, ...] | None, *, lazy: bool) -> Any:
+    pl = polars()
+    native = source.store.native(source.path) if lazy or not _is_small(source) else None
+    if native is None:
+        with _opened(source) as file:
+            native = (cast(Any, io.BytesIO(file.read())), cast(Mapping[str, Any], {}))
+    elif source.size is not None and (size := source.store.size(source.path)) != source.size:
+        raise _damaged(source, f"it has {size:,} bytes instead of {source.size:,}.")
+    try:
+        # The path is a file's: neither a pattern, nor does `partition=…` in it make a column.
+        scan = pl.scan_parquet(native[0], glob=False, hive_partitioning=False, **native[1])
+        if columns is not None:
+            # Not by `select(names)`, which takes `*` and `^…$` for patterns.
+            scan = scan.select(
+                pl.selectors.by_name(_selected(f"'{source.uri}'", scan.collect_schema().names(), columns))
+            )
+        return scan if lazy else scan.collect()
+    except pl.exceptions.PanicException as error:  # no Exception
+        raise StorageError(
+            f"polars cannot read '{source.uri}': {printable_line(str(error), 200)}.",
+            remedy="Ask for pa.Table, or have the asset return columns of types that polars has.",
+        ) from error
+    except (pl.exceptions.ComputeError, OSError) as error:
+        if source.store.is_remote:
+            raise StorageError(
+                f"polars cannot read '{source.uri}': {printable_line(str(error), 300)}.",
+                remedy="Check that the endpoint can be reached, then try again.",
+            ) from error
+        raise _damaged(source, str(error)) from error
+
+
+def _read_duckdb(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
+    schema = _parquet_file(source).schema_arrow
+    names = _selected(f"'{source.uri}'", schema.names, columns) or schema.names
+    _check_for_duckdb(source, schema, names)
+    # A cursor on the default connection: its relations may be used by name in `duckdb.sql(…)`, and each is busy
+    # alone while it is read.
+    connection = duckdb().default_connection().cursor()
+    connection.execute("SET enable_progress_bar = false")  # drawn on the standard output, whoever reads that
+    native = None if source.store.is_remote else source.store.native(source.path)
+    if native is None or any(char in native[0] for char in "*?["):  # which DuckDB would take for a pattern
+        relation = connection.from_arrow(_dataset(source))
+    else:
+        relation = connection.read_parquet(native[0], hive_partitioning=False)
+    # DuckDB renames columns whose names differ by case only, so they are found by position.
+    physical = dict(zip(schema.names, relation.columns, strict=True))
+    if names == relation.columns:
+        return relation
+    return relation.project(", ".join(f"{_quoted(physical[name])} AS {_quoted(name)}" for name in names))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _check_for_duckdb(source: ParquetSource, schema: Any, names: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name or name.casefold() in seen:
+            other = f" apart from '{seen[name.casefold()]}'" if name else ""
+            raise UserCodeError(
+                f"DuckDB cannot tell the column '{printable_line(name, 80)}' of '{source.uri}'{other}.",
+                remedy="Leave it out by AssetIn(columns=…), or ask for another kind of frame.",
+            )
+        seen[name.casefold()] = name
+        if arrow().types.is_decimal256(schema.field(name).type):
+            raise UnstorableValueError(
+                f"DuckDB would read the column '{name}' of '{source.uri}', a {type_text(schema.field(name).type)}, "
+                "as floats.",
+                remedy="Leave it out by AssetIn(columns=…), or ask for pa.Table.",
+            )
+
+
+def _dataset(source: ParquetSource) -> Any:
+    """The file as a dataset, which DuckDB scans through our store as often as it likes."""
+    datasets = import_module("pyarrow.dataset")
+    parquet_format = datasets.ParquetFileFormat()
+    fragment = parquet_format.make_fragment(_native(source))
+    return datasets.FileSystemDataset([fragment], fragment.physical_schema, parquet_format)

@@ -1,0 +1,107 @@
+"""Where a version of a cell lies below its root: a readable path that no other version has.
+
+    <key segment>/…/[partition=<partition>/]<version id>.<extension>
+
+Every segment of a key becomes one folder. Letters and digits of any script, `_`, `-` and `.` stay; everything
+else is percent-encoded as its UTF-8 bytes, and so is what some file system would take for something special:
+a leading or trailing dot, a name that Windows reserves. A name too long for a file system is cut and ends in
+`~` and a hash of the whole; `~` itself is always encoded, so nothing short can look like a cut name.
+
+The encoding is injective, so two keys never share a folder, except on a disk that ignores case, where `Sales`
+and `sales` do. Their files are apart even there, because a version id is never used twice.
+"""
+
+import functools
+import re
+
+from headwater.catalog.errors import StorageError
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import printable_line
+
+#: What the built-in IO managers write.
+EXTENSIONS = ("parquet", "json", "pickle")
+#: UTF-8 bytes of one encoded segment. File systems allow 255 for a name.
+MAX_SEGMENT_BYTES = 200
+#: UTF-8 bytes of all encoded segments of a key. S3 allows 1,024 for a whole object key with its prefix.
+MAX_FOLDER_BYTES = 560
+
+#: What is left of a cut name before `~` and 32 hexadecimal digits.
+_KEPT_BYTES = 120
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\..*)?", re.IGNORECASE | re.DOTALL
+)
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?<!\.)")
+_VERSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@functools.lru_cache(maxsize=4096)
+def folder_path(asset: AssetKey, partition: str | None = None) -> str:
+    """The folder that holds every version of one cell, relative to the root, with `/` between segments."""
+    segments = [encode_segment(segment) for segment in asset.path]
+    if _size("/".join(segments)) > MAX_FOLDER_BYTES:
+        segments = [f"{_cut(segments[0], _KEPT_BYTES)}~~{_digest(str(asset))}"]
+    if partition is not None:
+        segments.append(f"partition={encode_segment(partition)}")
+    return "/".join(segments)
+
+
+def version_path(asset: AssetKey, partition: str | None, version_id: str, extension: str) -> str:
+    """The path of one version's file, relative to the root.
+
+    Raises `StorageError` for a version id that is none.
+    """
+    return f"{folder_path(asset, partition)}/{valid_name(version_id)}.{extension}"
+
+
+def valid_name(identifier: str) -> str:
+    """`identifier` itself, if it can be part of a file name as it is: a version or run id.
+
+    Raises `StorageError`.
+    """
+    if not _VERSION_ID.fullmatch(identifier):
+        raise StorageError(
+            f"'{printable_line(identifier, 80)}' is not an identifier of a version or a run.",
+            remedy="Identifiers are made of ASCII letters, digits, '-' and '_'.",
+        )
+    return identifier
+
+
+def encode_segment(segment: str) -> str:
+    """One segment as a file name, injectively; the empty segment, which no key has, becomes `%`."""
+    if not segment:
+        return "%"
+    reserved = _RESERVED.fullmatch(segment) is not None
+    if not reserved and len(segment) <= MAX_SEGMENT_BYTES and _PLAIN.fullmatch(segment):
+        return segment
+    last = len(segment) - 1
+    encoded = "".join(
+        _percent(char) if (i == 0 and (reserved or char == ".")) or (i == last and char == ".") else _encode(char)
+        for i, char in enumerate(segment)
+    )
+    if _size(encoded) > MAX_SEGMENT_BYTES:
+        encoded = f"{_cut(encoded, _KEPT_BYTES)}~{_digest(segment)}"
+    return encoded
+
+
+def _encode(char: str) -> str:
+    return char if char.isalnum() or char in "_-." else _percent(char)
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _cut(encoded: str, size: int) -> str:
+    kept = encoded.encode()[:size].decode("utf-8", "ignore")
+    # Never end inside of an escape, nor in a dot.
+    return re.sub(r"%[0-9A-F]?$", "", kept).rstrip(".")
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _digest(text: str) -> str:
+    import hashlib
+
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,135 @@
+"""Reading a stored version from its pointer alone: in notebooks, in SQL, in checks, without the project's code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.catalog.errors import ChecksumError, MissingDataError, StorageError, UserCodeError
+from headwater.catalog.printable import printable_line
+from headwater.catalog.records import Pointer
+from headwater.io.engines import blake3
+from headwater.io.json_codec import decode_value
+from headwater.io.representation import Representation, Wanted, of_annotation
+from headwater.io.store import Store, checksum_of, locate
+
+
+def load_pointer(
+    pointer: Pointer,
+    *,
+    annotation: Any = None,
+    columns: tuple[str, ...] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """The data of one version: a frame in the representation that `annotation` asks for, or a plain value.
+
+    Without an annotation a frame comes as its producer returned it. `columns` reads only these, in this order.
+    Raises `MissingDataError` when nothing lies there, `ChecksumError` when it is not what was written,
+    `UserCodeError` when a column or the representation does not fit, `StorageError` for a format that only the
+    IO manager that wrote it can read.
+    """
+    if pointer.format not in ("parquet", "json"):
+        raise _needs_manager(pointer)
+    store, path = locate(pointer.uri, storage_options)
+    return read_stored(store, path, pointer, annotation=annotation, columns=columns, what="a stored version")
+
+
+def verify_pointer(pointer: Pointer, *, storage_options: Mapping[str, Any] | None = None) -> None:
+    """Read every byte of a version and compare its size and checksum with what was written.
+
+    Raises `MissingDataError`, `ChecksumError`, or `StorageError` for a pointer to no file.
+    """
+    if pointer.checksum is None:
+        raise _needs_manager(pointer)
+    store, path = locate(pointer.uri, storage_options)
+    verify_stored(store, path, pointer, what="a stored version")
+
+
+def read_stored(
+    store: Store, path: str, pointer: Pointer, *, annotation: Any, columns: tuple[str, ...] | None, what: str
+) -> Any:
+    """What lies at `path`, as `load_pointer` does it; `what` names it in errors."""
+    wanted = of_annotation(annotation)
+    try:
+        match pointer.format:
+            case "parquet":
+                return _read_frame(store, path, pointer, wanted, columns, what)
+            case "json":
+                return _read_value(store, path, pointer, wanted, columns, what)
+            case _:
+                raise _needs_manager(pointer)
+    except FileNotFoundError:
+        raise missing(pointer, what) from None
+
+
+def verify_stored(store: Store, path: str, pointer: Pointer, *, what: str) -> None:
+    """Compare the file at `path` with its pointer, as `verify_pointer` does it."""
+    try:
+        with store.open(path) as file:
+            checksum = checksum_of(file)
+            size = file.tell()
+    except FileNotFoundError:
+        raise missing(pointer, what) from None
+    if pointer.bytes is not None and size != pointer.bytes:
+        raise _damaged(pointer, what, f"it has {size:,} bytes instead of {pointer.bytes:,}")
+    if checksum != pointer.checksum:
+        raise _damaged(pointer, what, "its bytes are others")
+
+
+def missing(pointer: Pointer, what: str) -> MissingDataError:
+    """The error for data that is not where its pointer says."""
+    return MissingDataError(
+        f"The data of {what} is not at '{printable_line(pointer.uri, 300)}'.",
+        remedy="It was removed, or its root was moved or is not mounted: bring it back, or materialize again.",
+    )
+
+
+def _read_frame(
+    store: Store, path: str, pointer: Pointer, wanted: Wanted, columns: tuple[str, ...] | None, what: str
+) -> Any:
+    from headwater.io.frames import ParquetSource, read_frame
+
+    form = wanted.representation
+    if form is Representation.VALUE:
+        raise UserCodeError(
+            f"{what} holds a frame, and a plain value is asked for.", remedy="Annotate the parameter with a frame type."
+        )
+    if not form.is_frame:
+        known = pointer.representation in [member.value for member in Representation]
+        form = Representation(pointer.representation) if known else Representation.ARROW
+    return read_frame(ParquetSource(store=store, path=path, size=pointer.bytes), form, columns)
+
+
+def _read_value(
+    store: Store, path: str, pointer: Pointer, wanted: Wanted, columns: tuple[str, ...] | None, what: str
+) -> Any:
+    data = store.read_bytes(path)
+    if pointer.checksum is not None and blake3()(data).hexdigest() != pointer.checksum:
+        raise _damaged(pointer, what, "its bytes are others")
+    try:
+        value = decode_value(data)
+    except ValueError as error:
+        raise _damaged(pointer, what, str(error)) from error
+    if wanted.representation.is_frame and not (value is None and wanted.optional):
+        raise UserCodeError(
+            f"{what} holds a {type(value).__name__}, and a {wanted.representation} is asked for.",
+            remedy="Annotate the parameter with what the asset returns, or return a frame.",
+        )
+    if columns is not None:
+        raise UserCodeError(
+            f"{what} holds a {type(value).__name__}, which has no columns.", remedy="Leave out columns=…."
+        )
+    return value
+
+
+def _damaged(pointer: Pointer, what: str, reason: str) -> ChecksumError:
+    return ChecksumError(
+        f"'{printable_line(pointer.uri, 300)}', {what}, is not the file that was written: "
+        f"{printable_line(reason, 200)}.",
+        remedy="It was changed or damaged since: materialize the asset again, or restore the file from a backup.",
+    )
+
+
+def _needs_manager(pointer: Pointer) -> StorageError:
+    return StorageError(
+        f"'{printable_line(pointer.uri, 300)}' is of the format '{printable_line(pointer.format, 60)}'.",
+        remedy="Only the IO manager that wrote it can read it: load the asset through its project.",
+    )

@@ -1,0 +1,355 @@
+"""Building and reading assets from Python."""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.errors import MissingDataError, UnknownAssetError, UsageError, UserCodeError
+from headwater.catalog.events import Event, RunEnded
+from headwater.catalog.instance import DEFAULT_WAIT, Instance
+from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
+from headwater.catalog.lineage.asset_graph import AssetGraph
+from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
+from headwater.catalog.storage.base import QueryResult
+from headwater.io.base import InputContext
+from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
+from headwater.materialize.io_managers import IOManagers
+from headwater.materialize.planner import Plan
+from headwater.materialize.reader import Reader
+
+EXECUTORS = ("in_process", "threads")
+
+
+class RunResult:
+    """What became of a run that `materialize` made."""
+
+    def __init__(
+        self, outcome: RunOutcome | None, plan: Plan, instance: Instance, definitions: Definitions | None = None
+    ) -> None:
+        self.outcome = outcome
+        self.plan = plan
+        self.instance = instance
+        self._definitions = definitions
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's identifier; None when nothing had to be done."""
+        return self.outcome.run_id if self.outcome else None
+
+    @property
+    def status(self) -> RunStatus:
+        """How it ended."""
+        return self.outcome.status if self.outcome else RunStatus.SUCCESS
+
+    @property
+    def success(self) -> bool:
+        """Whether everything that was to be built was."""
+        return self.status is RunStatus.SUCCESS
+
+    @property
+    def cells(self) -> list[StepCell]:
+        """What became of each asset of the plan."""
+        return [cell for step in self.outcome.steps for cell in step.cells] if self.outcome else []
+
+    @property
+    def materializations(self) -> list[Materialization]:
+        """The versions that were made, in the order in which they were."""
+        return [m for step in self.outcome.steps for m in step.materializations] if self.outcome else []
+
+    def status_of(self, key: CoercibleToAssetKey) -> StepStatus | None:
+        """What became of one asset; None when the plan did not hold it."""
+        return next((cell.status for cell in self.cells if cell.asset == AssetKey(key)), None)
+
+    def materialization(self, key: CoercibleToAssetKey) -> Materialization:
+        """The version of an asset that this run made. Raises `UnknownAssetError`."""
+        found = next((m for m in self.materializations if m.asset == AssetKey(key)), None)
+        if found is None:
+            raise UnknownAssetError(str(AssetKey(key)), [m.asset for m in self.materializations])
+        return found
+
+    def asset_value(self, key: CoercibleToAssetKey, as_type: Any = None) -> Any:
+        """The current value of an asset, in the representation that `as_type` asks for."""
+        return load_asset(key, as_type=as_type, instance=self.instance, definitions=self._definitions)
+
+    output_for_node = asset_value
+
+    def __repr__(self) -> str:
+        made = len(self.materializations)
+        return f"<run {self.run_id or '(nothing to do)'} {self.status}: {made} materialized>"
+
+
+def materialize(
+    assets: Definitions | Iterable[Any],
+    *,
+    selection: Any = None,
+    instance: Instance | None = None,
+    resources: Mapping[str, Any] | None = None,
+    run_config: Mapping[str, Any] | None = None,
+    force: bool = False,
+    upstream: bool = True,
+    only_missing: bool = False,
+    executor: str | None = None,
+    max_workers: int | None = None,
+    tags: Mapping[str, str] | None = None,
+    raise_on_error: bool = True,
+    listener: Callable[[Event], None] | None = None,
+) -> RunResult:
+    """Build what is stale among the selected assets and all that they depend on.
+
+    Without an `instance` it runs in an ephemeral one, where everything is missing and so everything is built.
+    `force` builds the selected assets although fresh, `upstream=False` leaves what they depend on alone,
+    `only_missing` rebuilds nothing that exists. `executor` is "in_process" or "threads".
+
+    With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
+    rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`.
+    """
+    definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
+    if isinstance(assets, Definitions) and resources:
+        definitions = Definitions([*assets.assets, *assets.specs], {**assets.resources, **resources}, assets.executor)
+    executor = executor or definitions.executor or EXECUTORS[0]
+    if executor not in EXECUTORS:
+        raise UsageError(f"There is no executor '{executor}'.", remedy=f"It is one of {', '.join(EXECUTORS)}.")
+    instance = instance or Instance.ephemeral()
+    config = check_run_config(run_config or {}, definitions)
+    recover(instance, definitions)
+    reader = Reader(definitions.graph_with(config), instance.catalog)
+    plan = reader.plan(selection, force=force, upstream=upstream, only_missing=only_missing)
+    outcome: RunOutcome | None = None
+    if not plan:
+        record_definitions(instance, reader.graph)
+    else:
+        outcome = execute(
+            RunRequest(
+                plan=plan,
+                definitions=definitions,
+                graph=reader.graph,
+                states=reader.cells,
+                run_config=config,
+                executor=executor,
+                max_workers=max_workers,
+                tags=tags or {},
+                selection=None if selection is None else str(selection),
+                listener=listener,
+            ),
+            instance,
+        )
+    result = RunResult(outcome, plan, instance, definitions)
+    if raise_on_error and outcome is not None and outcome.status is not RunStatus.SUCCESS:
+        _raise(outcome)
+    return result
+
+
+def plan(
+    assets: Definitions | Iterable[Any],
+    *,
+    selection: Any = None,
+    instance: Instance | None = None,
+    run_config: Mapping[str, Any] | None = None,
+    force: bool = False,
+    upstream: bool = True,
+    only_missing: bool = False,
+) -> Plan:
+    """What `materialize` would do with the same arguments, without doing it."""
+    definitions = assets if isinstance(assets, Definitions) else Definitions(assets)
+    instance = instance or Instance.ephemeral()
+    reader = Reader(definitions.graph_with(check_run_config(run_config or {}, definitions)), instance.catalog)
+    return reader.plan(selection, force=force, upstream=upstream, only_missing=only_missing)
+
+
+def record_definitions(instance: Instance, graph: AssetGraph) -> None:
+    """Record the definitions where they are not what was recorded last; a run does so by itself."""
+    changed = definitions_changed(instance, graph)
+    if changed is not None:
+        instance.catalog.append([changed])
+
+
+def check_run_config(run_config: Mapping[str, Any], definitions: Definitions) -> Mapping[str, Any]:
+    """`run_config` itself, when every section and step that it names exists. Raises `ConfigError` otherwise."""
+    from headwater.catalog.errors import ConfigError, nearest
+
+    sections = ("ops", "assets", "resources")
+    for section, entries in run_config.items():
+        if section not in sections:
+            raise ConfigError(
+                f"{section}: a run's configuration has no such section.",
+                remedy=nearest(section, sections) or "Its sections are ops (or assets) and resources.",
+            )
+        if not isinstance(entries, Mapping):
+            raise ConfigError(
+                f"{section}: this is a mapping of names.", remedy='Such as {"ops": {"orders": {"config": {}}}}.'
+            )
+        if section == "resources":
+            continue
+        steps = {definition.name: definition for definition in definitions.assets}
+        for name, entry in entries.items():  # pyright: ignore[reportUnknownVariableType]
+            place = f"{section}:{name}"
+            if name not in steps:
+                raise ConfigError(f"{place}: there is no such step.", remedy=nearest(str(name), steps))  # pyright: ignore[reportUnknownArgumentType]
+            if not isinstance(entry, Mapping) or set(entry) - {"config"}:  # pyright: ignore[reportUnknownArgumentType]
+                raise ConfigError(
+                    f"{place}: this holds one key, config.", remedy=f"Write {{'{name}': {{'config': {{…}}}}}}."
+                )
+            if steps[name].config_class is None and entry.get("config"):  # pyright: ignore
+                raise ConfigError(
+                    f"{place}:config: `{name}` takes no configuration.",
+                    remedy="Give its function a parameter annotated with a Config class.",
+                )
+    return run_config
+
+
+def recover(instance: Instance, definitions: Definitions) -> list[str]:
+    """Settle what killed runs left: sweep their unfinished files, record them as INTERRUPTED. Returns their ids.
+
+    Whoever holds the catalog for writing knows that no other process is running anything.
+    """
+    dead = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
+    if not dead:
+        return []
+    managers = IOManagers(definitions, definitions.resources, instance.home)
+    for run in dead:
+        for cell in instance.catalog.planned(run.run_id):
+            if cell.folder is not None:
+                with contextlib.suppress(OSError):
+                    managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, run.run_id)
+    instance.catalog.append(
+        [RunEnded(time=instance.clock.now(), run_id=run.run_id, status=RunStatus.INTERRUPTED) for run in dead]
+    )
+    return [run.run_id for run in dead]
+
+
+def load_asset(
+    key: CoercibleToAssetKey,
+    *,
+    as_type: Any = None,
+    columns: Sequence[str] | None = None,
+    version: str | None = None,
+    instance: Instance | None = None,
+    definitions: Definitions | None = None,
+    home: str | Path | None = None,
+) -> Any:
+    """The value of an asset: its current version, or the one called `version` (the start of its id is enough).
+
+    Tables come as a `polars.LazyFrame` unless `as_type` asks for another representation; plain values as they were.
+    The home is `home`, else the project's as the command line would find it. `definitions` are only needed for
+    assets that a custom IO manager stores. Raises `UnknownAssetError`, `MissingDataError`.
+    """
+    if instance is None:
+        with Catalog.open(home)._opened() as opened:  # pyright: ignore[reportPrivateUsage]
+            return load_asset(
+                key, as_type=as_type, columns=columns, version=version, instance=opened, definitions=definitions
+            )
+    asset = AssetKey(key)
+    found = _find_version(instance, asset, version)
+    if found.pointer is None:
+        raise MissingDataError(
+            f"`{asset}` stores nothing: its function writes what it makes by itself.",
+            remedy="Read it where the function puts it; `headwater show` prints the metadata.",
+        )
+    wanted = as_type
+    if wanted is None and found.pointer.format == "parquet" and definitions is None:
+        wanted = "pl.LazyFrame"
+    if definitions is None:
+        from headwater.io.pointers import load_pointer
+
+        return load_pointer(found.pointer, annotation=wanted, columns=None if columns is None else tuple(columns))
+    manager = IOManagers(definitions, definitions.resources, instance.home).for_output(asset)
+    return manager.load_input(
+        InputContext(
+            asset_key=asset,
+            partition_key=found.partition,
+            version_id=found.version_id,
+            pointer=found.pointer,
+            annotation=wanted,
+            columns=None if columns is None else tuple(columns),
+        )
+    )
+
+
+class Catalog:
+    """A home to read from, in a notebook or a script: `catalog["orders"]` is a lazy frame.
+
+    It holds no lock between calls, so runs can go on beside it.
+    """
+
+    def __init__(self, home: Path, wait: float = DEFAULT_WAIT) -> None:
+        self.home = home
+        self._wait = wait
+
+    @staticmethod
+    def open(home: str | Path | None = None, *, wait: float = DEFAULT_WAIT) -> "Catalog":
+        """The catalog of a home; without one, of the project that the current folder is in."""
+        if home is None:
+            from headwater.materialize.code_location import find_project
+
+            home = find_project().home
+        return Catalog(Path(home).absolute(), wait)
+
+    def __getitem__(self, key: CoercibleToAssetKey) -> Any:
+        """The current version of an asset, lazily where it is a table."""
+        return self.load(key)
+
+    def load(
+        self,
+        key: CoercibleToAssetKey,
+        *,
+        as_type: Any = None,
+        columns: Sequence[str] | None = None,
+        version: str | None = None,
+    ) -> Any:
+        """A version of an asset; see `load_asset`."""
+        with self._opened() as instance:
+            return load_asset(key, as_type=as_type, columns=columns, version=version, instance=instance)
+
+    def assets(self) -> list[AssetKey]:
+        """The keys of all assets that have been materialized."""
+        with self._opened() as instance:
+            return sorted(instance.catalog.latest())
+
+    def versions(self, key: CoercibleToAssetKey, *, limit: int = 100) -> list[Materialization]:
+        """An asset's versions, newest first."""
+        with self._opened() as instance:
+            return instance.catalog.materializations(AssetKey(key), limit=limit)
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> QueryResult:
+        """The answer to a query over the catalog's views."""
+        with self._opened() as instance:
+            return instance.catalog.query(query, parameters)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[Instance]:
+        with Instance.open(self.home, read_only=True, wait=self._wait) as instance:
+            yield instance
+
+    def __repr__(self) -> str:
+        return f"<catalog {self.home}>"
+
+
+def _find_version(instance: Instance, asset: AssetKey, version: str | None) -> Materialization:
+    if version is None:
+        found = instance.catalog.current(asset)
+        if found is None:
+            known = instance.catalog.latest()
+            if asset in instance.catalog.definitions():
+                raise MissingDataError(f"`{asset}` was never materialized.", remedy=f"headwater materialize {asset}")
+            raise UnknownAssetError(asset, known)
+        return found
+    matching = [m for m in instance.catalog.materializations(asset, limit=100_000) if m.version_id.startswith(version)]
+    if len(matching) != 1:
+        raise MissingDataError(
+            f"`{asset}` has {len(matching) or 'no'} version{'s' if matching else ''} starting with '{version}'.",
+            remedy=f"`headwater versions {asset}` lists them.",
+        )
+    return matching[0]
+
+
+def _raise(outcome: RunOutcome) -> None:
+    if outcome.status is RunStatus.CANCELED:
+        raise KeyboardInterrupt
+    if outcome.exception is not None:
+        raise outcome.exception
+    failed = next(step for step in outcome.steps if step.error is not None)
+    error = failed.error
+    assert error is not None
+    raise UserCodeError(f"{failed.step_key}: {error.kind}: {error.message}\n{error.traceback}", remedy=error.remedy)

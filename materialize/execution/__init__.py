@@ -1,0 +1,1 @@
+"""One run: contexts, steps, captured output, interruption."""

@@ -1,0 +1,283 @@
+"""Capturing what steps print, at the level of file descriptors: C libraries and child processes included.
+
+Descriptors 1 and 2 point straight at append-only files for the length of a run: nothing is pumped, a full pipe
+cannot block a step, and what was written survives `kill -9`. A step's share is a range of bytes of those files.
+Steps that run side by side cannot be told apart by descriptor: there, what Python prints goes to a file of the
+step's own, and only what C code prints stays in the shared one.
+"""
+
+import contextlib
+import ctypes
+import io
+import os
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from headwater.catalog.records import LogSlice
+from headwater.io.compute_logs import MAX_STEP_BYTES, STREAMS
+
+_FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+#: Seconds between two looks at how much a running step has printed.
+_LOOK = 0.2
+
+
+class OutputCapture:
+    """Captures stdout and stderr while it is entered. One at a time in a process; a second one captures nothing."""
+
+    _active = threading.Lock()
+
+    def __init__(self, folder: Path, *, side_by_side: bool = False) -> None:
+        self._folder = folder
+        self._side_by_side = side_by_side
+        self._own: dict[str, _Stream] = {}
+        self._entered = False
+        self._done = threading.Event()
+
+    def __enter__(self) -> "OutputCapture":
+        self._entered = self._active.acquire(blocking=False)
+        if self._entered:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._own = {name: _Stream(name, number, self._folder) for number, name in enumerate(STREAMS, 1)}
+            threading.Thread(target=self._bound, name="headwater-logs", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._entered:
+            return
+        self._done.set()
+        for stream in self._own.values():
+            stream.close()
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()  # when nothing was printed
+        self._active.release()
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Generator[list[LogSlice]]:
+        """Capture one step, the plan's `number`th; the list yielded holds its slices once the block has ended."""
+        slices: list[LogSlice] = []
+        if not self._entered:
+            yield slices
+            return
+        for stream in self._own.values():
+            stream.begin(number if self._side_by_side else None)
+        try:
+            yield slices
+        finally:
+            for stream in self._own.values():
+                slices.extend(stream.end())
+
+    def terminal(self) -> TextIO:
+        """A stream that still goes where stderr went before."""
+        stream = self._own.get("stderr")
+        return cast(TextIO, stream.outside) if stream else sys.stderr
+
+    def _bound(self) -> None:
+        while not self._done.wait(_LOOK):
+            for stream in self._own.values():
+                stream.bound()
+
+
+class _Stream:
+    """One of the two streams: its descriptor, the Python object over it, and the files that they write to."""
+
+    def __init__(self, name: str, number: int, folder: Path) -> None:
+        self.name = name
+        self._number = number
+        self._folder = folder
+        self._python: TextIO = getattr(sys, name)
+        with contextlib.suppress(ValueError, OSError):
+            self._python.flush()
+        self._path = folder / name
+        self._file = os.open(self._path, _FLAGS, 0o600)
+        self._saved = os.dup(number)
+        self.outside = _Outside(self._python, self._saved)
+        os.dup2(self._file, number)
+        self._steps = threading.local()
+        self._start: int | None = None
+        setattr(sys, name, _Router(self._file, self._steps))
+
+    def begin(self, own: int | None) -> None:
+        """A step starts; with a number, in a file of its own."""
+        if own is None:
+            self._flush()
+            self._start = os.fstat(self._file).st_size
+        else:
+            self._steps.path = self._folder / f"{own}.{self.name}"
+            self._steps.file = None
+
+    def end(self) -> list[LogSlice]:
+        """The step that began in this thread is over: what it wrote."""
+        own: Path | None = getattr(self._steps, "path", None)
+        if own is not None:
+            file: int | None = self._steps.file
+            self._steps.path = self._steps.file = None
+            if file is None:
+                return []
+            size = _shorten(file, 0)
+            os.close(file)
+            return [LogSlice(stream=self.name, file=own.name, offset=0, size=size)]
+        self._flush()
+        start, self._start = self._start, None
+        if start is None:
+            return []
+        size = os.fstat(self._file).st_size - start
+        if size > MAX_STEP_BYTES:
+            size = _shorten(self._file, start)
+        return [LogSlice(stream=self.name, file=self._path.name, offset=start, size=size)] if size else []
+
+    def bound(self) -> None:
+        """Give back the disk space of the middle of what a running step has printed too much of."""
+        start = self._start
+        if start is None:
+            return
+        half = MAX_STEP_BYTES // 2
+        size = os.fstat(self._file).st_size - start
+        if size > 2 * MAX_STEP_BYTES:
+            _punch(self._file, start + half, size - 2 * half)
+
+    def close(self) -> None:
+        """Everything as it was."""
+        self._flush()
+        setattr(sys, self.name, self._python)
+        os.dup2(self._saved, self._number)
+        self.outside.detach_descriptor()
+        os.close(self._saved)
+        empty = os.fstat(self._file).st_size == 0
+        os.close(self._file)
+        if empty:
+            self._path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        # Whoever kept the old object, such as a logging handler, may have text in its buffer.
+        with contextlib.suppress(ValueError, OSError):
+            self._python.flush()
+
+
+class _Router(io.TextIOBase):
+    """What `sys.stdout` is during a run: unbuffered, and never fails for a character."""
+
+    def __init__(self, shared: int, steps: threading.local) -> None:
+        super().__init__()
+        self._shared = shared
+        self._steps = steps
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "utf-8"
+
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """A binary view of the same."""
+        return _RawRouter(self)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor()
+
+    def reconfigure(self, **_: Any) -> None:
+        """Accepted, as user code may ask for another buffering; there is none."""
+
+    def write(self, text: str, /) -> int:
+        self.write_bytes(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write all of `data`."""
+        view = memoryview(data)
+        descriptor = self._descriptor()
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def _descriptor(self) -> int:
+        path: Path | None = getattr(self._steps, "path", None)
+        if path is None:
+            return self._shared
+        if self._steps.file is None:
+            self._steps.file = os.open(path, _FLAGS, 0o600)
+        return cast(int, self._steps.file)
+
+
+class _RawRouter(io.RawIOBase):
+    def __init__(self, router: _Router) -> None:
+        super().__init__()
+        self._router = router
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._router.fileno()
+
+    def write(self, data: Any, /) -> int:
+        taken = bytes(data)
+        self._router.write_bytes(taken)
+        return len(taken)
+
+
+class _Outside(io.TextIOBase):
+    """A stream's old destination, for what is said during a run and is nobody's output."""
+
+    def __init__(self, python: TextIO, descriptor: int) -> None:
+        super().__init__()
+        self._python = python
+        # Only an object over the real descriptor has to be bypassed: a notebook's or a test's goes elsewhere anyway.
+        try:
+            self._descriptor: int | None = descriptor if python.fileno() in (1, 2) else None
+        except (OSError, ValueError, AttributeError):
+            self._descriptor = None
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._python.encoding or "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._descriptor is not None and os.isatty(self._descriptor)
+
+    def fileno(self) -> int:
+        if self._descriptor is None:
+            return self._python.fileno()
+        return self._descriptor
+
+    def write(self, text: str, /) -> int:
+        if self._descriptor is None:
+            return self._python.write(text)
+        view = memoryview(text.encode(self.encoding, "backslashreplace"))
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        return len(text)
+
+    def detach_descriptor(self) -> None:
+        """From now on the Python object is the way out again."""
+        self._descriptor = None
+
+
+def _shorten(file: int, start: int) -> int:
+    """Cut what lies behind `start` to its first and last part with a marker between; returns its size."""
+    size = os.fstat(file).st_size - start
+    if size <= MAX_STEP_BYTES:
+        return size
+    half = MAX_STEP_BYTES // 2
+    tail = os.pread(file, half, start + size - half)
+    marker = f"\n… {size - 2 * half:,} bytes of output left out …\n".encode()
+    os.ftruncate(file, start + half)
+    for part in (marker, tail):  # the descriptor appends
+        view = memoryview(part)
+        while view:
+            view = view[os.write(file, view) :]
+    return half + len(marker) + len(tail)
+
+
+def _punch(file: int, offset: int, size: int) -> None:
+    """Free the disk blocks of a range, where the system can: fallocate(2) with PUNCH_HOLE | KEEP_SIZE, Linux only."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if hasattr(libc, "fallocate64"):
+            libc.fallocate64(file, 0x03, ctypes.c_int64(offset), ctypes.c_int64(size))

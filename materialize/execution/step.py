@@ -1,0 +1,349 @@
+"""One attempt at a step: load its inputs, call the user's function, write what it returns.
+
+A `StepSpec` is all that an attempt is told and a `StepResult` all that it tells, both plain data: the same step can
+run in this process or in another one. An attempt never touches the catalog.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from headwater.catalog.definitions.asset import AssetsDefinition
+from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.definitions.policies import Failure, RetryRequested
+from headwater.catalog.definitions.results import NO_VALUE
+from headwater.catalog.errors import HeadwaterError, MissingDataError, UserCodeError
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.metadata import MetadataValue, normalize
+from headwater.catalog.records import ErrorRecord, LogSlice, PlannedCell, Pointer
+from headwater.io.base import InputContext, OutputContext, Staged
+from headwater.materialize.execution.compute import Produced, compute
+from headwater.materialize.execution.context import AssetExecutionContext, RunInfo
+from headwater.materialize.io_managers import IOManagers
+
+#: Characters of a traceback or message that are kept.
+MAX_ERROR_TEXT = 64 * 1024
+
+_PACKAGE = str(Path(__file__).resolve().parents[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInput:
+    """The version of an upstream asset that a parameter is filled with."""
+
+    parameter: str
+    asset: AssetKey
+    #: None when there is no version to load, or it stores nothing.
+    pointer: Pointer | None
+    version_id: str | None
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """What one attempt at a step is to do."""
+
+    run: RunInfo
+    step_key: str
+    #: The step's place in the plan, from 0.
+    number: int
+    attempt: int
+    cells: tuple[PlannedCell, ...]
+    inputs: tuple[StepInput, ...]
+    #: Where the current version of each cell lies, and whether this code is another than the one that made it.
+    previous: Mapping[AssetKey, tuple[Pointer | None, bool]] = field(default_factory=dict[AssetKey, Any])
+    #: For the footer of each file.
+    provenance: Mapping[AssetKey, Mapping[str, str]] = field(default_factory=dict[AssetKey, Any])
+    run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutput:
+    """One version that an attempt made."""
+
+    cell: PlannedCell
+    pointer: Pointer | None
+    #: None where neither the user nor the IO manager knows one.
+    data_version: str | None
+    metadata: Mapping[str, MetadataValue]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailure:
+    """Why an attempt failed, and whether user code said something about trying again."""
+
+    error: ErrorRecord
+    #: The exit code of the command line, by kind of error.
+    exit_code: int = UserCodeError.exit_code
+    canceled: bool = False
+    allow_retries: bool = True
+    #: What a RetryRequested asked for: how often at most, and seconds to wait.
+    retry: tuple[int, float] | None = None
+    #: The exception itself, where the step ran in this process.
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What became of one attempt."""
+
+    spec: StepSpec
+    #: Wall seconds, publishing excluded.
+    seconds: float
+    outputs: tuple[StepOutput, ...] = ()
+    failure: StepFailure | None = None
+    logs: tuple[LogSlice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEnvironment:
+    """What every step of a run uses."""
+
+    definitions: Definitions
+    io_managers: IOManagers
+    #: The run's own resources, set up.
+    resources: Mapping[str, Any]
+    #: Receives each line that user code logs: level, message.
+    log: Callable[[str, str, str], None]
+
+
+class Attempt:
+    """An attempt that has computed; `publish` makes its outputs durable and gives the result."""
+
+    def __init__(self, spec: StepSpec, seconds: float) -> None:
+        self.spec = spec
+        self.seconds = seconds
+        self.logs: tuple[LogSlice, ...] = ()
+        self.failure: StepFailure | None = None
+        self.outputs: list[tuple[StepOutput, Staged | None]] = []
+
+    def publish(self) -> StepResult:
+        """Make every output durable, or none; may run in another thread than the one that computed."""
+        if self.failure is None:
+            try:
+                for _, staged in self.outputs:
+                    if staged is not None:
+                        staged.publish()
+            except BaseException as error:
+                self.failure = describe_failure(error)
+        if self.failure is not None:
+            self.discard()
+        return StepResult(
+            spec=self.spec,
+            seconds=self.seconds,
+            outputs=() if self.failure else tuple(output for output, _ in self.outputs),
+            failure=self.failure,
+            logs=self.logs,
+        )
+
+    def discard(self) -> None:
+        """Remove whatever the attempt wrote."""
+        for _, staged in self.outputs:
+            if staged is not None:
+                staged.discard()
+
+
+def attempt_step(spec: StepSpec, environment: StepEnvironment) -> Attempt:
+    """Run one attempt up to where its outputs are written and nobody can see them. Never raises."""
+    started = time.perf_counter()
+    attempt = Attempt(spec, 0.0)
+    try:
+        _run(spec, environment, attempt)
+    except BaseException as error:
+        attempt.failure = describe_failure(error)
+    attempt.seconds = time.perf_counter() - started
+    return attempt
+
+
+def _run(spec: StepSpec, environment: StepEnvironment, attempt: Attempt) -> None:
+    definitions = environment.definitions
+    definition = definitions.definition_of(spec.cells[0].asset)
+    cells = {cell.asset: cell for cell in spec.cells}
+    log = _logger(spec.step_key, environment.log)
+    context = AssetExecutionContext(
+        step_key=spec.step_key,
+        outputs={o.name: o.spec.key for o in definition.outputs if o.spec.key in cells},
+        run=spec.run,
+        log=log,
+        resources={name: environment.resources[name] for name in definition.required_resource_keys},
+        config=definitions.config_of(definition, spec.run_config),
+        partition_key=spec.cells[0].partition,
+        retry_number=spec.attempt - 1,
+    )
+    arguments = _arguments(spec, definition, environment, context)
+    for produced in compute(definition, arguments, frozenset(cells)):
+        attempt.outputs.append(
+            _store(spec, definition, environment, context, produced, cells[produced.output.spec.key])
+        )
+
+
+def _arguments(
+    spec: StepSpec, definition: AssetsDefinition, environment: StepEnvironment, context: AssetExecutionContext
+) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        parameter: environment.resources[name] for parameter, name in definition.resources.items()
+    }
+    if definition.context_parameter is not None:
+        arguments[definition.context_parameter] = context
+    if definition.config_parameter is not None:
+        arguments[definition.config_parameter] = context.config
+    given = {item.parameter: item for item in spec.inputs}
+    for item in definition.inputs:
+        source = given[item.parameter]
+        upstream = environment.definitions.spec_of(item.key)
+        if source.pointer is None or source.version_id is None:
+            raise MissingDataError(
+                f"`{definition.name}` reads the value of `{item.key}`, and "
+                + (f"`{item.key}` stores nothing." if source.version_id else "there is no version of it."),
+                remedy=f"List it in deps instead of as a parameter, or have `{item.key}` return its value."
+                if source.version_id
+                else f"Materialize `{item.key}` first, or report it if something else computes it.",
+            )
+        manager = environment.io_managers.for_input(item.key, item.input_manager_key)
+        arguments[item.parameter] = manager.load_input(
+            InputContext(
+                asset_key=item.key,
+                version_id=source.version_id,
+                pointer=source.pointer,
+                annotation=item.annotation,
+                columns=source.columns,
+                metadata=item.metadata,
+                definition_metadata=upstream.metadata if upstream else {},
+                log=context.log,
+            )
+        )
+    return arguments
+
+
+def _store(
+    spec: StepSpec,
+    definition: AssetsDefinition,
+    environment: StepEnvironment,
+    context: AssetExecutionContext,
+    produced: Produced,
+    cell: PlannedCell,
+) -> tuple[StepOutput, Staged | None]:
+    output = produced.output
+    metadata = {**context.output_metadata(output.name), **produced.metadata}
+    # Whatever cannot be kept is refused before anything is written.
+    normalize(metadata, f"asset `{output.spec.key}`")
+    staged: Staged | None = None
+    if produced.value is not NO_VALUE:
+        previous, code_changed = spec.previous.get(output.spec.key, (None, True))
+        target = OutputContext(
+            asset_key=cell.asset,
+            partition_key=cell.partition,
+            version_id=cell.version_id,
+            run_id=spec.run.run_id,
+            step_key=spec.step_key,
+            annotation=None if definition.is_multi else definition.return_annotation,
+            definition_metadata=output.spec.metadata,
+            previous=previous,
+            code_changed=code_changed,
+            provenance=spec.provenance.get(cell.asset, {}),
+            log=context.log,
+        )
+        staged = environment.io_managers.for_output(cell.asset).stage(target, produced.value)
+        metadata.update(target.added_metadata)
+    stored = StepOutput(
+        cell=cell,
+        pointer=staged.pointer if staged else None,
+        data_version=produced.data_version or (staged.data_version if staged else None),
+        metadata=normalize(metadata, f"asset `{output.spec.key}`"),
+        tags=produced.tags,
+    )
+    return stored, staged
+
+
+def describe_failure(error: BaseException) -> StepFailure:
+    """What the record says of an exception that ended an attempt."""
+    return replace(_describe(error), exception=error)
+
+
+def _describe(error: BaseException) -> StepFailure:
+    match error:
+        case KeyboardInterrupt():
+            record = ErrorRecord(kind="KeyboardInterrupt", message="interrupted")
+            return StepFailure(error=record, canceled=True, allow_retries=False)
+        case RetryRequested():
+            cause = error.__cause__
+            record = _record(cause or error)
+            return StepFailure(error=record, retry=(error.max_retries, error.seconds_to_wait or 0.0))
+        case Failure():
+            record = _record(error, error.description or "Failure", normalize(error.metadata, "the failure"))
+            return StepFailure(error=record, allow_retries=error.allow_retries)
+        case HeadwaterError():
+            record = ErrorRecord(
+                kind=error.code,
+                message=error.message[:MAX_ERROR_TEXT],
+                remedy=error.remedy,
+                traceback=_user_traceback(error),
+            )
+            return StepFailure(error=record, exit_code=error.exit_code)
+        case SystemExit():
+            return StepFailure(error=_record(error, f"SystemExit({error.code})"))
+        case _:
+            return StepFailure(error=_record(error))
+
+
+def _record(
+    error: BaseException, message: str | None = None, metadata: Mapping[str, MetadataValue] | None = None
+) -> ErrorRecord:
+    try:
+        text = str(error) if message is None else message
+    except Exception:  # an exception whose own __str__ fails
+        text = "<an exception that cannot be printed>"
+    return ErrorRecord(
+        kind=type(error).__qualname__,
+        message=text[:MAX_ERROR_TEXT],
+        traceback=_user_traceback(error),
+        metadata=metadata or {},
+    )
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback from where user code begins; empty where only Headwater's own code was at work."""
+    try:
+        trace = traceback.TracebackException.from_exception(error, compact=True)
+        _trim(trace)
+        if not trace.stack and trace.__cause__ is None and trace.__context__ is None:
+            return ""
+        text = "".join(trace.format())
+    except Exception:
+        return ""
+    return text if len(text) <= MAX_ERROR_TEXT else f"{text[: MAX_ERROR_TEXT // 2]}\n…\n{text[-MAX_ERROR_TEXT // 2 :]}"
+
+
+def _trim(trace: traceback.TracebackException) -> None:
+    stack = list(trace.stack)
+    first = next((i for i, frame in enumerate(stack) if not frame.filename.startswith(_PACKAGE)), len(stack))
+    trace.stack = traceback.StackSummary.from_list(stack[first:])
+    for other in (trace.__cause__, trace.__context__):
+        if other is not None:
+            _trim(other)
+
+
+class _EventHandler(logging.Handler):
+    def __init__(self, step_key: str, emit: Callable[[str, str, str], None]) -> None:
+        super().__init__()
+        self._step_key = step_key
+        self._emit = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = self.format(record)
+        except Exception:  # logging's own rule: a bad format string never harms the program
+            message = str(record.msg)
+        self._emit(self._step_key, record.levelname, message[:MAX_ERROR_TEXT])
+
+
+def _logger(step_key: str, emit: Callable[[str, str, str], None]) -> logging.Logger:
+    """A logger whose lines become events; apart from the tree of loggers, so that nobody's settings silence it."""
+    logger = logging.Logger(f"headwater.step.{step_key}", logging.DEBUG)
+    logger.addHandler(_EventHandler(step_key, emit))
+    return logger

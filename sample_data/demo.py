@@ -1,0 +1,81 @@
+"""What Headwater does, shown on the sample project: build it, change it, build what the change touched.
+
+Runs the command line in a copy of the project, so that nothing here changes. `make demo` calls it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Tell the story."""
+    with tempfile.TemporaryDirectory(prefix="headwater-demo-") as temporary:
+        project = Path(temporary) / "sample_data"
+        shutil.copytree(HERE, project, ignore=shutil.ignore_patterns(".headwater", "__pycache__"))
+
+        say("The assets of the project, and what depends on what.")
+        headwater(project, "ls")
+        headwater(project, "lineage", "delay_report")
+
+        say("Nothing was built yet: build everything.")
+        headwater(project, "materialize")
+
+        say("A second time, nothing is to be done.")
+        headwater(project, "materialize")
+
+        say("Edit a comment and a docstring: still fresh.")
+        edit(project, "cleaned.py", "Both airports as one text", "From where to where")
+        headwater(project, "status", "--check")
+
+        say("Rewrite the code of a cleaned asset so that its output stays the same: it is rebuilt, and nothing else.")
+        edit(project, "cleaned.py", "raw_planes.filter(pc.is_valid(raw_planes", "raw_planes.filter(pc.field")
+        edit(project, "cleaned.py", 'pc.field["year"])', 'pc.field("year").is_valid()')
+        headwater(project, "status", "stale:")
+        headwater(project, "materialize")
+
+        say("Count a departure as late from 30 minutes instead of 15: what that changes, and why.")
+        edit(project, "cleaned.py", "LATE = 15", "LATE = 30")
+        headwater(project, "why", "delay_report")
+        headwater(project, "plan")
+        headwater(project, "materialize")
+
+        say("The result, and what the catalog knows of it.")
+        headwater(
+            project, "sql", "select carrier, name, flights, round(late, 3) as late from delays_by_carrier limit 5"
+        )
+        headwater(project, "sql", "select asset, rows, bytes, round(seconds, 2) as seconds from assets order by asset")
+        headwater(project, "show", "delay_report")
+
+
+def say(text: str) -> None:
+    """A line of the story."""
+    print(
+        f"\n\033[1m# {text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else f"\n# {text}",
+        flush=True,
+    )
+
+
+def headwater(project: Path, *arguments: str) -> None:
+    """Run a command of Headwater's, as a person would type it."""
+    shown = " ".join(f'"{argument}"' if " " in argument else argument for argument in arguments)
+    print(f"\n$ headwater {shown}", flush=True)
+    subprocess.run([sys.executable, "-m", "headwater", *arguments], cwd=project, check=True)
+
+
+def edit(project: Path, name: str, old: str, new: str) -> None:
+    """Replace a text in a file of the project."""
+    file = project / "flights" / name
+    text = file.read_text("utf-8")
+    assert text.count(old) == 1, f"{old!r} is not there once"
+    file.write_text(text.replace(old, new), "utf-8")
+    print(f"\n  flights/{name}:  {old}\n  {'→':>{len(name) + 9}}  {new}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Typed, tidied and joined: what the analyses start from."""
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater import AssetExecutionContext, AssetIn, asset
+
+#: A departure this many minutes late counts as late, as it does for the Bureau of Transportation Statistics.
+LATE = 15
+
+
+def route(origin: str = "origin", dest: str = "dest") -> pl.Expr:
+    """Both airports as one text, such as EWR-IAH."""
+    return pl.concat_str(origin, dest, separator="-").alias("route")
+
+
+@asset(group_name="cleaned", kinds={"polars"}, owners=["team:flights"], tags={"tier": "core"})
+def flights(raw_flights: pl.LazyFrame) -> pl.LazyFrame:
+    """The flights that took off, with their scheduled hour in UTC, their route and whether they left late."""
+    return (
+        raw_flights.filter(pl.col("dep_time").is_not_null())
+        .with_columns(
+            pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC"),
+            route(),
+            late=pl.col("dep_delay") >= LATE,
+        )
+        .drop("year", "minute")
+    )
+
+
+@asset(group_name="cleaned", kinds={"pandas"}, owners=["team:weather"], tags={"tier": "core"})
+def weather(context: AssetExecutionContext, raw_weather: pd.DataFrame) -> pd.DataFrame:
+    """One row an airport and hour; the gaps of an hour or two in the gauges are filled from before."""
+    frame = raw_weather.assign(time_hour=pd.to_datetime(raw_weather["time_hour"], utc=True))
+    frame = frame.drop_duplicates(["origin", "time_hour"]).sort_values(["origin", "time_hour"])
+    gauges = ["temp", "humid", "wind_speed", "precip", "visib"]
+    gaps = int(frame[gauges].isna().sum().sum())
+    frame[gauges] = frame.groupby("origin")[gauges].ffill(limit=2)
+    context.add_output_metadata({"gaps": gaps, "gaps left": int(frame[gauges].isna().sum().sum())})
+    return frame[["origin", "time_hour", *gauges]].reset_index(drop=True)
+
+
+@asset(
+    group_name="cleaned",
+    kinds={"arrow"},
+    owners=["team:flights"],
+    ins={"raw_planes": AssetIn("raw_planes", columns=["tailnum", "year", "manufacturer", "seats"])},
+)
+def planes(raw_planes: pa.Table) -> pa.Table:
+    """The planes whose year of construction is known. Reads four of nine columns: others may change as they like."""
+    return raw_planes.filter(pc.is_valid(raw_planes["year"])).rename_columns(["tailnum", "built", "maker", "seats"])
+
+
+@asset(group_name="cleaned", kinds={"polars"}, owners=["team:flights", "team:weather"], tags={"tier": "core"})
+def flights_weather(flights: pl.LazyFrame, weather: pl.LazyFrame) -> pl.LazyFrame:
+    """Each flight with the weather at its airport in the hour of its departure."""
+    return flights.join(weather, on=["origin", "time_hour"], how="left")

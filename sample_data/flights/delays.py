@@ -1,0 +1,117 @@
+"""The analyses: who is late, where, and when."""
+
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+
+from headwater import (
+    AssetIn,
+    AssetOut,
+    Config,
+    MetadataValue,
+    Output,
+    TableColumnDep,
+    asset,
+    multi_asset,
+)
+
+
+class Ranking(Config):
+    """How long the ranked lists are, and from how many flights on a route counts."""
+
+    top: int = 10
+    min_flights: int = 100
+
+
+@asset(group_name="delays", kinds={"polars"}, owners=["team:analytics"])
+def delays_by_carrier(flights: pl.LazyFrame, raw_airlines: pl.LazyFrame) -> Output[pl.LazyFrame]:
+    """Flights, share of late departures and mean delay by carrier, the latest first."""
+    delays = (
+        flights.group_by("carrier")
+        .agg(flights=pl.len(), late=pl.col("late").mean(), mean_delay=pl.col("dep_delay").mean())
+        .join(raw_airlines, on="carrier")
+        .sort("mean_delay", "carrier", descending=[True, False])
+    )
+    lineage = {
+        "mean_delay": [TableColumnDep("flights", "dep_delay")],
+        "late": [TableColumnDep("flights", "late")],
+        "name": [TableColumnDep("raw_airlines", "name")],
+    }
+    return Output(delays, metadata={"columns from": MetadataValue.column_lineage(lineage)})
+
+
+@asset(group_name="delays", kinds={"duckdb"}, owners=["team:analytics"])
+def delays_by_route(flights: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Flights and delays by route, in SQL."""
+    return flights.query(
+        "flights",
+        """
+        select route, origin, dest, count(*) as flights, avg(dep_delay) as mean_delay, avg(late::int) as late
+        from flights
+        group by all
+        order by flights desc, route
+        """,
+    )
+
+
+@asset(
+    group_name="delays",
+    kinds={"pandas"},
+    owners=["team:analytics"],
+    ins={"flights_weather": AssetIn("flights_weather", columns=["hour", "dep_delay", "late", "visib"])},
+)
+def delays_by_hour(flights_weather: pd.DataFrame) -> pd.DataFrame:
+    """Delays by scheduled hour of departure, with the mean visibility in miles."""
+    grouped = flights_weather.groupby("hour", as_index=False)
+    return grouped.agg(
+        flights=("dep_delay", "size"),
+        mean_delay=("dep_delay", "mean"),
+        late=("late", "mean"),
+        visibility=("visib", "mean"),
+    )
+
+
+@multi_asset(
+    outs={
+        "busiest_routes": AssetOut(group_name="delays", owners=["team:analytics"], description="Most flights first."),
+        "slowest_routes": AssetOut(group_name="delays", owners=["team:analytics"], description="Latest flights first."),
+    }
+)
+def ranked_routes(config: Ranking, delays_by_route: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The routes at both ends, of those that are flown often enough to tell."""
+    often = delays_by_route.filter(pl.col("flights") >= config.min_flights)
+    return (
+        often.sort("flights", "route", descending=[True, False]).head(config.top),
+        often.sort("mean_delay", "route", descending=[True, False]).head(config.top),
+    )
+
+
+@asset(group_name="delays", kinds={"arrow"}, owners=["team:analytics"])
+def fleet_age(flights: pl.LazyFrame, planes: pl.LazyFrame) -> pa.Table:
+    """How old the planes are that each carrier flies, in years, weighted by flights."""
+    flown = flights.join(planes, on="tailnum").with_columns(age=2013 - pl.col("built"))
+    grouped = flown.group_by("carrier").agg(
+        flights=pl.len(), mean_age=pl.col("age").mean(), seats=pl.col("seats").mean()
+    )
+    return grouped.sort("carrier").collect().to_arrow()
+
+
+@asset(group_name="delays", kinds={"json"}, owners=["team:analytics"])
+def delay_report(
+    delays_by_carrier: pl.DataFrame, delays_by_hour: pl.DataFrame, slowest_routes: pl.DataFrame
+) -> Output[dict[str, Any]]:
+    """The year in a few figures."""
+    worst, best = delays_by_carrier.row(0, named=True), delays_by_carrier.row(-1, named=True)
+    hour = delays_by_hour.filter(pl.col("flights") > 1000).sort("mean_delay").row(0, named=True)
+    report = {
+        "flights": int(delays_by_carrier["flights"].sum()),
+        "latest carrier": {"name": worst["name"], "minutes": round(worst["mean_delay"], 1)},
+        "most punctual carrier": {"name": best["name"], "minutes": round(best["mean_delay"], 1)},
+        "best hour to leave": int(hour["hour"]),
+        "slowest route": slowest_routes["route"][0],
+    }
+    text = f"**{worst['name']}** was the latest carrier of 2013, **{best['name']}** the most punctual one."
+    return Output(report, metadata={"summary": MetadataValue.md(text)})

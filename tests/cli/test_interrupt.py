@@ -1,0 +1,137 @@
+"""Ctrl-C and SIGTERM, sent to real processes."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.project import ProjectFolder
+
+SLOW = """
+import pathlib, time
+from headwater import asset
+
+HERE = pathlib.Path(__file__).parent
+
+@asset
+def quick() -> int:
+    return 1
+
+@asset
+def slow(quick: int) -> int:
+    (HERE / "started").touch()
+    {body}
+    return 2
+
+@asset
+def after(slow: int) -> int:
+    return 3
+"""
+
+
+def start(project: ProjectFolder, body: str, *arguments: str):  # type: ignore[no-untyped-def]
+    project.write(SLOW.format(body=body))
+    process = project.start("materialize", "--json", *arguments)
+    deadline = time.monotonic() + 60
+    while not (project.path / "started").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+def outcomes(project: ProjectFolder) -> tuple[str, dict[str, str]]:
+    run = project.json("runs")["runs"][0]
+    return run["status"], {step["key"]: step["status"] for step in run["steps"]}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_lets_the_running_step_finish(project: ProjectFolder, number: int, code: int) -> None:
+    process = start(project, 'while not (HERE / "go").exists(): time.sleep(0.01)')
+    process.send_signal(number)
+    time.sleep(0.2)
+    (project.path / "go").touch()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, out + err
+    assert outcomes(project) == ("CANCELED", {"quick": "SUCCESS", "slow": "SUCCESS", "after": "CANCELED"})
+    assert project.built() == {"after": "SUCCESS"}, "it goes on where it was stopped"
+
+
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+def test_the_second_signal_stops_the_running_step(project: ProjectFolder, executor: str) -> None:
+    process = start(project, "for _ in range(6000): time.sleep(0.01)", "--executor", executor)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 10
+    status, steps = outcomes(project)
+    assert (status, steps["quick"]) == ("CANCELED", "SUCCESS")
+    assert steps["slow"] in ("CANCELED", "INTERRUPTED")
+    project.edit("for _ in range(6000): time.sleep(0.01)", "pass")
+    assert project.built() == {"slow": "SUCCESS", "after": "SUCCESS"}
+
+
+def test_a_step_that_swallows_the_interrupt_does_not_keep_the_process(project: ProjectFolder) -> None:
+    body = """
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+    """
+    process = start(project, body)
+    started = time.monotonic()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 10
+    assert outcomes(project)[0] == "CANCELED"
+
+
+def test_a_killed_run_is_settled_by_the_next_one(project: ProjectFolder) -> None:
+    process = start(project, "for _ in range(6000): time.sleep(0.01)")
+    process.kill()
+    process.communicate()
+    assert outcomes(project)[0] == "INTERRUPTED", "readers say so without writing"
+    events = [event["kind"] for event in project.json("events")["events"]]
+    assert "RUN_INTERRUPTED" not in events
+    project.edit("for _ in range(6000): time.sleep(0.01)", "pass")
+    assert project.built() == {"quick": "SUCCESS", "slow": "SUCCESS", "after": "SUCCESS"} or project.statuses() == {
+        "quick": "FRESH",
+        "slow": "FRESH",
+        "after": "FRESH",
+    }
+    statuses = [run["status"] for run in project.json("runs")["runs"]]
+    assert statuses == ["SUCCESS", "INTERRUPTED"]
+
+
+def test_a_second_process_waits_and_then_says_who_holds_the_catalog(project: ProjectFolder) -> None:
+    process = start(project, 'while not (HERE / "go").exists(): time.sleep(0.01)')
+    done = project.run("--wait", "0.2", "status", code=7)
+    assert str(process.pid) in done.err
+    assert "materialize" in done.err
+    waiting = project.start("--wait", "60", "status", "--json")
+    time.sleep(0.5)
+    (project.path / "go").touch()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    out, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 0, err
+    assert out.count("FRESH") == 3
+
+
+def test_cancel_tells_a_run_in_another_process_to_stop(project: ProjectFolder) -> None:
+    process = start(project, 'print("running", flush=True)\n    while not (HERE / "go").exists(): time.sleep(0.01)')
+    run_id = os.listdir(project.path / ".headwater" / "logs")[0]
+    assert "is not known to run" in project.run("run", "cancel", "ffffffff", code=2).err
+    project.run("run", "cancel", run_id[:13])
+    (project.path / "go").touch()
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "No run is going on" in project.run("run", "cancel", run_id, code=2).err

@@ -1,0 +1,678 @@
+"""What every storage of the catalog must do: the rules of `headwater.catalog.storage.base`, one test each."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headwater.catalog.errors import CatalogError, UsageError
+from headwater.catalog.events import (
+    AssetDefinition,
+    DefinitionsChanged,
+    Event,
+    EventKind,
+    LogMessage,
+    RunEnded,
+    StepRetried,
+    StepStarted,
+)
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.metadata import MetadataValue
+from headwater.catalog.records import (
+    Cell,
+    Column,
+    DefinitionChange,
+    ErrorRecord,
+    Fingerprint,
+    LoggedEvent,
+    LogSlice,
+    Pointer,
+    Run,
+    RunStatus,
+    Step,
+    StepCell,
+    StepStatus,
+)
+from headwater.catalog.storage.base import CatalogWriter, CellState
+from headwater.catalog.storage.duckdb import open_catalog
+from headwater.catalog.storage.memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from headwater.tests.histories import History
+
+Reopen = Callable[[], CatalogWriter]
+
+
+@pytest.fixture(params=["memory", "duckdb"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path, empty_home: Path) -> Iterator[Reopen]:
+    """Gives the storage, the second time in as fresh a state as it has: what survives must be in the catalog."""
+    opened: list[CatalogWriter] = []
+    home = tmp_path / "home"
+    if request.param == "duckdb":
+        shutil.copytree(empty_home, home)
+
+    def open_again() -> CatalogWriter:
+        if request.param == "memory":
+            storage = opened[0] if opened else MemoryStorage()
+        else:
+            if opened:
+                opened.pop().close()
+            storage = open_catalog(home, wait=0)
+        opened.append(storage)
+        return storage
+
+    yield open_again
+    for storage in opened:
+        storage.close()
+
+
+@pytest.fixture
+def storage(reopen: Reopen) -> CatalogWriter:
+    return reopen()
+
+
+ERROR = ErrorRecord(
+    kind="ValueError",
+    message="bad \x1b[31m row\nsecond line",
+    traceback='File "a.py", line 1',
+    remedy="fix it",
+    metadata={"table": MetadataValue.md("| a |"), "n": MetadataValue.int(3)},
+)
+
+
+def test_an_empty_catalog_answers_everything(storage: CatalogWriter) -> None:
+    key = AssetKey("a")
+    nothing = "01900000-0000-7000-8000-000000000001"
+    assert storage.cells() == {} == storage.cells([key]) == storage.latest() == storage.definitions()
+    assert storage.current(key) is None is storage.materialization(nothing) is storage.run(nothing)
+    assert storage.materializations(key) == [] == storage.runs() == storage.runs(asset=key) == storage.steps(nothing)
+    assert storage.planned(nothing) == [] == storage.events() == storage.definition_history()
+    assert storage.append([]) == 0
+
+
+def test_a_materialization_comes_back_as_it_was(reopen: Reopen, history: "History") -> None:
+    run = history.start("shop/orders")
+    ended = history.succeed(
+        run,
+        metadata={
+            "md": MetadataValue.md("## title"),
+            "float": MetadataValue.float(float("inf")),
+            "json": MetadataValue.json({"a": [1, None, "ü\x00"]}),
+            "none": MetadataValue.null(),
+        },
+        tags={"team": "x", "": "empty"},
+    )
+    (made,) = ended.materializations
+    assert reopen().append([run, ended]) == 3
+    for _ in range(2):
+        storage = reopen()
+        assert storage.current(made.asset) == made
+        assert storage.materialization(made.version_id) == made
+        assert storage.materializations(made.asset) == [made]
+        assert storage.latest() == {made.asset: made} == storage.latest([made.asset, AssetKey("other")])
+        assert storage.latest([AssetKey("other")]) == {}
+
+
+def test_a_cell_has_what_staleness_needs(storage: CatalogWriter, history: "History") -> None:
+    run = history.start("a", ("b", ["2024-01-01", "2024-01-02"]))
+    made = [*history.succeed(run, 0).materializations, *history.succeed(run, 1).materializations]
+    bare = replace(made[0], pointer=None, inputs=())
+    storage.append(
+        [
+            run,
+            history.end(run, 0, StepStatus.SUCCESS, materializations=(bare,)),
+            history.end(run, 1, StepStatus.SUCCESS, materializations=tuple(made[1:])),
+        ]
+    )
+    assert storage.cells() == {
+        Cell(AssetKey("a")): CellState(bare.version_id, bare.fingerprint, bare.data_version, (), {}, False),
+        **{
+            one.cell: CellState(one.version_id, one.fingerprint, one.data_version, one.inputs, {"id": "b3:id"}, True)
+            for one in made[1:]
+        },
+    }
+    assert set(storage.cells([AssetKey("b"), AssetKey("unknown")])) == {made[1].cell, made[2].cell}
+    assert storage.cells([]) == {}
+
+
+def test_the_newest_version_is_current_and_the_others_stay(reopen: Reopen, history: "History") -> None:
+    versions: list[str] = []
+    for partition in ("p", None, "p", None, "q"):
+        run = history.start(("a", [partition]))
+        ended = history.succeed(run)
+        versions.append(ended.materializations[0].version_id)
+        reopen().append([run, ended])
+    storage, key = reopen(), AssetKey("a")
+    assert {cell.partition: state.version_id for cell, state in storage.cells().items()} == {
+        "p": versions[2],
+        None: versions[3],
+        "q": versions[4],
+    }
+    assert [one.version_id for one in storage.materializations(key)] == versions[::-1]
+    assert [one.version_id for one in storage.materializations(key, "p")] == [versions[2], versions[0]]
+    assert [one.version_id for one in storage.materializations(key, limit=2, before=versions[3])] == [
+        versions[2],
+        versions[1],
+    ]
+    assert storage.latest()[key].version_id == versions[4]
+    current = storage.current(key)
+    assert current is not None and current.version_id == versions[3]
+    assert storage.current(key, "nope") is None
+
+
+def test_two_versions_of_a_cell_in_one_append(storage: CatalogWriter, history: "History") -> None:
+    first, second = history.start("a"), history.start("a")
+    ends = [history.succeed(first), history.succeed(second)]
+    storage.append([first, second, *ends])
+    assert [state.version_id for state in storage.cells().values()] == [ends[1].materializations[0].version_id]
+    assert len(storage.materializations(AssetKey("a"))) == 2
+
+
+def test_a_version_to_start_from_must_exist(storage: CatalogWriter) -> None:
+    for nonsense in ("01900000-0000-7000-8000-0000000000ff", "x"):
+        with pytest.raises(UsageError, match=nonsense):
+            storage.materializations(AssetKey("a"), before=nonsense)
+        with pytest.raises(UsageError, match=nonsense):
+            storage.runs(before=nonsense)
+        assert storage.materialization(nonsense) is None
+
+
+def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
+    run = history.start("a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77)
+    reopen().append([run])
+    expected = Run(
+        run_id=run.run_id,
+        status=RunStatus.STARTED,
+        started=run.time,
+        job="nightly",
+        selection="+c",
+        tags={"k": "v"},
+        user="u",
+        host="h",
+        pid=77,
+        step_counts={StepStatus.PENDING: 3},
+    )
+    assert reopen().runs() == [expected]
+    step = history.step(run)
+    reopen().append([step])
+    assert reopen().run(run.run_id) == replace(expected, step_counts={StepStatus.PENDING: 2, StepStatus.STARTED: 1})
+    ended = history.finish(run, RunStatus.FAILURE, error=ERROR)
+    reopen().append([history.succeed(run), history.end(run, 1, StepStatus.FAILURE, error=ERROR), ended])
+    assert reopen().run(run.run_id[:30]) == replace(
+        expected,
+        status=RunStatus.FAILURE,
+        ended=ended.time,
+        error=ERROR,
+        step_counts={StepStatus.SUCCESS: 1, StepStatus.FAILURE: 1, StepStatus.PENDING: 1},
+    )
+
+
+def test_the_life_of_a_step(reopen: Reopen, history: "History") -> None:
+    run = history.start("a", ("b", ["p", "q"]))
+    first, second = (history.step(run, 1, attempt) for attempt in (1, 2))
+    retry = StepRetried(time=history.time(), run_id=run.run_id, step_key="b", attempt=1, delay=1.5, error=ERROR)
+    cells = tuple(StepCell(asset=AssetKey("b"), partition=key, status=StepStatus.PENDING) for key in ("p", "q"))
+    pending = Step(run_id=run.run_id, step_key="b", status=StepStatus.PENDING, reason="b is missing", cells=cells)
+    reopen().append([run])
+    assert reopen().steps(run.run_id)[1] == pending
+    started = replace(
+        pending,
+        status=StepStatus.STARTED,
+        started=first.time,
+        attempts=1,
+        cells=tuple(replace(cell, status=StepStatus.STARTED) for cell in cells),
+    )
+    reopen().append([first])
+    assert reopen().steps(run.run_id)[1] == started
+    reopen().append([retry, second])
+    assert reopen().steps(run.run_id)[1] == replace(started, attempts=2)
+    end = history.end(
+        run,
+        1,
+        StepStatus.FAILURE,
+        error=ERROR,
+        logs=(LogSlice(stream="stdout", file="b.log", offset=5, size=7),),
+        cells=(
+            StepCell(asset=AssetKey("b"), partition="p", status=StepStatus.FAILURE),
+            StepCell(asset=AssetKey("b"), partition="q", status=StepStatus.SKIPPED, version_id=run.run_id, rows=0),
+        ),
+    )
+    reopen().append([end])
+    steps = reopen().steps(run.run_id)
+    assert [step.step_key for step in steps] == ["a", "b"]
+    assert steps[1] == replace(
+        started, status=StepStatus.FAILURE, ended=end.time, attempts=2, error=ERROR, logs=end.logs, cells=end.cells
+    )
+
+
+def test_planned_cells_are_those_without_a_version(reopen: Reopen, history: "History") -> None:
+    run = history.start("a", ("b", ["p", "q"]), "c")
+    half = history.end(
+        run, 1, StepStatus.FAILURE, materializations=(history.make(run, 1, 1),), message="stopped half-way"
+    )
+    reopen().append([run])
+    assert reopen().planned(run.run_id) == [cell for step in run.steps for cell in step.cells]
+    reopen().append([history.succeed(run, 0), half])
+    assert reopen().planned(run.run_id) == [run.steps[1].cells[0], run.steps[2].cells[0]]
+
+
+def test_terminal_states_are_final(reopen: Reopen, history: "History") -> None:
+    run = history.start("a", "b")
+    made = history.succeed(run)
+    reopen().append([run, made])
+    before = reopen()
+    steps, cells, count = before.steps(run.run_id), before.cells(), len(before.events(limit=None))
+    again = history.end(run, 0, StepStatus.FAILURE, materializations=made.materializations, error=ERROR)
+    reopen().append([history.step(run, 0, 9), again, replace(again, status=StepStatus.CANCELED)])
+    after = reopen()
+    assert (after.steps(run.run_id), after.cells()) == (steps, cells)
+    assert len(after.materializations(AssetKey("a"))) == 1
+    late = after.events(after=count)
+    assert [event.kind for event in late] == ["STEP_START", "STEP_FAILURE", "STEP_CANCELED"]
+    assert all(event.data["late"] is True for event in late)
+    assert late[1].data["versions"] == [made.materializations[0].version_id]
+
+
+def test_what_a_run_leaves_unfinished_stays_so(reopen: Reopen, history: "History") -> None:
+    """A worker that was given up comes back after its run is over: what it made must not become current."""
+    run = history.start("a", "b")
+    reopen().append([run, history.step(run), history.finish(run, RunStatus.INTERRUPTED)])
+    reopen().append([history.succeed(run), history.step(run, 1), history.finish(run)])
+    storage = reopen()
+    found = storage.run(run.run_id)
+    assert found is not None and found.status is RunStatus.INTERRUPTED
+    assert found.step_counts == {StepStatus.STARTED: 1, StepStatus.PENDING: 1}
+    assert storage.cells() == {}
+    assert len(storage.planned(run.run_id)) == 2
+    assert [event.kind for event in storage.events(after=3)] == ["STEP_SUCCESS", "STEP_START", "RUN_SUCCESS"]
+
+
+def test_late_within_one_append(storage: CatalogWriter, history: "History") -> None:
+    run = history.start("a")
+    storage.append([run, history.succeed(run), history.finish(run), history.finish(run, RunStatus.FAILURE)])
+    found = storage.run(run.run_id)
+    assert found is not None and found.status is RunStatus.SUCCESS
+
+
+WRONG = (
+    "run that was never started",
+    "step of a run that was never started",
+    "log of a run that was never started",
+    "start of a step never planned",
+    "log of a step never planned",
+    "run started twice",
+    "two steps of one name",
+    "run that is no UUID",
+    "run in capitals",
+    "version that is no UUID",
+    "version of another run",
+    "version of another step",
+    "time without a zone",
+    "time in another zone",
+    "version without a zone",
+    "definition changed without a zone",
+    "a step that ends open",
+    "a run that ends open",
+)
+
+
+def _refused(history: "History") -> dict[str, tuple[list[Event], Event]]:
+    """By what is wrong: the events before, and the one that no storage takes."""
+    run, other = history.start("a"), history.start("a")
+    made = history.make(run)
+    naive = datetime(2026, 1, 1)
+    twice = replace(run, run_id=history.identifier(), steps=run.steps * 2)
+    log = LogMessage(time=run.time, run_id=run.run_id, step_key="nope", level="INFO", message="m")
+
+    def end(**changes: object) -> Event:
+        return history.end(run, 0, StepStatus.SUCCESS, materializations=(replace(made, **changes),))
+
+    return {
+        "run that was never started": ([], history.finish(run)),
+        "step of a run that was never started": ([], history.succeed(run)),
+        "log of a run that was never started": ([], replace(log, step_key=None)),
+        "start of a step never planned": (
+            [run],
+            StepStarted(time=run.time, run_id=run.run_id, step_key="nope"),
+        ),
+        "log of a step never planned": ([run], log),
+        "run started twice": ([run], run),
+        "two steps of one name": ([], twice),
+        "run that is no UUID": ([], replace(run, run_id="r1")),
+        "run in capitals": ([], replace(run, run_id=run.run_id.replace("01900000", "0190ABCD"))),
+        "version that is no UUID": ([run], end(version_id="v1")),
+        "version of another run": ([run, other], end(run_id=other.run_id)),
+        "version of another step": ([run], end(step_key="b")),
+        "time without a zone": ([], replace(run, time=naive)),
+        "time in another zone": ([], replace(run, time=run.time.astimezone(timezone(timedelta(hours=1))))),
+        "version without a zone": ([run], end(created=naive)),
+        "definition changed without a zone": (
+            [],
+            DefinitionsChanged(
+                time=run.time,
+                changes=(DefinitionChange(asset=AssetKey("a"), changed=naive, change="added"),),
+                definitions=(),
+            ),
+        ),
+        "a step that ends open": ([run], history.end(run, 0, StepStatus.STARTED)),
+        "a run that ends open": ([run], RunEnded(time=run.time, run_id=run.run_id, status=RunStatus.STARTED)),
+    }
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_refused_event_takes_its_whole_append_with_it(storage: CatalogWriter, history: "History", wrong: str) -> None:
+    before, refused = _refused(history)[wrong]
+    storage.append(before)
+    seen = storage.events(limit=None), storage.runs(), storage.cells()
+    fine = history.start("x")
+    with pytest.raises(CatalogError):
+        storage.append([fine, history.succeed(fine), refused])
+    assert (storage.events(limit=None), storage.runs(), storage.cells()) == seen
+    assert storage.append([fine, history.succeed(fine)]) == len(seen[0]) + 3
+    assert [cell.asset for cell in storage.cells()] == [AssetKey("x")]
+
+
+def test_the_log_counts_without_gaps(reopen: Reopen, history: "History") -> None:
+    seqs: list[int] = []
+    for _ in range(5):
+        run = history.start("a", ("b", ["p", "q"]))
+        seqs.append(reopen().append([run]))
+        seqs.append(reopen().append([history.succeed(run, 1), history.succeed(run, 0), history.finish(run)]))
+    events = reopen().events(limit=None)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert seqs[-1] == len(events) and seqs == sorted(seqs)
+
+
+def test_the_log_says_what_happened(storage: CatalogWriter, history: "History") -> None:
+    run = history.start("a", selection="a", tags={"k": "v"})
+    line = LogMessage(time=history.time(), run_id=run.run_id, step_key="a", level="WARNING", message="half of it")
+    loud = replace(line, step_key=None, message="")
+    made = history.succeed(run)
+    ended = history.finish(run, RunStatus.FAILURE, error=ERROR)
+    change = DefinitionChange(asset=AssetKey("z"), changed=history.time(), change="changed", parts=("code", "deps"))
+    changed = DefinitionsChanged(time=history.time(), changes=(change,), definitions=())
+    storage.append([run, history.step(run), line, loud, made, ended, changed])
+    version = made.materializations[0]
+    run_id, key = run.run_id, AssetKey("a")
+    kinds = [
+        ("RUN_START", run_id, None, None, "a", {"selection": "a", "tags": {"k": "v"}, "steps": 1, "cells": 1}),
+        ("STEP_START", run_id, "a", None, "", {"attempt": 1}),
+        ("LOG_MESSAGE", run_id, "a", None, "half of it", {"level": "WARNING"}),
+        ("LOG_MESSAGE", run_id, None, None, "", {"level": "WARNING"}),
+        (
+            "STEP_SUCCESS",
+            run_id,
+            "a",
+            None,
+            "",
+            {"cells": [{"asset": "a", "status": "SUCCESS", "version_id": version.version_id, "rows": 3}]},
+        ),
+        (
+            "ASSET_MATERIALIZATION",
+            run_id,
+            "a",
+            key,
+            "",
+            {
+                "version_id": version.version_id,
+                "data_version": version.data_version,
+                "uri": version.pointer.uri if version.pointer else "",
+                "rows": 3,
+                "bytes": 999,
+            },
+        ),
+        (
+            "RUN_FAILURE",
+            run_id,
+            None,
+            None,
+            ERROR.message,
+            {
+                "error": {
+                    "kind": "ValueError",
+                    "message": ERROR.message,
+                    "traceback": ERROR.traceback,
+                    "remedy": "fix it",
+                    "metadata": {"table": {"kind": "md", "value": "| a |"}, "n": {"kind": "int", "value": 3}},
+                }
+            },
+        ),
+        (
+            "DEFINITIONS_CHANGED",
+            None,
+            None,
+            AssetKey("z"),
+            "changed: code, deps",
+            {"change": "changed", "parts": ["code", "deps"]},
+        ),
+    ]
+    found = storage.events()
+    assert [(e.kind, e.run_id, e.step_key, e.asset, e.message, e.data) for e in found] == kinds
+    assert [e.time for e in found] == [
+        run.time,
+        found[1].time,
+        line.time,
+        line.time,
+        made.time,
+        made.time,
+        ended.time,
+        changed.time,
+    ]
+    assert all(e.time.tzinfo is not None and e.partition is None for e in found)
+
+
+def _numbers(events: list[LoggedEvent]) -> list[int]:
+    return [event.seq for event in events]
+
+
+def test_the_log_can_be_narrowed(storage: CatalogWriter, history: "History") -> None:
+    first, second = history.start("a", ("b", ["p"])), history.start("a")
+    line = LogMessage(time=history.time(), run_id=first.run_id, step_key="b", level="INFO", message="m")
+    changed = DefinitionsChanged(
+        time=history.time(),
+        changes=(DefinitionChange(asset=AssetKey("b"), changed=history.time(), change="added"),),
+        definitions=(),
+    )
+    storage.append(
+        [
+            first,  # 1
+            history.succeed(first, 0),  # 2 3
+            line,  # 4
+            history.succeed(first, 1),  # 5 6
+            second,  # 7
+            history.succeed(second),  # 8 9
+            changed,  # 10
+        ]
+    )
+    assert _numbers(storage.events(run_id=first.run_id)) == [1, 2, 3, 4, 5, 6]
+    assert _numbers(storage.events(run_id=second.run_id, kinds=["STEP_SUCCESS"])) == [8]
+    assert _numbers(storage.events(step_key="a")) == [2, 3, 8, 9]
+    assert _numbers(storage.events(run_id=first.run_id, step_key="b", after=4)) == [5, 6]
+    assert _numbers(storage.events(asset=AssetKey("a"))) == [2, 3, 8, 9]
+    assert _numbers(storage.events(asset=AssetKey("b"))) == [4, 5, 6, 10]
+    assert _numbers(storage.events(kinds=[EventKind.ASSET_MATERIALIZATION, "RUN_START"])) == [1, 3, 6, 7, 9]
+    assert _numbers(storage.events(limit=3)) == [1, 2, 3]
+    assert _numbers(storage.events(after=8, limit=None)) == [9, 10]
+    assert storage.events(kinds=[]) == [] == storage.events(after=10)
+    assert storage.events(asset=AssetKey("unknown")) == [] == storage.events(run_id="nope")
+    assert [event.partition for event in storage.events(asset=AssetKey("b"), kinds=["ASSET_MATERIALIZATION"])] == ["p"]
+
+
+def test_runs_can_be_narrowed(storage: CatalogWriter, history: "History") -> None:
+    runs = [history.start("a", job="x"), history.start("a", "b"), history.start("b", job="x"), history.start("c")]
+    storage.append([*runs, history.finish(runs[0]), history.finish(runs[3], RunStatus.FAILURE)])
+
+    def places(found: list[Run]) -> list[int]:
+        return [[run.run_id for run in runs].index(one.run_id) for one in found]
+
+    assert places(storage.runs()) == [3, 2, 1, 0]
+    assert places(storage.runs(statuses=[RunStatus.STARTED])) == [2, 1]
+    assert places(storage.runs(statuses=[RunStatus.SUCCESS, RunStatus.FAILURE])) == [3, 0]
+    assert places(storage.runs(statuses=[])) == []
+    assert places(storage.runs(asset=AssetKey("b"))) == [2, 1]
+    assert places(storage.runs(asset=AssetKey("unknown"))) == []
+    assert places(storage.runs(job="x")) == [2, 0]
+    assert places(storage.runs(limit=2)) == [3, 2]
+    assert places(storage.runs(before=runs[2].run_id, limit=1)) == [1]
+    assert places(storage.runs(job="x", before=runs[2].run_id)) == [0]
+
+
+def test_a_run_by_the_beginning_of_its_identifier(storage: CatalogWriter, history: "History") -> None:
+    runs = [
+        replace(history.start("a"), run_id=f"{start}-0000-7000-8000-00000000000a") for start in ("0190abcd", "0190abff")
+    ]
+    storage.append(runs)
+    for beginning in ("0190abc", "0190abcd", "0190ABCD-0", runs[0].run_id):
+        found = storage.run(beginning)
+        assert found is not None and found.run_id == runs[0].run_id
+    with pytest.raises(UsageError, match="More than one"):
+        storage.run("0190ab")
+    with pytest.raises(UsageError, match="too short"):
+        storage.run("019")
+    for nothing in ("0191", "zzzz", "0190abcd0", runs[0].run_id + "0", "0190%", "0190abcd_"):
+        assert storage.run(nothing) is None
+
+
+def test_definitions(reopen: Reopen, history: "History") -> None:
+    def changed(*pairs: tuple[str, str], code: int = 1) -> DefinitionsChanged:
+        return DefinitionsChanged(
+            time=history.time(),
+            changes=tuple(
+                DefinitionChange(
+                    asset=AssetKey(name), changed=history.time(), change=change, parts=("code",) * (change == "changed")
+                )
+                for name, change in pairs
+            ),
+            definitions=tuple(
+                AssetDefinition(
+                    asset=AssetKey(name),
+                    data={"key": name, "code": code, "deps": [{"key": "up", "columns": None}]},
+                    metadata={"owner": MetadataValue.text("me")},
+                )
+                for name, change in pairs
+                if change != "removed"
+            ),
+        )
+
+    first = changed(("a", "added"), ("b", "added"), ("c", "added"))
+    second = changed(("a", "changed"), ("b", "removed"), code=2)
+    third = changed(("b", "added"), code=3)
+    reopen().append([first])
+    assert reopen().definitions() == {one.asset: one for one in first.definitions}
+    reopen().append([second, third])
+    storage = reopen()
+    assert storage.definitions() == {
+        one.asset: one for one in (*first.definitions[2:], *second.definitions, *third.definitions)
+    }
+    changes = [*first.changes, *second.changes, *third.changes]
+    assert storage.definition_history() == changes[::-1]
+    assert storage.definition_history(limit=2) == changes[:-3:-1]
+    assert storage.definition_history(AssetKey("b")) == [changes[5], changes[4], changes[1]]
+    assert storage.definition_history(AssetKey("unknown")) == []
+
+
+def test_text_of_every_kind_comes_back(reopen: Reopen, history: "History") -> None:
+    texts = [
+        "", "'", '"', "\\", "%", "\x00", "\n\r\t", "\x1b]52;c;x\x07", "\u202e", "é", "🎉", "[/nope]", "null", "{}",
+        "$1", "?", "--", "; drop table event", "a" * 100_000,
+    ]  # fmt: skip
+    runs = [history.start("a", job=text, selection=text, tags={text: text}, user=text, host=text) for text in texts]
+    storage = reopen()
+    storage.append(runs[:2])
+    for run in runs[2:]:
+        storage.append([run])
+    lines = [
+        LogMessage(time=history.time(), run_id=runs[0].run_id, step_key=None, level="INFO", message=text)
+        for text in texts
+    ]
+    storage.append(lines)
+    storage = reopen()
+    found = storage.runs()[::-1]
+    assert [(run.job, run.selection, run.tags, run.user, run.host) for run in found] == [
+        (text, text, {text: text}, text, text) for text in texts
+    ]
+    assert [event.message for event in storage.events(kinds=["LOG_MESSAGE"])] == texts
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_lone_surrogate_is_written_out(storage: CatalogWriter, history: "History", count: int) -> None:
+    """It has no UTF-8 form, and a log line may hold one: a name of a file that is not UTF-8, read by Python."""
+    run = history.start("a", tags={"\udc80": "\ud800x"})
+    line = LogMessage(time=history.time(), run_id=run.run_id, step_key="a", level="INFO", message="caf\udce9 ok")
+    failed = history.end(run, 0, StepStatus.FAILURE, error=ErrorRecord(kind="E", message="caf\udce9"))
+    storage.append([run, *[line] * count, failed])
+    found = storage.run(run.run_id)
+    assert found is not None and found.tags == {"\\udc80": "\\ud800x"}
+    (message, *_) = storage.events(kinds=["LOG_MESSAGE"])
+    assert message.message == "caf\\udce9 ok"
+    (step,) = storage.steps(run.run_id)
+    assert step.error == ErrorRecord(kind="E", message="caf\\udce9")
+
+
+def test_times_of_every_year(storage: CatalogWriter, history: "History") -> None:
+    times = [
+        datetime(1, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2024, 3, 10, 12, tzinfo=timezone(timedelta(0), "Zulu")),
+        datetime(9999, 12, 30, 23, 59, 59, 999_999, tzinfo=UTC),
+    ]
+    storage.append([replace(history.start("a"), time=time) for time in times])
+    assert [run.started for run in storage.runs()] == times[::-1]
+    assert all(run.started.utcoffset() == timedelta(0) for run in storage.runs())
+
+
+def test_column_statistics_of_every_type(storage: CatalogWriter, history: "History") -> None:
+    values = [None, 0, -(2**63), 2**64 - 1, 0.1, 1e300, 5e-324, "", "2024-01-01T00:00:00Z", "12.50", True, False]
+    columns = tuple(
+        Column(name=f"c{number}", type="t", nulls=number, min=value, max=value) for number, value in enumerate(values)
+    )
+    run = history.start("a")
+    storage.append([run, history.succeed(run, pointer=Pointer(uri="x", format="y", columns=columns))])
+    made = storage.current(AssetKey("a"))
+    assert made is not None and made.pointer is not None and made.pointer.columns == columns
+    assert [type(column.min) for column in made.pointer.columns] == [type(value) for value in values]
+
+
+def test_large_appends_and_small_ones_are_alike(reopen: Reopen, history: "History") -> None:
+    """A storage may treat them differently; nobody may notice."""
+    partitions = [f"p{number}" for number in range(700)]
+    run = history.start(("a", partitions), *(f"b{number}" for number in range(5)))
+    code = [Fingerprint(code=f"ast:{number}") for number in range(3)]
+    storage = reopen()
+    storage.append([run])
+    for step in range(1, 3):
+        storage.append([history.succeed(run, step, fingerprint=code[0])])
+    storage.append([history.succeed(run, 0, fingerprint=code[1]), history.succeed(run, 3, fingerprint=code[2])])
+    storage.append([history.succeed(run, 4)])
+    again = history.start(("a", partitions[::7]))
+    storage.append([again])
+    storage.append([history.succeed(again, fingerprint=code[2])])
+    for look in (lambda: storage, reopen):
+        seen = look()
+        cells = seen.cells()
+        assert len(cells) == 704
+        assert sum(state.fingerprint == code[2] for state in cells.values()) == 101
+        assert len(seen.planned(run.run_id)) == 1
+        assert len(seen.materializations(AssetKey("a"), limit=1000)) == 800
+        assert [event.seq for event in seen.events(limit=None)] == list(range(1, seen.append([]) + 1))
+
+
+def test_closing_is_final_and_idempotent(storage: CatalogWriter, history: "History") -> None:
+    storage.close()
+    storage.close()
+    for use in (storage.runs, storage.cells, lambda: storage.append([history.start("a")])):
+        with pytest.raises(CatalogError, match="closed"):
+            use()
+
+
+def test_a_query_reads_or_says_that_there_is_no_sql(storage: CatalogWriter, history: "History") -> None:
+    storage.append([history.start("a")])
+    with contextlib.suppress(UsageError):
+        assert storage.query("select count(*) from runs").rows == [(1,)]
+        return
+    assert isinstance(storage, MemoryStorage)

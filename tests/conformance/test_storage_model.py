@@ -1,0 +1,183 @@
+"""DuckDB against the twin in memory: any sequence of appends, good and bad, leaves both saying the same."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headwater.catalog.errors import CatalogError
+from headwater.catalog.events import AssetDefinition, DefinitionsChanged, Event, LogMessage, RunStarted, StepRetried
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import DefinitionChange, ErrorRecord, Fingerprint, RunStatus, StepStatus
+from headwater.catalog.storage.base import CatalogReader
+from headwater.catalog.storage.duckdb import DuckDBStorage, open_catalog
+from headwater.catalog.storage.memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from headwater.tests.histories import History
+
+ASSETS = ("a", "b", "c/d", "ü%2F")
+PARTITIONS = (None, "p", "q", "2024-01-01")
+ENDED_RUNS = [status for status in RunStatus if status is not RunStatus.STARTED]
+ENDED_STEPS = [status for status in StepStatus if status not in (StepStatus.PENDING, StepStatus.STARTED)]
+
+
+class Author:
+    """Draws events that mostly make sense, about runs that it drew before."""
+
+    def __init__(self, data: st.DataObject, history: "History") -> None:
+        self._draw = data.draw
+        self._history = history
+        self._runs: list[RunStarted] = []
+
+    def events(self) -> list[Event]:
+        """What one append is given."""
+        return [self._event() for _ in range(self._draw(st.integers(1, 4)))]
+
+    def _event(self) -> Event:
+        kinds: list[Callable[[], Event]] = [self._start, self._redefine]
+        if self._runs:
+            kinds += [self._step, self._retry, self._succeed, self._succeed, self._fail, self._log, self._finish]
+        return self._draw(st.sampled_from(kinds))()
+
+    def _start(self) -> Event:
+        if self._runs and self._draw(st.integers(0, 9)) == 0:
+            return self._runs[-1]
+        assets = self._draw(st.lists(st.sampled_from(ASSETS), min_size=1, max_size=3, unique=True))
+        keys = st.lists(st.sampled_from(PARTITIONS), min_size=1, max_size=3, unique=True)
+        wide = self._draw(st.integers(0, 7)) == 0
+        steps = [(asset, [f"w{i}" for i in range(300)] if wide else self._draw(keys)) for asset in assets]
+        self._runs.append(self._history.start(*steps, job=self._draw(st.sampled_from((None, "x")))))
+        return self._runs[-1]
+
+    def _pick(self) -> tuple[RunStarted, int]:
+        run = self._draw(st.sampled_from(self._runs))
+        return run, self._draw(st.integers(0, len(run.steps) - 1))
+
+    def _step(self) -> Event:
+        return self._history.step(*self._pick(), attempt=self._draw(st.integers(1, 3)))
+
+    def _retry(self) -> Event:
+        run, step = self._pick()
+        return StepRetried(
+            time=self._history.time(),
+            run_id=run.run_id,
+            step_key=run.steps[step].step_key,
+            attempt=self._draw(st.integers(1, 3)),
+            delay=0.5,
+            error=ErrorRecord(kind="E", message=self._draw(st.text(max_size=5))),
+        )
+
+    def _succeed(self) -> Event:
+        run, step = self._pick()
+        return self._history.succeed(run, step, fingerprint=Fingerprint(code=self._draw(st.sampled_from("xyz"))))
+
+    def _fail(self) -> Event:
+        run, step = self._pick()
+        status = self._draw(st.sampled_from(ENDED_STEPS))
+        return self._history.end(run, step, status, message=self._draw(st.text(max_size=5)))
+
+    def _log(self) -> Event:
+        run, step = self._pick()
+        key = self._draw(st.sampled_from((None, run.steps[step].step_key, "never planned")))
+        text = self._draw(st.text(st.characters(), max_size=8))
+        return LogMessage(time=self._history.time(), run_id=run.run_id, step_key=key, level="INFO", message=text)
+
+    def _finish(self) -> Event:
+        return self._history.finish(self._pick()[0], self._draw(st.sampled_from(ENDED_RUNS)))
+
+    def _redefine(self) -> Event:
+        changes = self._draw(
+            st.lists(
+                st.tuples(st.sampled_from(ASSETS), st.sampled_from(("added", "changed", "removed"))),
+                max_size=3,
+                unique_by=lambda pair: pair[0],
+            )
+        )
+        return DefinitionsChanged(
+            time=self._history.time(),
+            changes=tuple(
+                DefinitionChange(asset=AssetKey(asset), changed=self._history.time(), change=change)
+                for asset, change in changes
+            ),
+            definitions=tuple(
+                AssetDefinition(asset=AssetKey(asset), data={"key": asset, "n": self._draw(st.integers(0, 5))})
+                for asset, change in changes
+                if change != "removed"
+            ),
+        )
+
+
+def everything(storage: CatalogReader) -> dict[str, Any]:
+    """All that a storage has to say."""
+    runs = storage.runs(limit=1000)
+    keys = [AssetKey(asset) for asset in ASSETS]
+    return {
+        "cells": storage.cells(),
+        "cells of some": storage.cells(keys[:2]),
+        "latest": storage.latest(),
+        "versions": [storage.materializations(key, limit=10_000) for key in keys],
+        "partition": [storage.materializations(key, "p") for key in keys],
+        "current": [storage.current(key, partition) for key in keys for partition in PARTITIONS],
+        "runs": runs,
+        "one run": [storage.run(run.run_id) for run in runs],
+        "started": storage.runs(statuses=[RunStatus.STARTED]),
+        "runs of an asset": storage.runs(asset=keys[0]),
+        "older runs": storage.runs(before=runs[0].run_id) if runs else None,
+        "steps": [storage.steps(run.run_id) for run in runs],
+        "planned": [storage.planned(run.run_id) for run in runs],
+        "log": storage.events(limit=None),
+        "log of an asset": storage.events(asset=keys[0]),
+        "log of a step": storage.events(step_key="b", kinds=["STEP_SUCCESS", "LOG_MESSAGE"], after=3),
+        "definitions": storage.definitions(),
+        "changes": storage.definition_history(),
+    }
+
+
+def append(storage: MemoryStorage | DuckDBStorage, events: list[Event]) -> int | str:
+    """What appending comes to: the number of the last event, or the words of the refusal."""
+    try:
+        return storage.append(events)
+    except CatalogError as error:
+        return error.message
+
+
+@settings(
+    max_examples=16,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data())
+def test_both_say_the_same(
+    data: st.DataObject, empty_home: Path, tmp_path_factory: pytest.TempPathFactory, history: "History"
+) -> None:
+    root = tmp_path_factory.mktemp("model")
+    home = shutil.copytree(empty_home, root / "home")
+    author = Author(data, history)
+    memory, duckdb = MemoryStorage(), open_catalog(home, wait=0)
+    try:
+        for number in range(data.draw(st.integers(1, 10))):
+            events = author.events()
+            assert append(duckdb, events) == append(memory, events)
+            match data.draw(st.integers(0, 9)):
+                case 1:
+                    assert everything(duckdb) == everything(memory)
+                case 2:
+                    duckdb.close()
+                    duckdb = open_catalog(home, wait=0)
+                case 3:  # what a power cut would leave: the next one to open finds the journal full
+                    home = shutil.copytree(home, root / str(number), ignore=shutil.ignore_patterns("*.lock"))
+                    duckdb.close()
+                    duckdb = open_catalog(home, wait=0)
+                case _:
+                    pass
+        assert everything(duckdb) == everything(memory)
+    finally:
+        duckdb.close()
+        shutil.rmtree(root)

@@ -1,0 +1,128 @@
+"""Events for tests of storages: small, valid, and the same in every run."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from headwater.catalog.events import RunEnded, RunStarted, StepEnded, StepStarted
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import (
+    Column,
+    Fingerprint,
+    Input,
+    Materialization,
+    PlannedCell,
+    PlannedStep,
+    Pointer,
+    RunStatus,
+    StepCell,
+    StepStatus,
+)
+
+
+class History:
+    """Makes events whose times and identifiers count up."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._numbers = itertools.count(start + 1)
+
+    def identifier(self) -> str:
+        """The next UUID."""
+        return f"01900000-0000-7000-8000-{next(self._numbers):012x}"
+
+    def time(self) -> datetime:
+        """The next moment, a second and a microsecond later."""
+        return datetime(2026, 1, 1, tzinfo=UTC) + next(self._numbers) * timedelta(seconds=1, microseconds=1)
+
+    def start(self, *assets: str | tuple[str, Sequence[str | None]], **more: Any) -> RunStarted:
+        """A run with a step for each asset: one cell, or one for each of some partitions."""
+        pairs = [(asset, (None,)) if isinstance(asset, str) else asset for asset in assets]
+        return RunStarted(
+            time=self.time(),
+            run_id=self.identifier(),
+            steps=tuple(
+                PlannedStep(
+                    step_key=asset,
+                    cells=tuple(
+                        PlannedCell(
+                            asset=AssetKey(asset), partition=key, version_id=self.identifier(), folder="f/" + asset
+                        )
+                        for key in keys
+                    ),
+                    reason=f"{asset} is missing",
+                )
+                for asset, keys in pairs
+            ),
+            **more,
+        )
+
+    def step(self, run: RunStarted, step: int = 0, attempt: int = 1) -> StepStarted:
+        """An attempt at a step."""
+        return StepStarted(time=self.time(), run_id=run.run_id, step_key=run.steps[step].step_key, attempt=attempt)
+
+    def make(self, run: RunStarted, step: int = 0, cell: int = 0, **more: Any) -> Materialization:
+        """A version of a planned cell, as far as it goes with a pointer, columns and an input."""
+        planned = run.steps[step].cells[cell]
+        defaults: Mapping[str, Any] = {
+            "fingerprint": Fingerprint(code="ast:1", definition="def:1", config="", resources="res:1", io="io:1"),
+            "data_version": f"b3:{planned.version_id}",
+            "seconds": 0.25,
+            "pointer": Pointer(
+                uri=f"file:///data/{planned.version_id}.parquet",
+                format="parquet",
+                representation="polars.DataFrame",
+                rows=3,
+                bytes=999,
+                checksum="c" * 64,
+                columns=(
+                    Column(name="id", type="int64", version="b3:id", nulls=0, min=1, max=3),
+                    Column(name='na"me\\', type="large_string", nulls=1, min="a", max="z"),
+                ),
+            ),
+            "inputs": (
+                Input(
+                    asset=AssetKey("raw/up"),
+                    version_id=run.run_id,
+                    data_version="b3:up",
+                    columns={"x": "b3:x", "y": "b3:y"},
+                ),
+                Input(asset=AssetKey("raw/up"), partition="p"),
+            ),
+        }
+        return Materialization(
+            version_id=planned.version_id,
+            asset=planned.asset,
+            partition=planned.partition,
+            run_id=run.run_id,
+            step_key=run.steps[step].step_key,
+            created=self.time(),
+            **(defaults | more),
+        )
+
+    def succeed(self, run: RunStarted, step: int = 0, **more: Any) -> StepEnded:
+        """A step that made every cell that it planned."""
+        made = tuple(self.make(run, step, cell, **more) for cell in range(len(run.steps[step].cells)))
+        cells = tuple(
+            StepCell(
+                asset=one.asset, partition=one.partition, status=StepStatus.SUCCESS, version_id=one.version_id, rows=3
+            )
+            for one in made
+        )
+        return self.end(run, step, StepStatus.SUCCESS, cells=cells, materializations=made)
+
+    def end(self, run: RunStarted, step: int, status: StepStatus, **more: Any) -> StepEnded:
+        """The end of a step."""
+        cells = (StepCell(asset=cell.asset, partition=cell.partition, status=status) for cell in run.steps[step].cells)
+        defaults: Mapping[str, Any] = {"cells": tuple(cells)}
+        return StepEnded(
+            time=self.time(),
+            run_id=run.run_id,
+            step_key=run.steps[step].step_key,
+            status=status,
+            **(defaults | more),
+        )
+
+    def finish(self, run: RunStarted, status: RunStatus = RunStatus.SUCCESS, **more: Any) -> RunEnded:
+        """The end of a run."""
+        return RunEnded(time=self.time(), run_id=run.run_id, status=status, **more)

@@ -1,0 +1,145 @@
+import os
+import re
+import unicodedata
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from headwater.catalog.errors import InvalidKeyError, StorageError
+from headwater.catalog.keys import AssetKey
+from headwater.io.location import (
+    MAX_FOLDER_BYTES,
+    MAX_SEGMENT_BYTES,
+    encode_segment,
+    folder_path,
+    valid_name,
+    version_path,
+)
+from tests.corpus import HOSTILE
+
+VERSION = "01a1fc16-6520-779d-8a28-9dd936ac8a0b"
+
+#: Whatever a partition key might be, also what no key may be.
+texts = st.one_of(
+    st.text(max_size=40), st.text(st.sampled_from("a.%~=/\\ CONcon"), max_size=12), st.sampled_from(HOSTILE)
+)
+
+
+def _key(segments: list[str]) -> AssetKey:
+    try:
+        return AssetKey([unicodedata.normalize("NFC", segment) for segment in segments])
+    except InvalidKeyError:
+        return AssetKey("refused")
+
+
+keys = st.lists(texts, min_size=1, max_size=5).map(_key)
+
+
+def assert_safe(path: str) -> None:
+    for name in path.split("/"):
+        assert name not in ("", ".", "..")
+        assert not name.startswith(".")
+        assert not name.endswith((".", " "))
+        assert len(name.encode()) <= 255
+        assert not re.search(r'[\x00-\x1f\x7f<>:"|?*\\]', name)
+        assert not re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)
+    assert not os.path.isabs(path)
+    assert os.path.normpath(path) == path
+
+
+@given(texts, texts)
+@example("a" * 200 + "b", "a" * 200 + "c")
+@example("a" * 120 + "~" + "0" * 32, "a" * 300)
+@example("", "%")
+@example("CON", "%43ON")
+@example(".", "%2E")
+@example("ſ", "s")
+def test_segments_are_encoded_injectively(one: str, other: str) -> None:
+    assert (encode_segment(one) == encode_segment(other)) == (one == other)
+
+
+@given(texts)
+def test_a_segment_is_a_safe_file_name_of_bounded_length(text: str) -> None:
+    encoded = encode_segment(text)
+    assert_safe(encoded)
+    assert len(encoded.encode()) <= MAX_SEGMENT_BYTES
+    assert "=" not in encoded and "/" not in encoded
+
+
+@given(keys, st.none() | texts, keys, st.none() | texts)
+def test_two_cells_never_share_a_folder(one: AssetKey, p1: str | None, other: AssetKey, p2: str | None) -> None:
+    assert (folder_path(one, p1) == folder_path(other, p2)) == ((one, p1) == (other, p2))
+
+
+@given(keys, st.none() | texts)
+def test_a_path_never_leaves_its_root(key: AssetKey, partition: str | None) -> None:
+    path = version_path(key, partition, VERSION, "parquet")
+    assert_safe(path)
+    assert os.path.commonpath(["/root/data", os.path.normpath(f"/root/data/{path}")]) == "/root/data"
+    assert path.endswith(f"/{VERSION}.parquet")
+    # An object store takes 1,024 bytes for a key, the user's prefix included.
+    assert len(path.encode()) <= MAX_FOLDER_BYTES + len("partition=//") + MAX_SEGMENT_BYTES + len(VERSION) + 8
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60), min_size=1, max_size=12))
+def test_long_keys_stay_apart(segments: list[str]) -> None:
+    try:
+        key = AssetKey(segments)
+    except InvalidKeyError:
+        assume(False)
+        return
+    for longer in ([*segments, "x"], [segments[0] + "x", *segments[1:]]):
+        try:
+            other = AssetKey(longer)
+        except InvalidKeyError:
+            continue
+        assert folder_path(key) != folder_path(other)
+
+
+def test_every_hostile_partition_has_a_folder_of_its_own() -> None:
+    folders = {folder_path(AssetKey("a"), text) for text in HOSTILE}
+    assert len(folders) == len(HOSTILE)
+    for folder in folders:
+        assert_safe(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "partition", "path"),
+    [
+        ("orders", None, "orders"),
+        ("raw/orders", "2024-01-31", "raw/orders/partition=2024-01-31"),
+        (["a/b"], None, "a%2Fb"),
+        ("売上", "東京", "売上/partition=東京"),
+        ("a b", "us|2024", "a%20b/partition=us%7C2024"),
+        ("..", None, "%2E%2E"),
+        ("v1.2", None, "v1.2"),
+        (".hidden", None, "%2Ehidden"),
+        ("nul.txt", None, "%6Eul.txt"),
+        ("a", "partition=b", "a/partition=partition%3Db"),
+        ("a/partition=b", None, "a/partition%3Db"),
+        ("~", None, "%7E"),
+    ],
+)
+def test_paths_are_readable(key: str | list[str], partition: str | None, path: str) -> None:
+    assert folder_path(AssetKey(key), partition) == path
+
+
+def test_a_long_segment_keeps_its_beginning() -> None:
+    encoded = encode_segment("日" * 100)
+    assert encoded.startswith("日" * 40 + "~")
+    assert len(encoded) == 40 + 1 + 32
+
+
+def test_a_cut_never_ends_inside_of_an_escape() -> None:
+    for shift in range(3):
+        kept = encode_segment("a" * shift + "%" * 200).partition("~")[0]
+        assert re.fullmatch("a*(%25)+", kept)
+
+
+@pytest.mark.parametrize("identifier", ["", "../x", "a/b", "a.b", "x\0", "a" * 65, "é", " "])
+def test_identifiers_of_versions_and_runs_are_plain(identifier: str) -> None:
+    with pytest.raises(StorageError, match="identifier"):
+        version_path(AssetKey("a"), None, identifier, "parquet")
+    with pytest.raises(StorageError, match="identifier"):
+        valid_name(identifier)
