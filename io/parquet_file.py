@@ -220,6 +220,7 @@ def _write(
                 hashing = beside.submit(hasher.update, table)
                 _encode(writer, table, group_rows)
                 hashing.result()
+        del table  # or it would be held while the next group is gathered
     marks = {RESTORED_BY_CAST: "1"} if any(_needs_cast(item.type) for item in schema) else {}
     writer.add_key_value_metadata({**encoding.provenance, **marks})
     writer.close()
