@@ -103,10 +103,10 @@ def write_polars(sink: Sink, frame: Any, encoding: Encoding) -> Written:
     if lazy:
         _sink_lazy(sink, frame, hasher, options)
     else:
-        hasher.update(table)
-        for start in range(_SLICE_ROWS, frame.height, _SLICE_ROWS):
-            hasher.update(frame.slice(start, _SLICE_ROWS).to_arrow())
-        frame.write_parquet(sink, **options)
+        with ThreadPoolExecutor(1) as beside:
+            hashing = beside.submit(_hash_slices, hasher, frame)
+            frame.write_parquet(sink, **options)
+            hashing.result()
     return _written(hasher, table.schema, notes)
 
 
@@ -184,15 +184,22 @@ def _written(hasher: TableHasher, schema: Any, notes: tuple[str, ...]) -> Writte
     return Written(rows=hasher.rows, versions=hasher.columns(), nulls=hasher.nulls(), schema=schema, notes=notes)
 
 
+def _hash_slices(hasher: TableHasher, frame: Any) -> None:
+    for start in range(0, frame.height, _SLICE_ROWS):
+        hasher.update(frame.slice(start, _SLICE_ROWS).to_arrow())
+
+
 def _sink_lazy(sink: Sink, frame: Any, hasher: TableHasher, options: Mapping[str, Any]) -> None:
     """Run a LazyFrame once, in batches that are hashed on their way into polars' writer."""
     failures: list[BaseException] = []
 
     def hashed(columns: list[str] | None, *_: Any) -> Iterator[Any]:
         try:
-            for batch in frame.collect_batches(engine="streaming"):
-                hasher.update(batch.to_arrow())
-                yield batch if columns is None else batch.select(columns)
+            with ThreadPoolExecutor(1) as beside:
+                for batch in frame.collect_batches(engine="streaming"):
+                    hashing = beside.submit(lambda batch=batch: hasher.update(batch.to_arrow()))
+                    yield batch if columns is None else batch.select(columns)
+                    hashing.result()
         except BaseException as error:
             failures.append(error)
             raise
