@@ -148,6 +148,13 @@ def test_the_whole_story(place: str, on_disk: ProjectFolder, tmp_path: Path, req
     assert query(project, "select count(*) as planes from planes") == [{"planes": versions[0]["rows"]}]
 
 
+def test_another_root_is_another_place(on_disk: ProjectFolder, tmp_path: Path) -> None:
+    """The very first command of a project remembers which variables its code read, too."""
+    moved = ProjectFolder(on_disk.path, {"FLIGHTS_ROOT": str(tmp_path)})
+    assert set(moved.statuses().values()) == {"STALE"}
+    assert set(on_disk.statuses().values()) == {"FRESH"}
+
+
 def test_a_bucket_that_does_not_exist(tmp_path: Path, bucket: Bucket) -> None:
     env = {**environment_of(bucket), "FLIGHTS_ROOT": f"s3://no-such-{bucket.name}/x"}
     project = copied(tmp_path / "flights", env)
