@@ -20,6 +20,7 @@ from headwater.catalog.records import Column
 from headwater.io.column_bounds import column_bounds
 from headwater.io.data_version import TableHasher, table_version, type_text
 from headwater.io.engines import arrow, parquet, polars
+from headwater.io.representation import class_name
 from headwater.io.store import Sink, StagedFile
 
 #: A row group ends at this many rows or bytes in memory, whatever comes first.
@@ -91,6 +92,8 @@ def write_polars(sink: Sink, frame: Any, encoding: Encoding) -> Written:
     lazy = isinstance(frame, pl.LazyFrame)
     kinds = frame.collect_schema() if lazy else frame.schema
     for name, kind in kinds.items():
+        if kind == pl.Object and not lazy:
+            _refuse_objects(frame.get_column(name))
         _check_polars_type(kind, name)
     table = pl.DataFrame(schema=kinds).to_arrow() if lazy else frame.head(_SLICE_ROWS).to_arrow()
     if not lazy and frame.height <= _SLICE_ROWS and table.nbytes <= _SMALL_BYTES:
@@ -299,6 +302,17 @@ def _check_type(kind: Any, path: str) -> None:
         _check_type(kind.storage_type, path)
     elif hasattr(kind, "value_type"):
         _check_type(kind.value_type, path)
+
+
+def _refuse_objects(series: Any) -> None:
+    """Name the first object of a column of Python objects."""
+    for row, value in enumerate(series):
+        if value is not None:
+            raise UnstorableValueError(
+                f"The column '{printable_line(series.name, 120)}' is of type Object, which Parquet does not have: "
+                f"it holds a {printable_line(class_name(value), 80)} in row {row}.",
+                remedy="Convert it to what its objects hold: text, numbers, lists, structs.",
+            )
 
 
 def _check_polars_type(kind: Any, path: str) -> None:
