@@ -200,7 +200,7 @@ def _sink_lazy(sink: Sink, frame: Any, hasher: TableHasher, options: Mapping[str
         try:
             with ThreadPoolExecutor(1) as beside:
                 for batch in frame.collect_batches(engine="streaming"):
-                    hashing = beside.submit(lambda batch=batch: hasher.update(batch.to_arrow()))
+                    hashing = beside.submit(_hash_slices, hasher, batch)
                     yield batch if columns is None else batch.select(columns)
                     hashing.result()
         except BaseException as error:

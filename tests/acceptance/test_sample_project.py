@@ -182,8 +182,10 @@ def test_the_demo(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    parts = dict(part.partition("\n")[::2] for part in done.stdout.split("\n# ")[1:])
-    assert [*parts] and all(part.count("$ headwater ") for part in parts.values())
+    parts: dict[str, str] = {}
+    for text in done.stdout.split("\n# ")[1:]:
+        title, _, parts[title] = text.partition("\n")
+    assert parts and all("$ headwater " in text for text in parts.values())
 
     def part(start: str) -> str:
         (found,) = [text for title, text in parts.items() if title.startswith(start)]

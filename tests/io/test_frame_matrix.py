@@ -132,7 +132,7 @@ class TestShapes:
 class TestValues:
     def test_zero_and_minus_zero(self, kind: str, manager: ParquetIOManager) -> None:
         """They are one in the bounds, two in the version, and come back with their signs."""
-        found = {}
+        found: dict[str, str | None] = {}
         for name, values in {"plus": [0.0, 0.0], "minus": [-0.0, -0.0], "both": [-0.0, 0.0]}.items():
             staged, back = stored(manager, kind, pa.table({"z": values}))
             (column,) = staged.pointer.columns
@@ -153,7 +153,11 @@ class TestValues:
         assert back["all"].null_count == 0
 
     def test_nested(self, kind: str, manager: ParquetIOManager) -> None:
-        rows = [{"n": {"a": [1, None], "b": {"c": "x"}}}, {"n": None}, {"n": {"a": [], "b": None}}]
+        rows: list[dict[str, Any]] = [
+            {"n": {"a": [1, None], "b": {"c": "x"}}},
+            {"n": None},
+            {"n": {"a": [], "b": None}},
+        ]
         schema = pa.schema([("n", pa.struct([("a", pa.list_(pa.int64())), ("b", pa.struct([("c", pa.string())]))]))])
         staged, back = stored(manager, kind, pa.Table.from_pylist(rows, schema))
         assert back.to_pylist() == rows
