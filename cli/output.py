@@ -114,7 +114,8 @@ def number(count: int | None) -> str:
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
     """Rows in aligned columns; a cell that is a status gets its colour. The last column is cut to the terminal."""
     texts = [[printable_line(str(cell)) for cell in row] for row in rows]
-    widths = [max([width(h), *(width(row[i]) for row in texts)]) for i, h in enumerate(headers)]
+    titles = [printable_line(header) for header in headers]  # names of columns, where a query chose them
+    widths = [max([width(title), *(width(row[i]) for row in texts)]) for i, title in enumerate(titles)]
     room = _columns()
     before = sum(widths[:-1]) + 2 * (len(widths) - 1)
     if sys.stdout.isatty() and before + widths[-1] > room > before + 10:
@@ -129,7 +130,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Seque
             parts.append(padding + shown if headers[i] in right else shown + padding)
         return "  ".join(parts).rstrip()
 
-    click.echo(click.style(line(list(headers), False), dim=True))
+    click.echo(click.style(line(titles, False), dim=True))
     for row in texts:
         click.echo(line(row, True))
 

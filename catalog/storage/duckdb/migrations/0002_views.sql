@@ -76,6 +76,22 @@ from (select asset_id, unnest((data::json -> '$.deps')::json[]) as dep from defi
 join asset on asset.asset_id = definition.asset_id;
 
 create view columns as
+with made as (
+    select kept.asset_id, kept.partition, kept.version_id, seq, kept.columns, kept.column_versions
+    from cell join materialization as kept using (seq)
+    where kept.columns is not null
+),
+part as (
+    select
+        asset_id, partition, version_id, seq,
+        generate_subscripts(columns::json[], 1) as position, unnest(columns::json[]) as entry
+    from made
+),
+-- Not by a JSON path made of the name: paths have wildcards, and each would read all versions again.
+version as (
+    select seq, pair.key as name, pair.value as version
+    from (select seq, unnest(map_entries(column_versions::json::map(varchar, varchar))) as pair from made)
+)
 select
     asset.key as asset,
     part.partition,
@@ -83,24 +99,13 @@ select
     part.position,
     part.entry ->> '$.name' as name,
     part.entry ->> '$.type' as type,
-    part.versions ->> part.path as version,
+    version.version,
     (part.entry ->> '$.nulls')::bigint as nulls,
     part.entry -> '$.min' as min,
     part.entry -> '$.max' as max
-from (
-    select
-        asset_id, partition, version_id, position, entry, versions,
-        '$."' || replace(replace(entry ->> '$.name', '\', '\\'), '"', '\"') || '"' as path
-    from (
-        select
-            made.asset_id, made.partition, made.version_id, made.column_versions::json as versions,
-            unnest(made.columns::json[]) as entry,
-            generate_subscripts(made.columns::json[], 1) as position
-        from cell join materialization as made using (seq)
-        where made.columns is not null
-    )
-) as part
-join asset on asset.asset_id = part.asset_id;
+from part
+join asset on asset.asset_id = part.asset_id
+left join version on version.seq = part.seq and version.name = part.entry ->> '$.name';
 
 create view inputs as
 select
