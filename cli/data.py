@@ -6,6 +6,7 @@ import sys
 import click
 
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import printable
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
 from headwater.cli.assets import describe_materialization
@@ -92,9 +93,11 @@ def sql(app: App, query: str, as_csv: bool, limit: int | None, as_json: bool) ->
             {"columns": answer.columns, "rows": [dict(zip(answer.columns, row, strict=True)) for row in rows]}
         )
     elif as_csv:
+        # A program gets what the data are; a terminal, what cannot harm it.
+        shown = printable if sys.stdout.isatty() else str
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(answer.columns)
-        writer.writerows(rows)
+        for row in (answer.columns, *rows):
+            writer.writerow([shown(cell) if isinstance(cell, str) else cell for cell in row])
     else:
         shown = rows if limit is not None else rows[:1000]
         output.table(answer.columns, [["NULL" if cell is None else cell for cell in row] for row in shown])

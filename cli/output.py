@@ -160,16 +160,17 @@ def cut(text: str, room: int) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, Any]], indent: str = "") -> None:
-    """Labels and values, one a line; those without a value are left out."""
+    """Labels and values, one a line; those without a value are left out. A status gets its colour."""
     shown = [(label, str(value)) for label, value in pairs if value not in (None, "", (), [])]
     if not shown:
         return
     room = max(width(printable_line(label)) for label, _ in shown)
     for label, value in shown:
         name = printable_line(label)
+        text = styled(value) if value in COLOURS else printable(value)
         click.echo(
             f"{indent}{click.style(name, dim=True)}{' ' * (room - width(name))}  "
-            + printable(value).replace("\n", "\n" + indent + " " * (room + 2))
+            + text.replace("\n", "\n" + indent + " " * (room + 2))
         )
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from typing import Any
 
@@ -103,7 +102,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
     output.say(f"run {found.run_id}", bold=True)
     output.facts(
         [
-            ("status", output.styled(found.status) if sys.stdout.isatty() else found.status),
+            ("status", found.status),
             ("started", output.rfc3339(found.started)),
             ("took", output.duration((found.ended - found.started).total_seconds()) if found.ended else None),
             ("selection", found.selection),

@@ -4,8 +4,10 @@ One project holds them all. What needs a command for each key is run in one proc
 hundred times as long as the command.
 """
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -173,7 +175,7 @@ def test_nothing_is_written_outside(built: ProjectFolder) -> None:
 
 
 def test_every_command_over_all_keys(built: ProjectFolder) -> None:
-    run_id = built.json("runs")["runs"][0]["run_id"]
+    run_id = built.json("runs", "--status", "success")["runs"][0]["run_id"]
     commands = [
         ["ls"],
         ["status"],
@@ -214,7 +216,7 @@ def test_every_command_over_all_keys(built: ProjectFolder) -> None:
     assert {node["key"] for node in documents["lineage"]["nodes"]} == every
     assert {edge["downstream"] for edge in documents["lineage"]["edges"]} == set(KEYS)
     assert {row["key"] for row in documents["sql select * from assets order by key"]["rows"]} == every
-    (built_run,) = documents["runs"]["runs"]
+    (built_run,) = [run for run in documents["runs"]["runs"] if run["run_id"] == run_id]
     assert {step["key"] for step in built_run["steps"]} == every - {"failing"}
     texts = {asset["key"]: asset["description"] for asset in documents["ls"]["assets"]}
     hostile = [encodable(text) for text in HOSTILE]
@@ -294,6 +296,41 @@ def test_a_failure_full_of_control_characters(built: ProjectFolder) -> None:
         for more in ([], ["--json"]):
             done = built.run(*arguments, *more)
             check(arguments, done.code, done.out, done.err)
+
+
+def on_a_terminal(project: ProjectFolder, *arguments: str) -> str:
+    """What a terminal receives of a command."""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headwater", *arguments],
+            cwd=project.path,
+            env={**project.environment(), "TERM": "xterm-256color"},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+        os.close(theirs)
+        received = b""
+        with contextlib.suppress(OSError):  # Linux's way of saying that nobody will write any more
+            while piece := screen.read(65536):
+                received += piece
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return received.decode()
+
+
+def test_a_terminal_receives_our_colours_and_no_other_escapes(built: ProjectFolder) -> None:
+    run = built.json("runs", "--status", "success")["runs"][0]
+    shown = on_a_terminal(built, "run", "show", run["run_id"])
+    assert "\x1b[32mSUCCESS\x1b[0m" in shown
+    escapes = "select 'a' || chr(27) || '[2J' || chr(155) || 'b' as \"\x1b]0;x\x07\""
+    for arguments in (["sql", escapes], ["sql", "--csv", escapes], ["show", "noisy"], ["logs", run["run_id"], "noisy"]):
+        shown = on_a_terminal(built, *arguments)
+        plain = re.sub("\x1b\\[[0-9;]*m", "", shown).replace("\r\n", "\n")
+        assert printable(plain) == plain, arguments
+    # In a pipe, --csv is the data itself.
+    assert built.run("sql", "--csv", "select chr(27) || 'é' as x").out == "x\n\x1bé\n"
 
 
 def test_in_a_bucket(tmp_path: Path, bucket: Bucket) -> None:

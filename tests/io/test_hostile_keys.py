@@ -100,12 +100,23 @@ def check_files(tmp_path: Path, count: int, *, in_memory: bool) -> None:
     assert len(set(folded)) == len(files)
 
 
-def test_hostile_keys_on_an_object_store(bucket: Bucket) -> None:
-    manager = FileIOManager(bucket.root, storage_options=bucket.options)
-    stored = [store(manager, str(key), output(key, partition=str(key))) for key in keys()[0][::17]]
+@pytest.mark.parametrize(
+    "manager_class", [FileIOManager, ParquetIOManager, JsonIOManager, PickleIOManager], ids=lambda cls: cls.__name__
+)
+def test_hostile_keys_on_an_object_store(manager_class: type[FileIOManager], bucket: Bucket, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"allow_remote": True} if manager_class is PickleIOManager else {}
+    manager = manager_class(bucket.root, storage_options=bucket.options, **more)
+    manager.bind(tmp_path / "home")
+    in_parquet = manager_class is ParquetIOManager
+    stored: list[tuple[Any, ...]] = []
+    for key in keys()[0][::17]:
+        value = pa.table({"text": [str(key)]}) if in_parquet else str(key)
+        stored.append((value, *store(manager, value, output(key, partition=str(key)))))
     assert len(stored) > 40
-    for context, pointer in stored:
-        assert manager.load_input(input_of(context, pointer)) == str(context.asset_key)
+    for value, context, pointer in stored:
+        back = manager.load_input(input_of(context, pointer))
+        assert back.equals(value) if in_parquet else back == value
     found = bucket.keys()
     assert len(found) == len(stored)
     assert all(name.startswith("warehouse/") and len(name.encode()) <= 1024 for name in found)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"pickle.key"}
