@@ -22,7 +22,7 @@ from headwater.catalog.errors import (
 )
 from headwater.catalog.printable import printable_line
 from headwater.io.data_version import type_text
-from headwater.io.engines import arrow, duckdb, parquet, polars
+from headwater.io.engines import arrow, blake3, duckdb, parquet, polars
 from headwater.io.parquet_file import RESTORED_BY_CAST, Encoding, Written, write_batches, write_polars, write_table
 from headwater.io.representation import Representation, class_name, of_value
 from headwater.io.store import Sink, Store
@@ -40,6 +40,9 @@ class ParquetSource:
     path: str
     #: In bytes, as it was written; None where nobody knows.
     size: int | None = None
+    #: BLAKE3 of its bytes, in hex. Compared where all of them are read anyway: of a file up to 1 MiB on a disk, or as
+    #: much as comes in one request from an object store. Of a larger one only the size is, until somebody verifies it.
+    checksum: str | None = None
 
     @property
     def uri(self) -> str:
@@ -207,6 +210,12 @@ def _opened(source: ParquetSource) -> BinaryIO:
     return file
 
 
+def _verified(source: ParquetSource, data: bytes) -> bytes:
+    if source.checksum is not None and blake3()(data).hexdigest() != source.checksum:
+        raise _damaged(source, "its bytes are others.")
+    return data
+
+
 def _native(source: ParquetSource) -> Any:
     """The file as Arrow reads it: in C++ where it can, because Python's file objects cost the interpreter lock."""
     pa = arrow()
@@ -215,7 +224,7 @@ def _native(source: ParquetSource) -> Any:
         return pa.PythonFile(file, mode="r")
     with file:
         if source.store.is_remote or _is_small(source):
-            return pa.BufferReader(file.read())
+            return pa.BufferReader(_verified(source, file.read()))
         # Opens the very file that was checked, without following its path a second time.
         return pa.OSFile(f"/dev/fd/{file.fileno()}")
 
@@ -297,7 +306,10 @@ def _read_polars(source: ParquetSource, columns: tuple[str, ...] | None, *, lazy
     native = source.store.native(source.path) if lazy or not _is_small(source) else None
     if native is None:
         with _opened(source) as file:
-            native = (cast(Any, io.BytesIO(file.read())), cast(Mapping[str, Any], {}))
+            native = (cast(Any, io.BytesIO(_verified(source, file.read()))), cast(Mapping[str, Any], {}))
+    elif _is_small(source) and not source.store.is_remote:
+        with _opened(source) as file:
+            _verified(source, file.read())
     elif source.size is not None and (size := source.store.size(source.path)) != source.size:
         raise _damaged(source, f"it has {size:,} bytes instead of {source.size:,}.")
     try:

@@ -95,7 +95,8 @@ def _read_frame(
     if not form.is_frame:
         known = pointer.representation in [member.value for member in Representation]
         form = Representation(pointer.representation) if known else Representation.ARROW
-    return read_frame(ParquetSource(store=store, path=path, size=pointer.bytes), form, columns)
+    source = ParquetSource(store=store, path=path, size=pointer.bytes, checksum=pointer.checksum)
+    return read_frame(source, form, columns)
 
 
 def _read_value(

@@ -437,6 +437,17 @@ class TestDamage:
         with pytest.raises(FileNotFoundError):
             read_frame(source, form, None)
 
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    def test_a_flipped_bit(self, form: R, manager: ParquetIOManager, tmp_path: Path) -> None:
+        """Most decoders take most of them for other numbers."""
+        context, pointer = store(manager, pa.table({"a": np.random.default_rng(0).integers(0, 2**40, 1000)}))
+        (name,) = files_below(tmp_path)
+        data = (tmp_path / name).read_bytes()
+        for position in range(0, len(data), len(data) // 20):
+            (tmp_path / name).write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+            with pytest.raises(ChecksumError, match=r"its bytes are others"):
+                manager.load_input(input_of(context, pointer, annotation=TYPES[form]))
+
     def test_a_large_file_is_read_without_its_path(self, tmp_path: Path) -> None:
         table = pa.table({"a": np.random.default_rng(1).random(300_000)})
         manager = ParquetIOManager(tmp_path)
