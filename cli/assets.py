@@ -130,7 +130,7 @@ def show(app: App, asset: str, as_json: bool) -> None:
             ),
             ("run", last.run_id),
             ("lies at", pointer.uri if pointer else "(stores nothing)"),
-            ("rows", pointer and output.number(pointer.rows)),
+            ("rows", output.number(pointer.rows) if pointer and pointer.rows is not None else None),
             ("size", pointer and output.size(pointer.bytes)),
             ("read", "\n".join(f"{i.asset} @ {(i.version_id or 'none')[:13]}" for i in last.inputs)),
         ]

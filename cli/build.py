@@ -219,7 +219,7 @@ def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], f
         )
     else:
         counts = Counter(cells)
-        words = {StepStatus.SUCCESS: "built", StepStatus.VERIFIED: "left alone, as nothing they read changed"}
+        words = {StepStatus.SUCCESS: "built", StepStatus.VERIFIED: "left alone with unchanged inputs"}
         parts = [f"{counts[s]} {words.get(s, s.lower())}" for s in StepStatus if counts[s]]
         output.say(f"{status}  {', '.join(parts)}", colour=output.COLOURS[status])
         output.say(f"run {run_id}", dim=True)

@@ -89,7 +89,12 @@ def ranked_routes(config: Ranking, delays_by_route: pl.DataFrame) -> tuple[pl.Da
     )
 
 
-@asset(group_name="delays", kinds={"arrow"}, owners=["team:analytics"])
+@asset(
+    group_name="delays",
+    kinds={"arrow"},
+    owners=["team:analytics"],
+    ins={"flights": AssetIn("flights", columns=["carrier", "tailnum"])},
+)
 def fleet_age(flights: pl.LazyFrame, planes: pl.LazyFrame) -> pa.Table:
     """How old the planes are that each carrier flies, in years, weighted by flights."""
     flown = flights.join(planes, on="tailnum").with_columns(age=2013 - pl.col("built"))

@@ -172,10 +172,11 @@ def test_the_demo(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    elsewhere = {"TMPDIR": scratch, "HEADWATER_HOME": tmp_path / "home", "FLIGHTS_ROOT": tmp_path / "root"}
     done = subprocess.run(
         [sys.executable, str(folder / "demo.py")],
         cwd=tmp_path,
-        env={**ProjectFolder(folder).environment(), "TMPDIR": str(scratch)},
+        env={**ProjectFolder(folder).environment(), **{name: str(path) for name, path in elsewhere.items()}},
         capture_output=True,
         text=True,
         timeout=240,
@@ -184,7 +185,8 @@ def test_the_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     parts: dict[str, str] = {}
     for text in done.stdout.split("\n# ")[1:]:
-        title, _, parts[title] = text.partition("\n")
+        title, _, rest = text.partition("\n")
+        parts[title] = rest
     assert parts and all("$ headwater " in text for text in parts.values())
 
     def part(start: str) -> str:
@@ -195,10 +197,12 @@ def test_the_demo(tmp_path: Path) -> None:
     assert "Nothing to do" in part("A second time")
     assert part("Edit a comment").count("FRESH") == ASSETS
     assert "SUCCESS  1 built, 1 left alone" in part("Rewrite the code")
-    assert "SUCCESS  9 built" in part("Count a departure")
+    assert "SUCCESS  8 built, 1 left alone" in part("Count a departure")
+    assert "= fleet_age" in done.stderr
     assert "code changed" in part("Count a departure")
     assert "Frontier Airlines" in part("The result")
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert os.listdir(scratch) == []
+    assert sorted(os.listdir(tmp_path)) == ["sample_data", "scratch"]
