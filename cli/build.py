@@ -233,9 +233,8 @@ def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], f
 def _say_waiting(waiting: tuple[AssetKey, ...]) -> None:
     if waiting:
         shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
-        output.note(
-            f"Left alone, as only something further up is stale: {shown}. Select `+{waiting[0]}` to build that."
-        )
+        one = next(iter(waiting))
+        output.note(f"Left alone, as only something further up is stale: {shown}. Select `+{one}` to build that.")
 
 
 def _read_config(app: App, path: str | None) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
+        return bytes(value).hex()  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, set | frozenset | tuple):
         return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return str(value)

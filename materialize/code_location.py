@@ -290,7 +290,7 @@ MAX_YAML = 1 << 20
 
 def _read_yaml(path: Path, text: str) -> Any:
     try:
-        import yaml
+        import yaml  # pyright: ignore[reportMissingModuleSource]
     except ImportError:
         raise UsageError(
             f"Reading {path} takes PyYAML, which is not installed.",
@@ -299,7 +299,7 @@ def _read_yaml(path: Path, text: str) -> Any:
     if len(text) > MAX_YAML:
         raise UsageError(f"{path} is larger than {MAX_YAML} characters.", remedy="Split it.")
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
             raise UsageError(f"{path} uses YAML aliases.", remedy="Write the values out.")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -187,11 +187,11 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         path, mode = arguments[0], arguments[1]
         if isinstance(path, str | bytes | os.PathLike) and (mode is None or "r" in str(mode)) and _asked_by_project():
-            reads.files.add(os.path.abspath(os.fsdecode(path)))
+            reads.files.add(os.path.abspath(os.fsdecode(cast(str, path))))
     elif event in _LISTING:
         path = arguments[0] or "."
         if isinstance(path, str | bytes | os.PathLike) and _asked_by_project():
-            reads.folders.add(os.path.abspath(os.fsdecode(path)))
+            reads.folders.add(os.path.abspath(os.fsdecode(cast(str, path))))
     elif event in _IMPURE and _asked_by_project():
         reads.pure = False
 

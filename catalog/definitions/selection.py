@@ -398,8 +398,14 @@ class _Parser:
         """`+` or `N+` before an atom: how far up; 0 where there is none."""
         first, second, third = self.peek(), self.peek(1), self.peek(2)
         if first and first.kind == "word" and _is_number(first.text):
-            follows = second and third and first.end == second.start and second.end == third.start
-            if follows and second.text == "+" and third.text not in (")", "+"):
+            if (
+                second
+                and third
+                and first.end == second.start
+                and second.end == third.start
+                and second.text == "+"
+                and third.text not in (")", "+")
+            ):
                 self.at += 2
                 return _layers(first.text)
             return 0  # a name

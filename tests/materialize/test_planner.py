@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -152,8 +153,8 @@ def test_external_assets_are_never_built() -> None:
     assert names(w.plan(force=True)) == ["a"]
 
 
-BOTH = {"step": "both", "can_subset": False}
-SOME = {"step": "some", "can_subset": True}
+BOTH: dict[str, Any] = {"step": "both", "can_subset": False}
+SOME: dict[str, Any] = {"step": "some", "can_subset": True}
 
 
 def test_a_step_that_makes_several_makes_all_of_them() -> None:
