@@ -97,7 +97,9 @@ def rows() -> list[Row]:
             count = sum(status == "STALE" for status in stale.values())
             ours = measure(lambda: Reader(changed, instance.catalog).statuses())
             fetch = measure(lambda: instance.catalog.cells())
-            scan = measure(lambda: instance.catalog.query("select count(*), count(distinct input_data_version) from inputs"))
+            scan = measure(
+                lambda: instance.catalog.query("select count(*), count(distinct input_data_version) from inputs")
+            )
     found = [
         Row(
             "F5",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.catalog.instance import Instance
-from headwater.materialize.code_location import Project, find_project
+from headwater.materialize.project import Project, find_project
 
 if TYPE_CHECKING:
     from headwater.catalog.definitions.definitions import Definitions
