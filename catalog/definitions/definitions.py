@@ -229,6 +229,7 @@ class Definitions:
                     loaded,
                     step=definition.name,
                     can_subset=definition.can_subset or not definition.is_multi,
+                    optional=not output.is_required,
                     fingerprint=fingerprint,
                     stored=not definition.stores_nothing,
                 )

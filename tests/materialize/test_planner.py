@@ -168,6 +168,23 @@ def test_a_step_that_makes_several_makes_all_of_them() -> None:
     assert w.plan().steps[1].reason == "b is rebuilt"
 
 
+def test_an_optional_output_that_was_left_out_is_no_reason_to_run() -> None:
+    extra: dict[str, Any] = {**BOTH, "optional": True}
+    w = built(node("a", **BOTH), node("b", **extra), node("c", "b"), node("d", "c"), node("e", "a"))
+    for key in "bcd":  # as its step left it
+        del w.states[Cell(AssetKey(key))]
+    plan = w.plan()
+    assert (shape(plan), plan.absent) == ([], ("b", "c", "d"))
+    assert w.plan(["c"], upstream=False).absent == ("c",)
+    assert str(w.staleness().of(AssetKey("b")).causes[0]) == "optional, and its step did not make it"
+    assert shape(w.plan(["b"], force=True)) == [("both", ["a", "b"], set())]
+    w.edit("a", code="py1:2")
+    plan = w.plan()
+    assert shape(plan)[0] == ("both", ["a", "b"], set())
+    assert shape(plan)[1:] == [("c", ["c"], {"both"}), ("d", ["d"], {"c"}), ("e", ["e"], {"both"})]
+    assert plan.absent == ()
+
+
 def test_a_step_that_can_make_some_makes_those() -> None:
     w = built(node("a", **SOME), node("b", **SOME), node("c", "b"))
     w.edit("a", code="py1:2")
