@@ -93,6 +93,16 @@ def measure_process(
     return Figure(statistics.median(walls), statistics.median(cpus), memory)
 
 
+def write_project(folder: Path, source: str) -> Path:
+    """A project with one file, which was not changed just now: such a one is not remembered."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "headwater.toml").write_text('files = ["assets.py"]\n')
+    (folder / "assets.py").write_text(source)
+    then = time.time() - 60
+    os.utime(folder / "assets.py", (then, then))
+    return folder
+
+
 def peak_memory() -> float:
     """This process's peak resident memory in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)

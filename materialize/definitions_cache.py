@@ -69,19 +69,25 @@ _hooked: bool = False
 
 
 class DefinitionsCache:
-    """The graph of a project, from memory where that is good."""
+    """The definitions of a project, loaded once at most, and its graph, from memory where that is good."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._path = project.home / "cache" / "definitions.msgpack"
+        self._loaded: Definitions | None = None
 
     def graph(self) -> AssetGraph:
         """The project's graph: remembered, or from loading the definitions."""
-        remembered = self._read() if self._project.cache else None
-        return remembered if remembered is not None else self.load().graph
+        remembered = self._read() if self._project.cache and self._loaded is None else None
+        return remembered if remembered is not None else self.definitions().graph
 
-    def load(self) -> "Definitions":
-        """Load the definitions for real, and remember their graph."""
+    def definitions(self) -> "Definitions":
+        """The definitions, loaded for real; their graph is remembered."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> "Definitions":
         from headwater.materialize.code_location import load_definitions
 
         if not self._project.cache:

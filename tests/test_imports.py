@@ -1,10 +1,8 @@
 """A command pays only for the libraries that it needs: which ones are loaded, not how long that takes."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,9 +93,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> ProjectFolder:
     """A project that is built, and whose definitions are remembered."""
     project = ProjectFolder(tmp_path_factory.mktemp("warm"))
     project.write('files = ["assets.py"]', "headwater.toml")
-    file = project.write(PROJECT)
-    then = time.time() - 60
-    os.utime(file, (then, then))
+    project.write(PROJECT)
     project.run("materialize")
     return project
 

@@ -5,14 +5,13 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import headwater
-from tests.project import ProjectFolder
+from tests.project import ProjectFolder, date
 
 #: Prints "loaded" where the definitions are loaded, and then the graph as far as it matters here.
 LOOK = """
@@ -51,13 +50,8 @@ class Looker:
     def file(self) -> Path:
         return self.home / "cache" / "definitions.msgpack"
 
-    def write(self, source: str, name: str = "assets.py", *, age: float = 60) -> None:
-        """Write a file that was last changed `age` seconds ago."""
-        self.date(self.project.write(source, name), age)
-
-    def date(self, file: Path, age: float) -> None:
-        then = time.time() - age
-        os.utime(file, (then, then))
+    def write(self, source: str, name: str = "assets.py") -> None:
+        self.project.write(source, name)
 
     def start(self) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -107,7 +101,7 @@ def test_remembered_until_the_file_changes(looker: Looker) -> None:
 
 def test_a_file_that_changed_just_now_is_not_trusted(looker: Looker) -> None:
     """It may have changed after it was read."""
-    looker.write(PLAIN, age=0)
+    date(looker.project.write(PLAIN), 0)
     assert looker.loads()
     assert looker.loads()
     looker.write(PLAIN)
@@ -193,7 +187,7 @@ def test_forgotten_when_what_was_read_changes(looker: Looker, what: str) -> None
     source += "def variable(name):\n    return os.environ.get(name, 'one')\n"
     (packages / "dotenv_like.py").write_text(source)
     for path in (packages, packages / "dotenv_like.py"):
-        looker.date(path, 60)
+        date(path)
     looker.env["PYTHONPATH"] = os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
     change(looker, "one")
     loaded, before = looker.description()
@@ -218,11 +212,11 @@ def test_a_module_that_is_only_imported_when_an_asset_runs(looker: Looker) -> No
 def test_an_installed_package(looker: Looker) -> None:
     packages = looker.project.path.parent / "site-packages"
     packages.mkdir()
-    looker.date(packages, 60)
+    date(packages)
     looker.env["PYTHONPATH"] = os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
     assert looker.loads()
     (packages / "other").mkdir()
-    looker.date(packages, 30)
+    date(packages, 30)
     assert looker.loads()
     assert not looker.loads()
 
@@ -232,7 +226,7 @@ def test_definitions_in_an_installed_package_are_not_remembered(looker: Looker) 
     packages.mkdir()
     (packages / "firm_assets.py").write_text(PLAIN)
     for path in (packages, packages / "firm_assets.py"):
-        looker.date(path, 60)
+        date(path)
     looker.write('module = "firm_assets"', "headwater.toml")
     looker.env["PYTHONPATH"] = os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
     assert looker.loads()
@@ -284,7 +278,7 @@ def test_what_others_remember(looker: Looker) -> None:
     assert not looker.loads()
     other = ProjectFolder(looker.project.path.parent / "other")
     other.write(f'files = ["assets.py"]\nhome = "{looker.home}"', "headwater.toml")
-    looker.date(other.write(PLAIN.replace("All.", "Other.")), 60)
+    other.write(PLAIN.replace("All.", "Other."))
     mine, looker.project = looker.project, other
     assert looker.description() == (True, "Other.")
     looker.project = mine
