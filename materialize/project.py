@@ -17,6 +17,7 @@ HOME_NAME = ".headwater"
 HOME_VARIABLE = "HEADWATER_HOME"
 
 _KEYS = {"file": str, "files": list, "module": str, "modules": list, "home": str, "cache": bool, "config": str}
+_LISTS = ("files", "modules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,9 @@ def _checked(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 f"{path}: {key} is a {type(value).__name__}.", remedy=f"It has to be a {_KEYS[key].__name__}."
             )
+        wrong = [item for item in cast(list[object], value) if not isinstance(item, str)] if key in _LISTS else []
+        if wrong:
+            raise UsageError(f"{path}: {key} holds a {type(wrong[0]).__name__}.", remedy="It is a list of texts.")
     return dict(table)
 
 
@@ -132,7 +136,8 @@ def _read_workspace(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     files: list[Path] = []
     modules: list[str] = []
     document = read_document(path)
-    for entry in cast(list[Any], document.get("load_from", [])):
+    entries = document.get("load_from", [])
+    for entry in cast(list[Any], entries) if isinstance(entries, list) else [entries]:
         match entry:
             case {"python_file": {"relative_path": str(name)}} | {"python_file": str(name)}:
                 files.append(_existing(path.parent / name))
