@@ -1,7 +1,9 @@
 """How a project's definitions get into this process."""
 
+import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -27,7 +29,7 @@ def load_definitions(project: Project) -> Definitions:
     for entry in (str(project.root),):
         if entry not in sys.path:
             sys.path.insert(0, entry)
-    loaded = [_definitions_of(_import_file(file)) for file in project.files]
+    loaded = [_definitions_of(_import_file(file, project.root)) for file in project.files]
     loaded += [_definitions_of(_import_module(name)) for name in project.modules]
     return loaded[0] if len(loaded) == 1 else Definitions.merge(*loaded)
 
@@ -51,8 +53,8 @@ def _definitions_of(module: ModuleType) -> Definitions:
     return Definitions(found)
 
 
-def _import_file(file: Path) -> ModuleType:
-    """Import a file under a name of its own; one that belongs to a package, as a part of it."""
+def _import_file(file: Path, root: Path) -> ModuleType:
+    """Import a file under its own name; one that belongs to a package, as a part of it."""
     folder, parts = file.parent, [file.stem]
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
@@ -60,13 +62,14 @@ def _import_file(file: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    known = sys.modules.get(name)
-    if known is not None and _same_file(known, file):
-        return known
+    if len(parts) == 1 and (name in sys.stdlib_module_names or _is_loaded(name, file) is False):
+        # Another module has this name. Code versions hold the one chosen here, so it is the same in every process.
+        place = os.path.relpath(file, root).encode("utf-8", "surrogateescape")
+        name = f"{name}_{hashlib.blake2b(place, digest_size=4).hexdigest()}"
+    if _is_loaded(name, file):
+        return sys.modules[name]
     if len(parts) > 1:
         return _import_module(name)
-    if known is not None:  # another module has this name already
-        name = f"{name}_{abs(hash(str(file))):x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UsageError(f"{file} is no Python file.", remedy="Name a file that ends in .py.")
@@ -116,6 +119,9 @@ class _user_errors:
         ) from error
 
 
-def _same_file(module: ModuleType, file: Path) -> bool:
-    known = getattr(module, "__file__", None)
+def _is_loaded(name: str, file: Path) -> bool | None:
+    """Whether the module of that name is this file; None where there is none."""
+    if name not in sys.modules:
+        return None
+    known = getattr(sys.modules[name], "__file__", None)
     return known is not None and Path(known).exists() and Path(known).samefile(file)

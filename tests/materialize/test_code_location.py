@@ -10,6 +10,7 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import DefinitionError, UsageError
 from headwater.materialize.code_location import load_definitions
 from headwater.materialize.project import Project
+from tests.project import ProjectFolder
 
 ASSET = "from headwater import asset\n\n@asset\ndef {name}():\n    return 1\n"
 
@@ -64,6 +65,22 @@ def test_several_files_and_modules(tmp_path: Path, load: Load) -> None:
     assert set(found.graph.nodes) == {"a", "b", "c"}
     found = load("one/some_assets.py", "two/some_assets.py", modules=("some_package.more",))
     assert set(found.graph.nodes) == {"a", "b", "c"}
+
+
+def test_a_name_that_is_taken(tmp_path: Path, load: Load) -> None:
+    """By a module of Python's: nobody who imports that one gets the project's."""
+    write(tmp_path, "colorsys.py", ASSET.format(name="a"))
+    assert list(load("colorsys.py").graph.nodes) == ["a"]
+    assert list(load("colorsys.py").graph.nodes) == ["a"]
+    assert "colorsys" not in sys.modules
+
+
+def test_files_of_one_name_are_the_same_in_every_process(project: ProjectFolder) -> None:
+    text = "import dataclasses\n@dataclasses.dataclass\nclass D:\n    n: int = 3\nX = D(1)\n"
+    for folder, name in (("one", "a"), ("two", "b")):
+        project.write(text + ASSET.format(name=name).replace("return 1", "return D(), X"), f"{folder}/assets.py")
+    project.write('files = ["one/assets.py", "two/assets.py"]', "headwater.toml")
+    assert project.json("ls") == project.json("ls")
 
 
 def test_a_file_of_a_package_is_loaded_as_such(tmp_path: Path, load: Load) -> None:
