@@ -111,14 +111,14 @@ def rows() -> list[Row]:
             more={"stale": count, "of it reading": f"{fetch.wall * 1000:.0f} ms"},
         )
     ]
-    peer = run_peer("dagster_staleness.py", "1000")
+    peer = run_peer("dagster_staleness.py", "500")
     if peer:
         found.append(
             Row(
                 "F5",
-                "ours for 10,000, Dagster for 1,000",
+                "ours for 10,000, Dagster for 500",
                 ours,
-                "dagster, 1,000 assets",
+                "dagster, 500 assets",
                 Figure(peer["wall"], peer["cpu"]),
             )
         )
