@@ -9,12 +9,12 @@ docs/decisions/0005-definitions-cache.md.
 import contextlib
 import hashlib
 import os
+import stat
 import sys
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -35,8 +35,11 @@ _FORM = 2
 _DIGEST_BYTES = 16
 #: What changed so shortly before loading may have been read as it was before: some file systems count in 2 s.
 _SETTLED_NS = 2_000_000_000
-_IMPURE = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "sqlite3.connect")
-_LISTING = ("os.listdir", "os.scandir", "glob.glob")
+_IMPURE = (
+    *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty"),
+    *("socket.connect", "socket.sendto", "socket.getaddrinfo", "sqlite3.connect"),
+)
+_LISTING = ("os.listdir", "os.scandir")
 #: Files there are different each time they are read.
 _NEVER_THE_SAME = ("/dev/", "/proc/", "/sys/")
 
@@ -48,20 +51,33 @@ class _Reads:
     files: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
     folders: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
     variables: set[str] = field(default_factory=set[str])
+    #: Where relative paths started from; None where there were none.
+    working_folder: str | None = None
     pure: bool = True
     #: The environment before: the next process begins with that one, whatever loading makes of it.
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     began: int = field(default_factory=time.time_ns)
 
-    def note_file(self, path: str) -> None:
-        if path not in self.files:
-            self.files[path] = None  # looking at it is observed too
+    def note_file(self, name: str) -> None:
+        path = self._absolute(name)
+        if path in self.files:
+            return
+        self.files[path] = None  # looking at it is observed too
+        if _is_stream(path):
+            self.pure = False
+        else:
             self.files[path] = _file_version(path)
 
-    def note_folder(self, path: str) -> None:
+    def note_folder(self, name: str) -> None:
+        path = self._absolute(name)
         if path not in self.folders:
             self.folders[path] = None
             self.folders[path] = _folder_version(path)
+
+    def _absolute(self, path: str) -> str:
+        if not os.path.isabs(path):
+            self.working_folder = os.getcwd()
+        return os.path.abspath(path)
 
 
 _recording: _Reads | None = None
@@ -93,6 +109,10 @@ class DefinitionsCache:
         if not self._project.cache:
             return load_definitions(self._project)
         with _record() as reads:
+            # Python may have listed these before: then it asks nobody whether there is a module.
+            for folder in (str(self._project.root), *sys.path):
+                if os.path.isdir(folder) and not is_installed(folder + "/x"):
+                    reads.note_folder(folder)
             definitions = load_definitions(self._project)
         if reads.pure:
             self._write(definitions.graph, reads)
@@ -122,23 +142,23 @@ class DefinitionsCache:
             reads.note_file(str(file))
         for folder in _import_folders():
             reads.note_folder(folder)
-        content = msgspec.msgpack.encode(
-            {
-                "key": self._key(),
-                "files": reads.files,
-                "folders": reads.folders,
-                "variables": {name: _variable_version(reads.environment, name) for name in reads.variables},
-                "nodes": nodes_to_bytes(graph),
-            }
-        )
+        kept = {
+            "key": self._key(),
+            "files": reads.files,
+            "folders": reads.folders,
+            "variables": {name: _variable_version(reads.environment, name) for name in reads.variables},
+            "working_folder": reads.working_folder,
+            "nodes": nodes_to_bytes(graph),
+        }
         temporary = self._path.with_suffix(f".{os.getpid()}")
         try:
             if not self._project.home.is_dir():
                 return
+            content = msgspec.msgpack.encode(kept)
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             temporary.write_bytes(_digest(content) + content)
             temporary.replace(self._path)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for names that are no text
             with contextlib.suppress(OSError):
                 temporary.unlink()
 
@@ -154,7 +174,8 @@ class DefinitionsCache:
 
 def _unchanged(kept: Mapping[str, Any]) -> bool:
     return (
-        all(_file_version(path) == version for path, version in kept["files"].items())
+        kept["working_folder"] in (None, os.getcwd())
+        and all(_file_version(path) == version for path, version in kept["files"].items())
         and all(_folder_version(path) == version for path, version in kept["folders"].items())
         and all(_variable_version(os.environ, name) == version for name, version in kept["variables"].items())
     )
@@ -166,9 +187,23 @@ def _digest(data: bytes) -> bytes:
 
 def _file_version(path: str) -> bytes | None:
     try:
-        return _digest(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, _hash).digest()
     except OSError:
         return None
+
+
+def _hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+
+def _is_stream(path: str) -> bool:
+    """Whether a file gives what it holds only once: a pipe, a terminal, a socket."""
+    try:
+        kind = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
 
 def _folder_version(path: str) -> bytes | None:
@@ -247,14 +282,14 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         path, mode = arguments[0], arguments[1]
         if _is_path(path) and (mode is None or "r" in str(mode)):
-            file = os.path.abspath(os.fsdecode(path))
+            file = os.fsdecode(path)
             # Compiled code follows from its source, which is noted as that of a loaded module.
             if not file.startswith(_NEVER_THE_SAME) and not file.endswith(".pyc") and _asked_by_project():
                 reads.note_file(file)
     elif event in _LISTING:
         path = arguments[0] or "."
         if _is_path(path) and _asked_by_project():
-            reads.note_folder(os.path.abspath(os.fsdecode(path)))
+            reads.note_folder(os.fsdecode(path))
     elif event in _IMPURE and _asked_by_project():
         reads.pure = False
 

@@ -45,6 +45,7 @@ class Looker:
         self.home.mkdir()
         self.env: dict[str, str] = {}
         self.version = headwater.__version__
+        self.folder = project.path
 
     @property
     def file(self) -> Path:
@@ -56,6 +57,7 @@ class Looker:
     def start(self) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-c", LOOK, str(self.project.path), self.version],
+            cwd=self.folder,
             env={**self.project.environment(), **self.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -198,6 +200,24 @@ def test_forgotten_when_what_was_read_changes(looker: Looker, what: str) -> None
     assert loaded and after != before
 
 
+def test_a_relative_path_means_another_file_elsewhere(looker: Looker) -> None:
+    looker.write(PLAIN.replace('    "All."\n', "").replace("@asset", "@asset(description=open('note.txt').read())"))
+    looker.write("here", "note.txt")
+    looker.write("there", "sub/note.txt")
+    assert looker.description() == (True, "here")
+    assert looker.description() == (False, "here")
+    looker.folder = looker.project.path / "sub"
+    assert looker.description() == (True, "there")
+
+
+def test_a_name_that_is_no_text(looker: Looker) -> None:
+    """It cannot be kept, and so nothing is."""
+    (looker.project.path / os.fsdecode(b"caf\xe9.txt")).write_text("")
+    looker.write(f"import os\nopen(os.fsdecode(b'caf\\xe9.txt')).close()\n{PLAIN}")
+    assert looker.loads()
+    assert looker.loads()
+
+
 def test_a_module_that_is_only_imported_when_an_asset_runs(looker: Looker) -> None:
     """It is never loaded, and yet its code is part of the asset's."""
     looker.write("def make():\n    return 1\n", "helper.py")
@@ -233,12 +253,24 @@ def test_definitions_in_an_installed_package_are_not_remembered(looker: Looker) 
     assert looker.loads()
 
 
+PIPE = """
+import os, threading
+pipe = f"{__file__}.{os.getpid()}"
+os.mkfifo(pipe)
+threading.Thread(target=lambda: open(pipe, "w").write("x")).start()
+assert open(pipe).read() == "x"
+os.unlink(pipe)
+"""
+
+
 @pytest.mark.parametrize(
     "impure",
     [
         "import subprocess, sys; subprocess.run([sys.executable, '-c', ''])",
         "import sqlite3; sqlite3.connect(':memory:')",
         "import socket; socket.socket().connect_ex(('127.0.0.1', 9))",
+        "import os; os.fork() or os._exit(0); os.wait()",
+        PIPE,
     ],
 )
 def test_what_starts_processes_or_connects_is_not_remembered(looker: Looker, impure: str) -> None:
