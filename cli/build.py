@@ -217,8 +217,7 @@ def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], f
         _say_nothing_to_do(found)
     else:
         counts = Counter(cells)
-        words = {StepStatus.SUCCESS: "built", StepStatus.VERIFIED: "left alone, as nothing they read changed"}
-        parts = [f"{counts[s]} {words.get(s, s.lower())}" for s in StepStatus if counts[s]]
+        parts = [f"{counts[s]} {output.word(s)}" for s in StepStatus if counts[s]]
         output.say(f"{status}  {', '.join(parts)}", colour=output.COLOURS[status])
         output.say(f"run {run_id}", dim=True)
         if status is RunStatus.FAILURE:

@@ -70,6 +70,14 @@ def rfc3339(moment: datetime | None) -> str | None:
     return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def word(status: str) -> str:
+    """What happened to a step, in a sentence."""
+    return _WORDS.get(status, status.lower())
+
+
+_WORDS = {"SUCCESS": "built", "VERIFIED": "left alone, as nothing they read changed", "FAILURE": "failed"}
+
+
 def ago(moment: datetime | None, now: datetime) -> str:
     """How long ago, roughly."""
     if moment is None:

@@ -91,7 +91,7 @@ class Progress:
             if cell.rows is not None:
                 parts.append(f"{cell.rows:,} rows")
             if event.status is not StepStatus.SUCCESS:
-                parts.append(event.message or event.status.lower())
+                parts.append(event.message or output.word(event.status))
             self._print("  ".join(parts), colour)
         if event.error is not None:
             error = event.error
