@@ -228,8 +228,12 @@ def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], f
 
 
 def _say_nothing_to_do(found: Plan) -> None:
-    all_fresh = not found.waiting and not found.absent
-    output.say(f"Nothing to do{': everything selected is fresh' if all_fresh else ''}.", colour="green")
+    if not found.selected:
+        output.say("Nothing to do: no asset is selected.", colour="yellow")
+    elif found.waiting or found.absent:
+        output.say("Nothing to do.", colour="green")
+    else:
+        output.say("Nothing to do: everything selected is fresh.", colour="green")
 
 
 def _say_left_out(found: Plan) -> None:
