@@ -16,6 +16,7 @@ from headwater.materialize.code_location import Project, find_project
 if TYPE_CHECKING:
     from headwater.catalog.definitions.definitions import Definitions
     from headwater.catalog.lineage.asset_graph import AssetGraph
+    from headwater.materialize.definitions_cache import DefinitionsCache
     from headwater.materialize.reader import Reader
 
 
@@ -38,18 +39,20 @@ class App:
     @cached_property
     def graph(self) -> "AssetGraph":
         """The project's graph, without importing its code where nothing changed."""
-        from headwater.materialize.definitions_cache import DefinitionsCache
-
         with stdout_to_stderr():
-            return DefinitionsCache(self.project).graph()
+            return self._cache.graph()
 
     @cached_property
     def definitions(self) -> "Definitions":
         """The project's definitions, imported."""
+        with stdout_to_stderr():
+            return self._cache.load()
+
+    @cached_property
+    def _cache(self) -> "DefinitionsCache":
         from headwater.materialize.definitions_cache import DefinitionsCache
 
-        with stdout_to_stderr():
-            return DefinitionsCache(self.project).load()
+        return DefinitionsCache(self.project)
 
     @contextmanager
     def reading(self) -> Generator[Instance]:

@@ -52,6 +52,8 @@ class DefinitionsCache:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._path = project.home / "cache" / "definitions.msgpack"
+        #: What was loaded, and what that read: a second time nothing is read, as the modules are there.
+        self._loaded: tuple[Definitions, _Reads] | None = None
 
     def graph(self) -> AssetGraph:
         """The project's graph: remembered, or from loading the definitions."""
@@ -59,12 +61,12 @@ class DefinitionsCache:
         return remembered if remembered is not None else self.load().graph
 
     def load(self) -> Definitions:
-        """Load the definitions for real, and remember their graph."""
-        if not self._project.cache:
-            return load_definitions(self._project)
-        with _record() as reads:
-            definitions = load_definitions(self._project)
-        if reads.pure:
+        """Load the definitions for real, once, and remember their graph as soon as there is a home."""
+        if self._loaded is None:
+            with _record() as reads:
+                self._loaded = load_definitions(self._project), reads
+        definitions, reads = self._loaded
+        if self._project.cache and reads.pure:
             self._write(definitions.graph, reads)
         return definitions
 
