@@ -407,6 +407,28 @@ sys.stdin.read()
         process.kill()
 
 
+def test_a_damaged_block_behind_a_journal_is_reported_and_left_alone(
+    home: Path, history: "History", tmp_path: Path
+) -> None:
+    """Closing must not bring up to date what could not be read: DuckDB would, and the log would be gone."""
+    image = _journal_left(home, history, tmp_path)
+    data = bytearray((image / DATABASE).read_bytes())
+    refused = 0
+    for at in range(12288 + 100, len(data), 16384):  # a byte of each block
+        data[at] ^= 1
+        _fill(image / DATABASE, bytes(data))
+        before = contents(image)
+        try:
+            open_catalog(image, wait=0, read_only=True).close()
+        except CatalogCorruptError:
+            refused += 1
+            assert contents(image) == before
+        data[at] ^= 1
+        for name, content in before.items():
+            _fill(image / name, content)
+    assert refused >= 3
+
+
 # ---- who may not write
 
 
