@@ -40,7 +40,7 @@ _DAMAGED = re.compile(
     "corrupt|checksum|could not read enough bytes|replaying WAL|deserializ|WAL does not match|INTERNAL Error",
     re.IGNORECASE,
 )
-_RESTORE = "Nothing was changed. Restore it from a backup, or ask for help with a copy of the whole folder."
+_RESTORE = "Restore it from a backup, or ask for help with a copy of the whole folder."
 
 
 class Database:
@@ -315,7 +315,7 @@ def _opening_error(path: Path, reason: str) -> HeadwaterError:
         return ReadOnlyCatalogError(f"The catalog {path} may not be opened: {line}", remedy="Check its permissions.")
     if _DISK_FULL.search(reason):
         return running_error(path, reason)
-    return CatalogCorruptError(f"The catalog {path} does not open: {line}", remedy=_RESTORE)
+    return CatalogCorruptError(f"The catalog {path} does not open: {line}", remedy=f"Nothing was changed. {_RESTORE}")
 
 
 def _first_line(reason: str) -> str:

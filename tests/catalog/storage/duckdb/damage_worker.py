@@ -218,8 +218,9 @@ def attempt(home: Path, case: Case, events: list[LoggedEvent], *, insist: bool) 
             if not error.remedy or error.exit_code != 6:
                 return "mute", str(error)
             outcome, details = "refused" if not opened else "refused when read", f"{error.code} {error.message[:300]}"
-            # What opened may have had a journal to settle, or a head to bring up to date, before the damage was met.
-            if found(home) != before and not (opened and (LOG in before or not read_only)):
+            # A block is looked at when it is read: by then a journal was settled perhaps, or a head brought up to date.
+            excused = "is damaged: " in error.message and (LOG in before or not read_only)
+            if found(home) != before and not excused:
                 return "changed", f"{mode}: {details}"
             if not (opened or insist):
                 break

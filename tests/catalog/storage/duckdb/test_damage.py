@@ -49,4 +49,4 @@ def test_a_damaged_catalog_is_whole_or_refused_and_left_alone(tmp_path: Path, pa
     assert not [case for case in found if case[1] not in ("whole", "prefix", "refused", "refused when read")], counts
     assert len(found) >= 500 // PARTS, counts
     # Every kind of outcome really occurs, so that the cases are not all of one sort.
-    assert min(counts[kind] for kind in ("whole", "prefix", "refused", "refused when read")) >= 5, counts
+    assert min(counts[kind] for kind in ("whole", "prefix", "refused", "refused when read")) >= 3, counts
