@@ -9,13 +9,14 @@ import contextlib
 import getpass
 import os
 import platform
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from headwater.catalog.config import EnvVar
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource
+from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
 from headwater.catalog.errors import ConfigError
 from headwater.catalog.events import (
     AssetDefinition,
@@ -53,6 +54,7 @@ from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunContext, RunInfo
 from headwater.materialize.execution.interrupt import Interruption
 from headwater.materialize.execution.recorder import Recorder
+from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.state import Decision, RunState
 from headwater.materialize.execution.step import (
     Attempt,
@@ -126,12 +128,15 @@ class _Coordinator:
 
     def run(self) -> RunOutcome:
         resources = self._resolve_resources()
+        self.redaction = Redaction(self._references())
         self.managers = IOManagers(self.request.definitions, resources, self.instance.home)
         self.planned = self._planned_cells()
         self.pointers = self._current_pointers()
         self.recorder = Recorder(self.instance.catalog.append)
         self.capture = OutputCapture(
-            run_folder(self.instance.home, self.run_id), side_by_side=self.request.executor == "threads"
+            run_folder(self.instance.home, self.run_id),
+            side_by_side=self.request.executor == "threads",
+            blot=self.redaction.blot,
         )
         self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
         try:
@@ -445,11 +450,21 @@ class _Coordinator:
                 spec = definitions.spec_of(key)
                 if spec is not None and isinstance(spec.io_manager, str):
                     used.add(spec.io_manager)
-        return {
-            name: resolve_resource(_configured(resource, config.get(name)), f"resources:{name}")
+        self.resources = {
+            name: _configured(resource, config.get(name))
             for name, resource in definitions.resources.items()
             if name in used
         }
+        return {name: resolve_resource(resource, f"resources:{name}") for name, resource in self.resources.items()}
+
+    def _references(self) -> Iterator[EnvVar]:
+        """Every environment variable that the run's resources and its steps' configurations refer to."""
+        for resource in self.resources.values():
+            yield from resource_references(resource)
+        definitions = self.request.definitions
+        for step in self.request.plan.steps:
+            definition = definitions.definition_of(step.cells[0].cell.asset)
+            yield from definitions.references_of(definition, self.request.run_config)
 
     @contextlib.contextmanager
     def _set_up(self, resources: Mapping[str, Any]) -> Generator[dict[str, Any]]:
@@ -483,6 +498,7 @@ class _Coordinator:
         self._emit(event)
 
     def _emit(self, *events: Event) -> None:
+        events = tuple(map(self.redaction.event, events))
         self.recorder.append(*events)
         if self.request.listener is not None:
             for event in events:
