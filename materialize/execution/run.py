@@ -17,7 +17,7 @@ from typing import Any
 from headwater.catalog.config import EnvVar
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
-from headwater.catalog.errors import ConfigError
+from headwater.catalog.errors import ConfigError, HeadwaterError, UserCodeError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -475,9 +475,25 @@ class _Coordinator:
         with contextlib.ExitStack() as stack:
             ready: dict[str, Any] = {}
             for name, resource in resources.items():
-                is_ours = isinstance(resource, ConfigurableResource)
-                ready[name] = stack.enter_context(resource.yield_for_execution(context)) if is_ours else resource
+                ready[name] = resource
+                if isinstance(resource, ConfigurableResource):
+                    manager = resource.yield_for_execution(context)
+                    with self._blamed(name, "set up"):
+                        ready[name] = manager.__enter__()
+                    stack.push(self._blamed(name, "torn down")(manager.__exit__))
             yield ready
+
+    @contextlib.contextmanager
+    def _blamed(self, name: str, what: str) -> Generator[None]:
+        """A block whose exceptions are the resource's own: they become `UserCodeError`, without secrets."""
+        try:
+            yield
+        except HeadwaterError:
+            raise
+        except Exception as error:
+            failure = describe_failure(error).error
+            text = self.redaction.text(failure.traceback or f"{failure.kind}: {failure.message}")
+            raise UserCodeError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
 
     def _end(self) -> RunOutcome:
         signal = self.interruption.requested

@@ -4,6 +4,7 @@ A `StepSpec` is all that an attempt is told and a `StepResult` all that it tells
 run in this process or in another one. An attempt never touches the catalog.
 """
 
+import contextlib
 import logging
 import time
 import traceback
@@ -28,7 +29,8 @@ from headwater.materialize.io_managers import IOManagers
 #: Characters of a traceback or message that are kept.
 MAX_ERROR_TEXT = 64 * 1024
 
-_PACKAGE = str(Path(__file__).resolve().parents[2])
+#: Where a traceback's frames are none of the user's: this package, and what it calls generators through.
+_OURS = (str(Path(__file__).resolve().parents[2]), contextlib.__file__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +323,7 @@ def _user_traceback(error: BaseException) -> str:
 
 def _trim(trace: traceback.TracebackException) -> None:
     stack = list(trace.stack)
-    first = next((i for i, frame in enumerate(stack) if not frame.filename.startswith(_PACKAGE)), len(stack))
+    first = next((i for i, frame in enumerate(stack) if not frame.filename.startswith(_OURS)), len(stack))
     trace.stack = traceback.StackSummary.from_list(stack[first:])
     for other in (trace.__cause__, trace.__context__):
         if other is not None:
