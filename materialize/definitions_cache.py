@@ -94,6 +94,7 @@ class DefinitionsCache:
             if not self._project.home.is_dir():
                 return
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary.touch(mode=0o600)
             temporary.write_bytes(msgspec.msgpack.encode(kept))
             temporary.replace(self._path)
         except OSError:

@@ -50,7 +50,8 @@ from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
 from headwater.materialize.execution.interrupt import Interruption
 from headwater.materialize.execution.recorder import Recorder
-from headwater.materialize.execution.resources import resolve_resources, set_up
+from headwater.materialize.execution.redaction import Redaction
+from headwater.materialize.execution.resources import Resources
 from headwater.materialize.execution.state import Decision, RunState
 from headwater.materialize.execution.step import (
     Attempt,
@@ -124,19 +125,22 @@ class _Coordinator:
 
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
-        resources = resolve_resources(self.request.definitions, assets, self.request.run_config)
-        self.managers = IOManagers(self.request.definitions, resources, self.instance.home)
+        resources = Resources(self.request.definitions, assets, self.request.run_config)
+        self.redaction = Redaction(resources.references())
+        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.home)
         self.planned = self._planned_cells()
         self.pointers = self._current_pointers()
         self.recorder = Recorder(self.instance.catalog.append)
         self.capture = OutputCapture(
-            run_folder(self.instance.home, self.run_id), side_by_side=self.request.executor == "threads"
+            run_folder(self.instance.home, self.run_id),
+            side_by_side=self.request.executor == "threads",
+            blot=self.redaction.blot,
         )
         self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
         try:
             self._start()
             try:
-                with self.interruption, self.capture, set_up(resources, self.info) as ready:
+                with self.interruption, self.capture, resources.set_up(self.info, self.redaction) as ready:
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions, io_managers=self.managers, resources=ready, log=self._log
                     )
@@ -443,6 +447,7 @@ class _Coordinator:
         self._emit(event)
 
     def _emit(self, *events: Event) -> None:
+        events = tuple(map(self.redaction.event, events))
         self.recorder.append(*events)
         if self.request.listener is not None:
             for event in events:
