@@ -251,7 +251,7 @@ def _some(keys: tuple[AssetKey, ...]) -> str:
 
 
 def _read_config(app: App, path: str | None) -> Mapping[str, Any]:
-    from headwater.materialize.code_location import read_document
+    from headwater.materialize.project import read_document
 
     if path is not None:
         return read_document(Path(path).expanduser())

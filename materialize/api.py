@@ -281,7 +281,7 @@ class Catalog:
     def open(home: str | Path | None = None, *, wait: float = DEFAULT_WAIT) -> "Catalog":
         """The catalog of a home; without one, of the project that the current folder is in."""
         if home is None:
-            from headwater.materialize.code_location import find_project
+            from headwater.materialize.project import find_project
 
             home = find_project().home
         return Catalog(Path(home).absolute(), wait)

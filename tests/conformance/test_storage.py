@@ -619,6 +619,19 @@ def test_text_of_every_kind_comes_back(reopen: Reopen, history: "History") -> No
 
 
 @pytest.mark.parametrize("count", [1, 300])
+def test_a_subclass_of_text_is_text(storage: CatalogWriter, history: "History", count: int) -> None:
+    """The name of a step may be anything that is a `str`."""
+    run = history.start("a")
+    lines = [
+        LogMessage(time=history.time(), run_id=run.run_id, step_key=AssetKey("a"), level="INFO", message=AssetKey("m"))
+        for _ in range(count)
+    ]
+    storage.append([run, *lines])
+    found = storage.events(kinds=["LOG_MESSAGE"], limit=None)
+    assert [(event.step_key, event.message) for event in found] == [("a", "m")] * count
+
+
+@pytest.mark.parametrize("count", [1, 300])
 def test_a_lone_surrogate_is_written_out(storage: CatalogWriter, history: "History", count: int) -> None:
     """It has no UTF-8 form, and a log line may hold one: a name of a file that is not UTF-8, read by Python."""
     run = history.start("a", tags={"\udc80": "\ud800x"})
