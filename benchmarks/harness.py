@@ -58,6 +58,29 @@ def measure(work: Callable[[], Any], *, runs: int = RUNS, before: Callable[[], A
     return Figure(statistics.median(walls), statistics.median(cpus))
 
 
+def measure_pair(
+    ours: Callable[[], Any], other: Callable[[], Any], *, runs: int = RUNS, after: Callable[[], Any] | None = None
+) -> tuple[Figure, Figure]:
+    """Medians of two calls made in turn, so that a noisy machine disturbs both; each is tried once before.
+
+    `after` tidies up behind each call and is not counted.
+    """
+    taken: dict[Callable[[], Any], list[tuple[float, float]]] = {ours: [], other: []}
+    for run in range(runs + 1):
+        for work, figures in taken.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            figure = time.perf_counter() - wall, time.process_time() - cpu
+            if run:
+                figures.append(figure)
+            if after is not None:
+                after()
+    first, second = (
+        Figure(*(statistics.median(column) for column in zip(*taken[work], strict=True))) for work in (ours, other)
+    )
+    return first, second
+
+
 def measure_process(
     command: Sequence[str],
     *,

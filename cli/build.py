@@ -217,8 +217,7 @@ def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], f
         _say_nothing_to_do(found)
     else:
         counts = Counter(cells)
-        words = {StepStatus.SUCCESS: "built", StepStatus.VERIFIED: "left alone, as nothing they read changed"}
-        parts = [f"{counts[s]} {words.get(s, s.lower())}" for s in StepStatus if counts[s]]
+        parts = [f"{counts[s]} {output.word(s)}" for s in StepStatus if counts[s]]
         output.say(f"{status}  {', '.join(parts)}", colour=output.COLOURS[status])
         output.say(f"run {run_id}", dim=True)
         if status is RunStatus.FAILURE:
@@ -229,8 +228,12 @@ def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], f
 
 
 def _say_nothing_to_do(found: Plan) -> None:
-    all_fresh = not found.waiting and not found.absent
-    output.say(f"Nothing to do{': everything selected is fresh' if all_fresh else ''}.", colour="green")
+    if not found.selected:
+        output.say("Nothing to do: no asset is selected.", colour="yellow")
+    elif found.waiting or found.absent:
+        output.say("Nothing to do.", colour="green")
+    else:
+        output.say("Nothing to do: everything selected is fresh.", colour="green")
 
 
 def _say_left_out(found: Plan) -> None:

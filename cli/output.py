@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from headwater.catalog.printable import printable, printable_line
+from headwater.catalog.records import ErrorRecord
 
 T = TypeVar("T", bound=Hashable)
 
@@ -68,6 +69,14 @@ def rfc3339(moment: datetime | None) -> str | None:
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def word(status: str) -> str:
+    """What happened to a step, in a sentence."""
+    return _WORDS.get(status, status.lower())
+
+
+_WORDS = {"SUCCESS": "built", "VERIFIED": "left alone, as nothing they read changed", "FAILURE": "failed"}
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
@@ -190,6 +199,12 @@ def tree(
             expanded.add(node)
             deeper = indent if bare else indent + ("   " if last else "│  ")
             stack.extend((child, deeper, i == len(beyond) - 1, False) for i, child in reversed(list(enumerate(beyond))))
+
+
+def failure_text(error: ErrorRecord) -> str:
+    """What a person reads of a step's error: the user's traceback, or else the message, and what to do."""
+    text = error.traceback.rstrip() or f"{error.kind}: {error.message}"
+    return text if not error.remedy or error.remedy in text else f"{text}\n{error.remedy}"
 
 
 def styled(status: str) -> str:

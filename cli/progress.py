@@ -91,14 +91,11 @@ class Progress:
             if cell.rows is not None:
                 parts.append(f"{cell.rows:,} rows")
             if event.status is not StepStatus.SUCCESS:
-                parts.append(event.message or event.status.lower())
+                parts.append(event.message or output.word(event.status))
             self._print("  ".join(parts), colour)
         if event.error is not None:
-            error = event.error
-            text = error.traceback.rstrip() or f"{error.kind}: {error.message}"
-            self._print(
-                "\n".join(f"    {line}" for line in [*text.splitlines(), *error.remedy.splitlines()]), None, block=True
-            )
+            lines = output.failure_text(event.error).splitlines()
+            self._print("\n".join(f"    {line}" for line in lines), None, block=True)
 
     def _print(self, text: str, colour: str | None, *, block: bool = False) -> None:
         if self._quiet:

@@ -125,9 +125,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
         if step.error is not None:
             output.say()
             output.say(f"{step.step_key} failed", bold=True, colour="red")
-            output.say_block(step.error.traceback.rstrip() or f"{step.error.kind}: {step.error.message}")
-            if step.error.remedy:
-                output.say_block(step.error.remedy)
+            output.say_block(output.failure_text(step.error))
 
 
 @run.command("cancel")

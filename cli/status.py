@@ -61,7 +61,9 @@ def status(context: click.Context, selection: str, check: bool, partitions: bool
         else:
             output.table(["ASSET", "STATUS", "WHY"], rows)
         totals = Counter(one.status for one in found.values())
-        output.note(", ".join(f"{totals[s]} {s.lower()}" for s in Status if totals[s]) or "No assets.")
+        counts = [f"{totals[s]} {s.lower()}" for s in Status if totals[s]]
+        failed = len(failures.keys() & found.keys())
+        output.note((", ".join(counts) or "No assets.") + (f"; {failed} failed" if failed else ""))
     if check and any(not one.settled for one in found.values()):
         context.exit(1)
 

@@ -1,7 +1,8 @@
 """The smallest and largest value of each column, from the statistics in a Parquet file's footer.
 
 Bounds are JSON scalars: times and dates as ISO 8601 text (nanoseconds kept, zoned times in UTC), decimals as text,
-infinities as `inf` and `-inf`. Floats leave NaN out. There are none for nested and binary columns, nor where a row
+infinities as `inf` and `-inf`. Floats leave NaN out, and their zero is 0.0: a Parquet file says of either zero that
+it may be the other one. There are none for nested and binary columns, nor where a row
 group does not say. Statistics: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
@@ -94,7 +95,7 @@ def _scalar(value: Any, kind: Any) -> Any:
         total = value * _NANOSECONDS["ms" if kind.unit == "s" else kind.unit]
         return _clock(total) if types.is_time(kind) else _moment(total) + ("Z" if kind.tz else "")
     if isinstance(value, float):
-        return value if value - value == 0 else repr(value)
+        return value + 0.0 if value - value == 0 else repr(value)  # -0.0 + 0.0 is 0.0
     if isinstance(value, date):
         return (value.date() if isinstance(value, datetime) else value).isoformat()
     return str(value) if isinstance(value, Decimal) else value

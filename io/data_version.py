@@ -10,7 +10,8 @@ A column is hashed as a tree. A node of it has a head (its kind), a count of row
 a boolean; lengths and contents apart for text and binary; lengths for lists, whose elements are a child, as a
 struct's fields are. Streams are hashed with BLAKE3 (https://github.com/BLAKE3-team/BLAKE3-specs) and a node's
 digest is that of all its parts, each prefixed with its length. Floats are hashed by their bits: zero and minus
-zero differ.
+zero differ, because 1/x tells them apart, and so do NaNs of different bits. At worst that builds something once more;
+taking two values for one would leave something stale. The order of rows counts.
 
 A version reads `b3-1:` and 32 hexadecimal digits. Versions of different schemes are not comparable.
 """

@@ -94,7 +94,15 @@ def read_frame(source: ParquetSource, wanted: Representation, columns: tuple[str
 def _write_stream(sink: Sink, frame: Any, encoding: Encoding) -> Written:
     reader = _reader_of(frame)
     with contextlib.closing(reader):  # an unread DuckDB result keeps its connection busy
-        return write_batches(sink, reader.schema, reader, encoding)
+        return write_batches(sink, reader.schema, _checked(frame, reader), encoding)
+
+
+def _checked(frame: Any, reader: Any) -> Any:
+    if of_value(frame) is not Representation.DUCKDB:
+        return reader
+    from headwater.io.duckdb_types import checked
+
+    return checked(frame, reader)
 
 
 def _reader_of(frame: Any) -> Any:
@@ -126,7 +134,7 @@ def to_arrow(frame: Any) -> Any:
             return pa.Table.from_batches([frame])
         case _:
             with contextlib.closing(_reader_of(frame)) as reader:
-                return reader.read_all()
+                return pa.Table.from_batches(_checked(frame, reader), reader.schema)
 
 
 def from_arrow(frame: Any, wanted: Representation, columns: tuple[str, ...] | None = None) -> Any:

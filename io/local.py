@@ -268,7 +268,7 @@ class LocalSink(Sink):
         super().__init__()
         self._staged = staged
 
-    def _store(self, chunk: bytearray) -> None:
+    def _store(self, chunk: bytes | bytearray) -> None:
         self._staged.write(chunk, self._position)
 
     def _finish(self, size: int, checksum: str) -> StagedFile:
@@ -293,7 +293,7 @@ class _LocalFile(StagedFile):
         self._staged: tuple[_Folder, str] | None = folder, name
         self._published = False
 
-    def write(self, chunk: bytearray, size: int) -> None:
+    def write(self, chunk: bytes | bytearray, size: int) -> None:
         """Append bytes to what will be a file of at least `size`. Raises `StorageError`."""
         rest = memoryview(chunk)
         with self._store.translated(self._path, size):

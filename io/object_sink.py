@@ -35,7 +35,7 @@ class Bucket(Protocol):
         """Create a small object."""
         ...
 
-    def put_parts(self, path: str, parts: Iterator[bytearray]) -> None:
+    def put_parts(self, path: str, parts: Iterator[bytes | bytearray]) -> None:
         """Create a large object of parts as they come."""
         ...
 
@@ -55,7 +55,7 @@ class ObjectSink(Sink):
         super().__init__()
         self._staged = _ObjectFile(store, path)
 
-    def _store(self, chunk: bytearray) -> None:
+    def _store(self, chunk: bytes | bytearray) -> None:
         self._staged.add(chunk)
 
     def _finish(self, size: int, checksum: str) -> StagedFile:
@@ -76,12 +76,12 @@ class _ObjectFile(StagedFile):
         self._store = store
         self._path = path
         #: All of a small file; the last of a large one.
-        self._chunks: deque[bytearray] = deque()
+        self._chunks: deque[bytes | bytearray] = deque()
         self._held = 0
         self._upload: _Upload | None = None
         self._published = False
 
-    def add(self, chunk: bytearray) -> None:
+    def add(self, chunk: bytes | bytearray) -> None:
         """Keep or send the next bytes."""
         if self._upload is None and self._held + len(chunk) > SMALL_BYTES:
             self._upload = _Upload(self._store, self._path)
@@ -95,7 +95,7 @@ class _ObjectFile(StagedFile):
             self._held -= len(self._chunks.popleft())
 
     def tail(self, size: int) -> bytes:
-        found: list[bytearray] = []
+        found: list[bytes | bytearray] = []
         missing = size
         for chunk in reversed(self._chunks):
             if missing <= 0:
@@ -142,12 +142,12 @@ class _Upload:
     """An upload that runs beside its writer, fed through a short queue."""
 
     def __init__(self, store: Bucket, path: str) -> None:
-        self._queue: queue.Queue[bytearray | _Abandoned | None] = queue.Queue(4)
+        self._queue: queue.Queue[bytes | bytearray | _Abandoned | None] = queue.Queue(4)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(store, path), name=f"upload {path}", daemon=True)
         self._thread.start()
 
-    def send(self, chunk: bytearray | _Abandoned | None) -> None:
+    def send(self, chunk: bytes | bytearray | _Abandoned | None) -> None:
         """Hand over the next bytes, waiting while the network is behind. Raises what the upload raised."""
         while self._thread.is_alive():
             with contextlib.suppress(queue.Full):
@@ -174,7 +174,7 @@ class _Upload:
         except BaseException as error:
             self._error = error
 
-    def _parts(self) -> Iterator[bytearray]:
+    def _parts(self) -> Iterator[bytes | bytearray]:
         while (chunk := self._queue.get()) is not None:
             if isinstance(chunk, _Abandoned):
                 raise chunk

@@ -125,7 +125,7 @@ class ObjectStore:
                         f"'{self.uri(path)}' exists already.", remedy="A version is written only once."
                     ) from None
 
-    def put_parts(self, path: str, parts: Iterator[bytearray]) -> None:
+    def put_parts(self, path: str, parts: Iterator[bytes | bytearray]) -> None:
         """Create a large object of parts as they come; when `parts` raises, the upload is aborted."""
         with self.translated(path, writing=True):
             _obstore().put(self.client, self._key(path), parts, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)

@@ -12,6 +12,7 @@ have to be the same.
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 from headwater.catalog.errors import DuplicateColumnError, NoColumnsError, UnstorableValueError
@@ -20,6 +21,8 @@ from headwater.io.engines import arrow, numpy, pandas
 from headwater.io.pandas_objects import Converted, convert_objects, restore_objects
 
 _KEY = b"headwater.pandas"
+#: Up to this many columns are set one by one, each at a cost that grows with the width of the frame.
+_FEW = 100
 #: Bytes of one categorical's categories, which lie in the file's footer, read by every reader.
 _MAX_CATEGORIES = 4 * 1024 * 1024
 
@@ -68,24 +71,16 @@ def from_table(table: Any) -> Any:
         return _from_foreign(table)
     pa = arrow()
     details = json.loads(metadata[_KEY])
-    hidden = table
-    for name in details["columns"]:
-        position = table.schema.get_field_index(name)
-        if position >= 0:
-            hidden = hidden.set_column(position, name, pa.nulls(table.num_rows))
+    names: dict[str, None] = dict.fromkeys(table.column_names)
+    entries = {name: entry for name, entry in details["columns"].items() if name in names}
+    hidden = _with_columns(table, {name: pa.nulls(table.num_rows) for name in entries})
     frame = hidden.to_pandas(integer_object_nulls=True)
     index_columns: list[Any] = json.loads(metadata[b"pandas"])["index_columns"]
     outside = {name for name in index_columns if isinstance(name, str)}
-    inside = [name for name in table.column_names if name not in outside]
-    restored = {
-        name: _restore(table.column(name), entry)
-        for name, entry in details["columns"].items()
-        if name in table.column_names
-    }
-    for name, values in restored.items():
-        if name not in outside:
-            frame.isetitem(inside.index(name), values.set_axis(frame.index))
-    if details["index"] and all(level["column"] in table.column_names for level in details["index"]):
+    inside = {name: i for i, name in enumerate(name for name in names if name not in outside)}
+    restored = {name: _restore(table.column(name), entry) for name, entry in entries.items()}
+    frame = _with_values(frame, {inside[name]: values for name, values in restored.items() if name not in outside})
+    if details["index"] and all(level["column"] in names for level in details["index"]):
         _restore_index(frame, details["index"], restored)
     return frame
 
@@ -191,10 +186,8 @@ def _table(frame: Any, levels: list[Any], names: list[Any], special: dict[int, C
     width = len(frame.columns)
     named = [name if name is None or isinstance(name, str) else None for name in names]
     if special or named != names or frame.attrs:
-        frame = frame.copy(deep=False)
-        for position in special:
-            if position < width:
-                frame.isetitem(position, None)
+        nothing = numpy().full(len(frame), None, dtype=object)
+        frame = _with_values(frame.copy(deep=False), {position: nothing for position in special if position < width})
         if any(position >= width for position in special) or named != names:
             zeros = numpy().zeros(len(frame), "i8")
             kept = [zeros if width + i in special else level.array for i, level in enumerate(levels)]
@@ -214,11 +207,9 @@ def _table(frame: Any, levels: list[Any], names: list[Any], special: dict[int, C
             f"pyarrow cannot convert the frame: {printable_line(reason, 200)} ({printable_line(place, 120)}).",
             remedy="Convert that column to another type before it is returned.",
         ) from error
-    entries: dict[str, Any] = {}
-    for position, converted in special.items():
-        name = table.schema.field(position).name
-        table = table.set_column(position, pa.field(name, converted.array.type), converted.array)
-        entries[name] = converted.entry
+    entries = {table.schema.field(position).name: converted.entry for position, converted in special.items()}
+    arrays = {table.schema.field(position).name: converted.array for position, converted in special.items()}
+    table = _with_columns(table, arrays)
     index: list[dict[str, Any]] = []
     if levels and (named != names or any(position >= width for position in special)):
         for i, name in enumerate(names):
@@ -231,6 +222,30 @@ def _table(frame: Any, levels: list[Any], names: list[Any], special: dict[int, C
         details = json.dumps({"columns": entries, "index": index})
         table = table.replace_schema_metadata({**table.schema.metadata, _KEY: details})
     return table
+
+
+def _with_columns(table: Any, arrays: Mapping[str, Any]) -> Any:
+    """The table with other columns under these names, at once: each by itself costs as much as the table is wide."""
+    if not arrays:
+        return table
+    pa = arrow()
+    columns = [arrays.get(item.name, column) for item, column in zip(table.schema, table.columns, strict=True)]
+    fields = [pa.field(item.name, arrays[item.name].type) if item.name in arrays else item for item in table.schema]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _with_values(frame: Any, values: Mapping[int, Any]) -> Any:
+    """The frame with other values in the columns at these positions."""
+    if len(values) <= _FEW:
+        for position, column in values.items():
+            frame.isetitem(position, column.set_axis(frame.index) if hasattr(column, "set_axis") else column)
+        return frame
+    columns = {i: values[i] if i in values else frame.iloc[:, i] for i in range(len(frame.columns))}
+    arrays = {i: getattr(column, "array", column) for i, column in columns.items()}
+    wide = pandas().DataFrame(arrays, index=frame.index, copy=False)
+    wide.columns = frame.columns
+    wide.attrs = frame.attrs
+    return wide
 
 
 def _restore(column: Any, entry: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from headwater.catalog.records import Column
 from headwater.io.column_bounds import column_bounds
 from headwater.io.data_version import TableHasher, table_version, type_text
 from headwater.io.engines import arrow, parquet, polars
+from headwater.io.representation import class_name
 from headwater.io.store import Sink, StagedFile
 
 #: A row group ends at this many rows or bytes in memory, whatever comes first.
@@ -91,6 +92,8 @@ def write_polars(sink: Sink, frame: Any, encoding: Encoding) -> Written:
     lazy = isinstance(frame, pl.LazyFrame)
     kinds = frame.collect_schema() if lazy else frame.schema
     for name, kind in kinds.items():
+        if kind == pl.Object and not lazy:
+            _refuse_objects(frame.get_column(name))
         _check_polars_type(kind, name)
     table = pl.DataFrame(schema=kinds).to_arrow() if lazy else frame.head(_SLICE_ROWS).to_arrow()
     if not lazy and frame.height <= _SLICE_ROWS and table.nbytes <= _SMALL_BYTES:
@@ -103,10 +106,10 @@ def write_polars(sink: Sink, frame: Any, encoding: Encoding) -> Written:
     if lazy:
         _sink_lazy(sink, frame, hasher, options)
     else:
-        hasher.update(table)
-        for start in range(_SLICE_ROWS, frame.height, _SLICE_ROWS):
-            hasher.update(frame.slice(start, _SLICE_ROWS).to_arrow())
-        frame.write_parquet(sink, **options)
+        with ThreadPoolExecutor(1) as beside:
+            hashing = beside.submit(_hash_slices, hasher, frame)
+            frame.write_parquet(sink, **options)
+            hashing.result()
     return _written(hasher, table.schema, notes)
 
 
@@ -184,15 +187,22 @@ def _written(hasher: TableHasher, schema: Any, notes: tuple[str, ...]) -> Writte
     return Written(rows=hasher.rows, versions=hasher.columns(), nulls=hasher.nulls(), schema=schema, notes=notes)
 
 
+def _hash_slices(hasher: TableHasher, frame: Any) -> None:
+    for start in range(0, frame.height, _SLICE_ROWS):
+        hasher.update(frame.slice(start, _SLICE_ROWS).to_arrow())
+
+
 def _sink_lazy(sink: Sink, frame: Any, hasher: TableHasher, options: Mapping[str, Any]) -> None:
     """Run a LazyFrame once, in batches that are hashed on their way into polars' writer."""
     failures: list[BaseException] = []
 
     def hashed(columns: list[str] | None, *_: Any) -> Iterator[Any]:
         try:
-            for batch in frame.collect_batches(engine="streaming"):
-                hasher.update(batch.to_arrow())
-                yield batch if columns is None else batch.select(columns)
+            with ThreadPoolExecutor(1) as beside:
+                for batch in frame.collect_batches(engine="streaming"):
+                    hashing = beside.submit(_hash_slices, hasher, batch)
+                    yield batch if columns is None else batch.select(columns)
+                    hashing.result()
         except BaseException as error:
             failures.append(error)
             raise
@@ -220,6 +230,7 @@ def _write(
                 hashing = beside.submit(hasher.update, table)
                 _encode(writer, table, group_rows)
                 hashing.result()
+        del table  # or it would be held while the next group is gathered
     marks = {RESTORED_BY_CAST: "1"} if any(_needs_cast(item.type) for item in schema) else {}
     writer.add_key_value_metadata({**encoding.provenance, **marks})
     writer.close()
@@ -291,6 +302,17 @@ def _check_type(kind: Any, path: str) -> None:
         _check_type(kind.storage_type, path)
     elif hasattr(kind, "value_type"):
         _check_type(kind.value_type, path)
+
+
+def _refuse_objects(series: Any) -> None:
+    """Name the first object of a column of Python objects."""
+    for row, value in enumerate(series):
+        if value is not None:
+            raise UnstorableValueError(
+                f"The column '{printable_line(series.name, 120)}' is of type Object, which Parquet does not have: "
+                f"it holds a {printable_line(class_name(value), 80)} in row {row}.",
+                remedy="Convert it to what its objects hold: text, numbers, lists, structs.",
+            )
 
 
 def _check_polars_type(kind: Any, path: str) -> None:

@@ -30,6 +30,8 @@ TAIL_BYTES = 16 * 1024 * 1024
 
 #: Small writes are gathered up to this many bytes.
 CHUNK_BYTES = 1024 * 1024
+#: A write of this many bytes is taken as it is.
+_WHOLE_BYTES = 64 * 1024
 
 #: The object stores that a root may name, by URL scheme.
 REMOTE_SCHEMES = ("s3", "gs", "az", "memory")
@@ -87,6 +89,11 @@ class Sink(io.RawIOBase):
 
     def write(self, data: Any, /) -> int:
         """Take the next bytes, of anything with a buffer. Raises `StorageError`."""
+        if isinstance(data, bytes) and len(data) >= _WHOLE_BYTES:  # nobody can change it, so it needs no copy
+            self._drain()
+            self._position += len(data)
+            self._keep(data)
+            return len(data)
         before = len(self._buffer)
         self._buffer += data
         size = len(self._buffer) - before
@@ -116,6 +123,10 @@ class Sink(io.RawIOBase):
 
     def _drain(self) -> None:
         chunk, self._buffer = self._buffer, bytearray()
+        if chunk:
+            self._keep(chunk)
+
+    def _keep(self, chunk: bytes | bytearray) -> None:
         try:
             self._store(chunk)
         except StorageError as error:
@@ -124,7 +135,7 @@ class Sink(io.RawIOBase):
         self._hasher.update(chunk)
 
     @abstractmethod
-    def _store(self, chunk: bytearray) -> None:
+    def _store(self, chunk: bytes | bytearray) -> None:
         """Keep the next bytes; the caller does not touch them again."""
 
     @abstractmethod

@@ -313,9 +313,11 @@ class Catalog:
             return instance.catalog.materializations(AssetKey(key), limit=limit)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> QueryResult:
-        """The answer to a query over the catalog's views."""
+        """The answer to a query over the catalog's views and the assets' data, each under its key."""
+        from headwater.materialize.sql import query_catalog
+
         with self._opened() as instance:
-            return instance.catalog.query(query, parameters)
+            return query_catalog(instance, query, parameters)
 
     @contextlib.contextmanager
     def _opened(self) -> Generator[Instance]:

@@ -90,7 +90,8 @@ class DefinitionsCache:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._path = project.home / "cache" / "definitions.msgpack"
-        self._loaded: Definitions | None = None
+        #: What was loaded and what that read: a second time nothing is read, as the modules are there.
+        self._loaded: tuple[Definitions, _Reads | None] | None = None
 
     def graph(self) -> AssetGraph:
         """The project's graph: remembered, or from loading the definitions."""
@@ -98,25 +99,25 @@ class DefinitionsCache:
         return remembered if remembered is not None else self.definitions().graph
 
     def definitions(self) -> "Definitions":
-        """The definitions, loaded for real; their graph is remembered."""
+        """The definitions, loaded for real, once; their graph is remembered as soon as there is a home."""
         if self._loaded is None:
             self._loaded = self._load()
-        return self._loaded
+        definitions, reads = self._loaded
+        if reads is not None and reads.pure:
+            self._write(definitions.graph, reads)
+        return definitions
 
-    def _load(self) -> "Definitions":
+    def _load(self) -> "tuple[Definitions, _Reads | None]":
         from headwater.materialize.code_location import load_definitions
 
         if not self._project.cache:
-            return load_definitions(self._project)
+            return load_definitions(self._project), None
         with _record() as reads:
             # Python may have listed these before: then it asks nobody whether there is a module.
             for folder in (str(self._project.root), *sys.path):
                 if os.path.isdir(folder) and not is_installed(folder + "/x"):
                     reads.note_folder(folder)
-            definitions = load_definitions(self._project)
-        if reads.pure:
-            self._write(definitions.graph, reads)
-        return definitions
+            return load_definitions(self._project), reads
 
     def _read(self) -> AssetGraph | None:
         try:
@@ -156,6 +157,7 @@ class DefinitionsCache:
                 return
             content = msgspec.msgpack.encode(kept)
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary.touch(mode=0o600)
             temporary.write_bytes(_digest(content) + content)
             temporary.replace(self._path)
         except (OSError, UnicodeError):  # the latter for names that are no text

@@ -62,6 +62,8 @@ class Plan:
     """Steps in an order in which they can run."""
 
     steps: tuple[PlanStep, ...]
+    #: How many assets were selected.
+    selected: int
     #: Selected assets that are only stale further up, where nothing is planned: rebuilding them changes nothing.
     waiting: tuple[AssetKey, ...] = ()
     #: Selected assets that cannot be built: optional outputs that their step did not make, and what depends on those.
@@ -125,6 +127,7 @@ def build_plan(
     _check_inputs(graph, staleness, steps, rebuilt)
     return Plan(
         steps=tuple(steps),
+        selected=len(selected),
         waiting=tuple(key for key in waiting if key not in rebuilt),
         absent=tuple(key for key in absent if key in targets),
     )

@@ -30,12 +30,14 @@ def main() -> None:
         headwater(project, "materialize")
 
         say("Edit a comment and a docstring: still fresh.")
+        edit(
+            project, "cleaned.py", "#: A departure this many minutes late counts as late", "#: From here on it is late"
+        )
         edit(project, "cleaned.py", "Both airports as one text", "From where to where")
         headwater(project, "status", "--check")
 
         say("Rewrite the code of a cleaned asset so that its output stays the same: it is rebuilt, and nothing else.")
-        edit(project, "cleaned.py", "raw_planes.filter(pc.is_valid(raw_planes", "raw_planes.filter(pc.field")
-        edit(project, "cleaned.py", 'pc.field["year"])', 'pc.field("year").is_valid()')
+        edit(project, "cleaned.py", 'pc.is_valid(raw_planes["year"])', 'pc.field("year").is_valid()')
         headwater(project, "status", "stale:")
         headwater(project, "materialize")
 
@@ -49,7 +51,8 @@ def main() -> None:
         headwater(
             project, "sql", "select carrier, name, flights, round(late, 3) as late from delays_by_carrier limit 5"
         )
-        headwater(project, "sql", "select asset, rows, bytes, round(seconds, 2) as seconds from assets order by asset")
+        headwater(project, "sql", "select key, rows, bytes, cells from assets where group_name = 'delays' order by key")
+        headwater(project, "versions", "planes")
         headwater(project, "show", "delay_report")
 
 

@@ -6,10 +6,8 @@ run in this process or in another one. An attempt never touches the catalog.
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from headwater.catalog.definitions.asset import AssetsDefinition
@@ -23,12 +21,11 @@ from headwater.catalog.records import ErrorRecord, LogSlice, PlannedCell, Pointe
 from headwater.io.base import InputContext, OutputContext, Staged
 from headwater.materialize.execution.compute import Produced, compute
 from headwater.materialize.execution.context import AssetExecutionContext, RunInfo
+from headwater.materialize.execution.user_traceback import user_traceback
 from headwater.materialize.io_managers import IOManagers
 
 #: Characters of a traceback or message that are kept.
 MAX_ERROR_TEXT = 64 * 1024
-
-_PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +279,7 @@ def _describe(error: BaseException) -> StepFailure:
                 kind=error.code,
                 message=error.message[:MAX_ERROR_TEXT],
                 remedy=error.remedy,
-                traceback=_user_traceback(error),
+                traceback=_traceback(error),
             )
             return StepFailure(error=record, exit_code=error.exit_code)
         case SystemExit():
@@ -301,31 +298,14 @@ def _record(
     return ErrorRecord(
         kind=type(error).__qualname__,
         message=text[:MAX_ERROR_TEXT],
-        traceback=_user_traceback(error),
+        traceback=_traceback(error),
         metadata=metadata or {},
     )
 
 
-def _user_traceback(error: BaseException) -> str:
-    """The traceback from where user code begins; empty where only Headwater's own code was at work."""
-    try:
-        trace = traceback.TracebackException.from_exception(error, compact=True)
-        _trim(trace)
-        if not trace.stack and trace.__cause__ is None and trace.__context__ is None:
-            return ""
-        text = "".join(trace.format())
-    except Exception:
-        return ""
+def _traceback(error: BaseException) -> str:
+    text = user_traceback(error)
     return text if len(text) <= MAX_ERROR_TEXT else f"{text[: MAX_ERROR_TEXT // 2]}\n…\n{text[-MAX_ERROR_TEXT // 2 :]}"
-
-
-def _trim(trace: traceback.TracebackException) -> None:
-    stack = list(trace.stack)
-    first = next((i for i, frame in enumerate(stack) if not frame.filename.startswith(_PACKAGE)), len(stack))
-    trace.stack = traceback.StackSummary.from_list(stack[first:])
-    for other in (trace.__cause__, trace.__context__):
-        if other is not None:
-            _trim(other)
 
 
 class _EventHandler(logging.Handler):

@@ -7,6 +7,6 @@ from headwater import Definitions, FileIOManager
 
 definitions = Definitions(
     assets=[raw, cleaned, delays],
-    # FLIGHTS_ROOT=s3://bucket/prefix keeps the data in an object store instead of the home.
+    # FLIGHTS_ROOT=s3://bucket/prefix keeps the data in an object store instead of the home; see README.md.
     resources={"io_manager": FileIOManager(root=os.environ.get("FLIGHTS_ROOT"))},
 )

@@ -56,4 +56,4 @@ def planes(raw_planes: pa.Table) -> pa.Table:
 @asset(group_name="cleaned", kinds={"polars"}, owners=["team:flights", "team:weather"], tags={"tier": "core"})
 def flights_weather(flights: pl.LazyFrame, weather: pl.LazyFrame) -> pl.LazyFrame:
     """Each flight with the weather at its airport in the hour of its departure."""
-    return flights.join(weather, on=["origin", "time_hour"], how="left")
+    return flights.join(weather, on=["origin", "time_hour"], how="left", maintain_order="left")

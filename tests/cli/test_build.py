@@ -73,7 +73,8 @@ def test_plan_prints_what_materialize_does(chain: ProjectFolder) -> None:
     assert [s["key"] for s in planned] == ["raw", "cleaned", "total"]
     assert all(s["reason"] == "never materialized" for s in planned)
     assert [s["key"] for s in chain.json("materialize")["steps"]] == [s["key"] for s in planned]
-    assert "Nothing to do" in chain.run("plan").out
+    assert "everything selected is fresh" in chain.run("plan").out
+    assert "no asset is selected" in chain.run("plan", "group:nobody").out
 
 
 def test_a_selection_also_builds_its_stale_upstream(chain: ProjectFolder) -> None:

@@ -146,7 +146,12 @@ def test_the_way_a_polars_frame_is_written_makes_no_difference(manager: ParquetI
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "objects": (lambda: pl.DataFrame({"x": [object()]}), "column 'x' is of type Object"),
+    "objects": (lambda: pl.DataFrame({"x": [object()]}), "column 'x' is of type Object.*object in row 0"),
+    "objects after nulls": (
+        lambda: pl.DataFrame({"x": [None, {1}]}, schema={"x": pl.Object}),
+        "column 'x' is of type Object.*a set in row 1",
+    ),
+    "objects, lazy": (lambda: pl.LazyFrame({"x": [object()]}), "column 'x' is of type Object"),
     "128-bit integers": (lambda: pl.DataFrame({"x": pl.Series([1], dtype=pl.Int128)}), "column 'x' is of type Int128"),
     "128-bit inside": (
         lambda: pl.DataFrame({"x": pl.Series([[1]], dtype=pl.List(pl.UInt128))}),
@@ -168,6 +173,20 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "run ends": (lambda: pa.table({"x": pa.RunEndEncodedArray.from_arrays([1], [1])}), "'x'"),
     "a series": (lambda: pl.Series([1]), "is no table"),
     "an interval of DuckDB": (lambda: duck.sql("select interval 1 day as x"), "'x'.*interval"),
+    "a union of DuckDB": (lambda: duck.sql("select union_value(a := 1) as x"), "'x'.*union"),
+    "an unsigned hugeint": (lambda: duck.sql("select 1::uhugeint as x"), "'x'.*UHUGEINT"),
+    "bits": (lambda: duck.sql("select '101'::bit as x"), "'x'.*BIT"),
+    "bits inside": (lambda: duck.sql("select {'y': ['101'::bit]} as x"), "'x'.*BIT"),
+    "a bignum": (lambda: duck.sql("select 1::bignum as x"), "'x'.*BIGNUM"),
+    "a time with a zone": (lambda: duck.sql("select '01:02:03+01'::timetz as x"), "'x'.*TIME WITH TIME ZONE"),
+    "a hugeint of 39 digits": (
+        lambda: duck.sql("select ('1' || repeat('0', (36 + i)::int))::hugeint as x from range(3) t(i)"),
+        "'x'.*38 digits in row 2",
+    ),
+    "a hugeint of 39 digits inside": (
+        lambda: duck.sql("select [{'y': (-170141183460469231731687303715884105727)::hugeint}] as x"),
+        "'x'.*38 digits in row 0",
+    ),
 }
 
 

@@ -202,7 +202,7 @@ def test_the_hash_is_that_of_what_was_written_beside_it(tmp_path: Path) -> None:
 
 
 class _Full(Sink):
-    def _store(self, chunk: bytearray) -> None:
+    def _store(self, chunk: bytes | bytearray) -> None:
         raise StorageError("the disk is full")
 
     def _finish(self, size: int, checksum: str) -> StagedFile:
