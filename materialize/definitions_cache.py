@@ -282,8 +282,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if reads is None:
         return
     if event == "open":
-        path, mode = arguments[0], arguments[1]
-        if _is_path(path) and (mode is None or "r" in str(mode)):
+        path, _, flags = arguments
+        if _is_path(path) and flags & os.O_ACCMODE != os.O_WRONLY and not flags & os.O_TRUNC:
             file = os.fsdecode(path)
             # Compiled code follows from its source, which is noted as that of a loaded module.
             if not file.startswith(_NEVER_THE_SAME) and not file.endswith(".pyc") and _asked_by_project():
