@@ -133,10 +133,11 @@ class Staleness:
 
     def statuses(self) -> Mapping[AssetKey, Status]:
         """Each asset's status: missing when all of its cells are, fresh when all of them are, otherwise stale."""
-        by_asset: dict[AssetKey, set[Status]] = {}
+        found: dict[AssetKey, Status] = {}
         for cell, status in self.cells.items():
-            by_asset.setdefault(cell.asset, set()).add(status.status)
-        return {key: found.pop() if len(found) == 1 else Status.STALE for key, found in by_asset.items()}
+            if found.setdefault(cell.asset, status.status) is not status.status:
+                found[cell.asset] = Status.STALE
+        return found
 
 
 def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState]) -> Staleness:
