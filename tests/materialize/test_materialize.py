@@ -727,7 +727,7 @@ def test_a_failing_resource_fails_before_any_step(instance: hw.Instance) -> None
     def one(bad: Bad) -> int:
         return 1
 
-    with pytest.raises(UserCodeError, match="`bad` could not be set up(?s:.*)no route") as failed:
+    with pytest.raises(UserCodeError, match=r"`bad` could not be set up(?s:.*)no route") as failed:
         hw.materialize([one], resources={"bad": Bad()}, instance=instance)
     assert isinstance(failed.value.__cause__, ConnectionError)
     run = instance.catalog.runs()[0]
