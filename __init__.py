@@ -56,7 +56,7 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 #: Both the package and, called, the function: docs/decisions/0003-a-callable-package.md.
 _PACKAGE = "materialize"
 
-__all__ = ["__version__", *_HOMES, "materialize"]  # noqa: PLE0604  (strings, from a table)
+__all__ = ["__version__", *_HOMES, "materialize"]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from headwater.catalog.config import Config, EnvVar

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import Row, measure_process, run_peer
+from benchmarks.harness import Figure, Row, measure_process, run_peer, write_project
 
 HEADWATER = [sys.executable, "-m", "headwater"]
 
@@ -14,20 +14,12 @@ TRIVIAL = "from headwater import asset\n\n" + "\n".join(
 )
 
 
-def project(folder: Path, source: str) -> Path:
-    """A project with one file."""
-    folder.mkdir(parents=True)
-    (folder / "headwater.toml").write_text('files = ["assets.py"]\n')
-    (folder / "assets.py").write_text(source)
-    return folder
-
-
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ten = project(folder / "ten", TRIVIAL)
-        one = project(folder / "one", "from headwater import asset\n\n@asset\ndef a0():\n    return 0\n")
-        thousand = project(
+        ten = write_project(folder / "ten", TRIVIAL)
+        one = write_project(folder / "one", "from headwater import asset\n\n@asset\ndef a0():\n    return 0\n")
+        thousand = write_project(
             folder / "thousand",
             "from headwater import asset\n\n"
             "def make(i):\n"
@@ -82,14 +74,10 @@ def rows() -> list[Row]:
             row = Row("F3", f"headwater materialize, {name} trivial assets, cold", figure, goal=goal)
             peer = run_peer("dagster_cli.py", name)
             if peer:
-                from benchmarks.harness import Figure
-
                 row.against, row.other = "dagster asset materialize", Figure(peer["wall"], peer["cpu"])
             found.append(row)
         peer = run_peer("dagster_cli.py", "list")
         if peer:
-            from benchmarks.harness import Figure
-
             found.append(
                 Row(
                     "F2",

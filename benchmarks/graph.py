@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Figure, Row, measure, measure_process, run_peer
+from benchmarks.harness import Figure, Row, measure, measure_process, run_peer, write_project
 from headwater import AssetSelection, Definitions, asset
 
 COUNT = 10_000
@@ -88,9 +88,7 @@ def rows() -> list[Row]:
         ),
     ]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "headwater.toml").write_text('files = ["assets.py"]\n')
-        (folder / "assets.py").write_text(PROJECT)
+        folder = write_project(Path(temporary), PROJECT)
         (folder / ".headwater").mkdir()
         command = [sys.executable, "-m", "headwater", "ls", "a0"]
         measure_process(command, cwd=folder, runs=1)

@@ -130,6 +130,11 @@ def references(data: Any) -> list[EnvVar]:
     return found
 
 
+def config_references(cls: type, data: Any) -> list[EnvVar]:
+    """Every reference to the environment in a config of class `cls` made of `data`, its defaults included."""
+    return references([_defaults(cls), _plain(data)])
+
+
 def resolve(data: Any, path: str) -> Any:
     """`data` with every reference replaced by the variable's value. Raises `ConfigError` naming the path."""
     return substitute(data, EnvVar.resolve, path)

@@ -1,7 +1,5 @@
 """An instance: one home folder with its catalog, opened."""
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +57,9 @@ class Instance:
     @staticmethod
     def ephemeral(*, clock: Clock | None = None) -> "Instance":
         """An instance that leaves nothing behind: its catalog is in memory, its data in a temporary folder."""
+        import shutil
+        import tempfile
+
         from headwater.catalog.storage.memory import MemoryStorage
 
         home = Path(tempfile.mkdtemp(prefix="headwater-"))

@@ -178,6 +178,19 @@ class ErrorRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A step that failed after the current version of the cells that it was to build was made."""
+
+    run_id: str
+    step_key: str
+    time: datetime
+    error: ErrorRecord | None
+
+    def __str__(self) -> str:
+        return f"{self.error.kind}: {self.error.message}" if self.error else "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSlice:
     """Where a step's captured output lies: `size` bytes from `offset` of a file below the run's log folder."""
 

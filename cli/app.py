@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.catalog.instance import Instance
-from headwater.materialize.code_location import Project, find_project
+from headwater.materialize.project import Project, find_project
 
 if TYPE_CHECKING:
     from headwater.catalog.definitions.definitions import Definitions
@@ -46,7 +46,7 @@ class App:
     def definitions(self) -> "Definitions":
         """The project's definitions, imported."""
         with stdout_to_stderr():
-            return self._cache.load()
+            return self._cache.definitions()
 
     @cached_property
     def _cache(self) -> "DefinitionsCache":

@@ -193,8 +193,8 @@ def _hits(node: AssetNode, last: Materialization | None, text: str) -> list[tupl
     places.extend((2, "tag", f"{name}={value}") for name, value in node.tags.items())
     if last and last.pointer:
         places.extend((2, "column", column.name) for column in last.pointer.columns)
-    for metadata in (node.metadata, last.metadata if last else {}):
-        places.extend((3, "metadata", f"{label}: {display(value)}") for label, value in metadata.items())
+    for source in (node, last) if last else (node,):
+        places.extend((3, "metadata", f"{label}: {display(value)}") for label, value in source.metadata.items())
     return [(rank, where, what) for rank, where, what in places if text in what.casefold()]
 
 

@@ -84,6 +84,7 @@ def plan(
                     for cell in step.cells
                 ],
                 "waiting": found.waiting,
+                "absent": found.absent,
             }
         )
         return
@@ -164,6 +165,7 @@ def materialize(
                     for cell in step.cells
                 ],
                 "waiting": result.plan.waiting,
+                "absent": result.plan.absent,
             }
         )
     else:
@@ -196,9 +198,7 @@ def _nothing_to_do(app: App, instance: "Instance", selection: str, asked: _Asked
 def print_plan(found: Plan) -> None:
     """A plan for a person."""
     if not found.steps:
-        output.say(
-            "Nothing to do: everything selected is fresh." if not found.waiting else "Nothing to do.", colour="green"
-        )
+        _say_nothing_to_do(found)
     rows = [
         (cell.cell.asset, cell.status, step.reason if step.certain else f"if it matters: {step.reason}")
         for step in found.steps
@@ -209,37 +209,49 @@ def print_plan(found: Plan) -> None:
         maybe = sum(not step.certain for step in found.steps)
         text = f"{len(found.steps)} steps" if len(found.steps) != 1 else "1 step"
         output.note(text + (f", {maybe} of them only if what they read really changes" if maybe else ""))
-    _say_waiting(found.waiting)
+    _say_left_out(found)
 
 
 def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], found: Plan) -> None:
     if run_id is None:
-        output.say(
-            "Nothing to do: everything selected is fresh." if not found.waiting else "Nothing to do.", colour="green"
-        )
+        _say_nothing_to_do(found)
     else:
         counts = Counter(cells)
-        words = {StepStatus.SUCCESS: "built", StepStatus.VERIFIED: "left alone with unchanged inputs"}
-        parts = [f"{counts[s]} {words.get(s, s.lower())}" for s in StepStatus if counts[s]]
+        parts = [f"{counts[s]} {output.word(s)}" for s in StepStatus if counts[s]]
         output.say(f"{status}  {', '.join(parts)}", colour=output.COLOURS[status])
         output.say(f"run {run_id}", dim=True)
         if status is RunStatus.FAILURE:
             output.note(
                 f"`headwater run show {run_id[:13]}` shows the errors, `headwater logs {run_id[:13]}` the output."
             )
-    _say_waiting(found.waiting)
+    _say_left_out(found)
 
 
-def _say_waiting(waiting: tuple[AssetKey, ...]) -> None:
-    if waiting:
-        shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+def _say_nothing_to_do(found: Plan) -> None:
+    if not found.selected:
+        output.say("Nothing to do: no asset is selected.", colour="yellow")
+    elif found.waiting or found.absent:
+        output.say("Nothing to do.", colour="green")
+    else:
+        output.say("Nothing to do: everything selected is fresh.", colour="green")
+
+
+def _say_left_out(found: Plan) -> None:
+    if found.waiting:
+        one = next(iter(found.waiting))
         output.note(
-            f"Left alone, as only something further up is stale: {shown}. Select `+{waiting[0]}` to build that."
+            f"Left alone, as only something further up is stale: {_some(found.waiting)}. Select `+{one}` to build that."
         )
+    if found.absent:
+        output.note(f"Not there, as a step left out an optional output: {_some(found.absent)}.")
+
+
+def _some(keys: tuple[AssetKey, ...]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _read_config(app: App, path: str | None) -> Mapping[str, Any]:
-    from headwater.materialize.code_location import read_document
+    from headwater.materialize.project import read_document
 
     if path is not None:
         return read_document(Path(path).expanduser())

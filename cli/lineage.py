@@ -43,7 +43,8 @@ def lineage(
         keys = list(graph.nodes)
     else:
         keys = graph.sorted({focus} | graph.upstream({focus}, up) | graph.downstream({focus}, down))
-    edges = [(dep.key, key) for key in keys for dep in graph[key].deps if dep.key in set(keys)]
+    shown = set(keys)
+    edges = [(dep.key, key) for key in keys for dep in graph[key].deps if dep.key in shown]
     column_edges = _column_edges(app, keys) if columns or form == "json" or as_json else []
     if as_json or form == "json":
         output.say_json(
@@ -74,8 +75,8 @@ def _column_edges(app: App, keys: Collection[AssetKey]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for key in keys:
         made = latest.get(key)
-        for metadata in (made.metadata if made else {}, app.graph[key].metadata):
-            declared = [value for value in metadata.values() if value.kind is MetadataKind.COLUMN_LINEAGE]
+        for source in (made, app.graph[key]) if made else (app.graph[key],):
+            declared = [value for value in source.metadata.values() if value.kind is MetadataKind.COLUMN_LINEAGE]
             for value in declared:
                 found.extend(
                     {

@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
+        return bytes(value).hex()  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, set | frozenset | tuple):
         return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return str(value)
@@ -69,6 +69,14 @@ def rfc3339(moment: datetime | None) -> str | None:
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def word(status: str) -> str:
+    """What happened to a step, in a sentence."""
+    return _WORDS.get(status, status.lower())
+
+
+_WORDS = {"SUCCESS": "built", "VERIFIED": "left alone with unchanged inputs", "FAILURE": "failed"}
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

@@ -80,16 +80,18 @@ class Progress:
             self._draw()
 
     def _end(self, event: StepEnded, seconds: float | None) -> None:
-        mark = _MARKS.get(event.status, "?")
-        colour = output.COLOURS.get(event.status)
         for cell in event.cells:
-            parts = [f"{mark} {cell.asset}"]
-            if seconds is not None:
+            left_out = event.status is StepStatus.SUCCESS and cell.status is StepStatus.SKIPPED
+            colour = output.COLOURS.get(cell.status if left_out else event.status)
+            parts = [f"{_MARKS.get(cell.status if left_out else event.status, '?')} {cell.asset}"]
+            if left_out:
+                parts.append("optional, and not made")
+            elif seconds is not None:
                 parts.append(output.duration(seconds))
             if cell.rows is not None:
                 parts.append(f"{cell.rows:,} rows")
             if event.status is not StepStatus.SUCCESS:
-                parts.append(event.message or event.status.lower())
+                parts.append(event.message or output.word(event.status))
             self._print("  ".join(parts), colour)
         if event.error is not None:
             lines = output.failure_text(event.error).splitlines()

@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line
+from headwater.catalog.records import Failure
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
 from headwater.materialize.reader import Reason
@@ -17,7 +19,7 @@ from headwater.materialize.staleness import Cause, CellStatus, Status
 
 @click.command()
 @click.argument("selection", default="*", shell_complete=complete_asset)
-@click.option("--check", is_flag=True, help="Exit with 1 when anything selected is not fresh.")
+@click.option("--check", is_flag=True, help="Exit with 1 when anything selected is to be built.")
 @click.option("--partitions", is_flag=True, help="Count the cells of each asset.")
 @json_option
 @click.pass_context
@@ -35,6 +37,7 @@ def status(context: click.Context, selection: str, check: bool, partitions: bool
     with app.reader() as reader:
         keys = [key for key in reader.select(selection) if not reader.graph[key].external]
         found = {key: reader.status(key) for key in keys}
+        failures = {cell.asset: failure for cell, failure in reader.failures.items()}
     if as_json:
         output.say_json(
             {
@@ -43,25 +46,25 @@ def status(context: click.Context, selection: str, check: bool, partitions: bool
                         "key": key,
                         "status": one.status,
                         "causes": [describe_cause(cause) for cause in one.causes],
-                        "cells": _counts(one),
+                        "cells": _counts(one, failed=key in failures),
+                        "failure": _describe_failure(failures.get(key)),
                     }
                     for key, one in found.items()
                 ]
             }
         )
     else:
-        rows = [(key, one.status, "; ".join(map(str, _shown(one)))) for key, one in found.items()]
+        rows = [(key, one.status, _reasons(one, failures.get(key))) for key, one in found.items()]
         if partitions:
-            counted = [
-                (key, s, *(_counts(found[key])[n] for n in ("fresh", "stale", "missing", "total")), why)
-                for key, s, why in rows
-            ]
-            output.table(["ASSET", "STATUS", "FRESH", "STALE", "MISSING", "TOTAL", "WHY"], counted)
+            counted = [(key, s, *_counts(found[key], failed=key in failures).values(), why) for key, s, why in rows]
+            output.table(["ASSET", "STATUS", "FRESH", "STALE", "MISSING", "FAILED", "TOTAL", "WHY"], counted)
         else:
             output.table(["ASSET", "STATUS", "WHY"], rows)
         totals = Counter(one.status for one in found.values())
-        output.note(", ".join(f"{totals[s]} {s.lower()}" for s in Status if totals[s]) or "No assets.")
-    if check and any(one.status is not Status.FRESH for one in found.values()):
+        counts = [f"{totals[s]} {s.lower()}" for s in Status if totals[s]]
+        failed = len(failures.keys() & found.keys())
+        output.note((", ".join(counts) or "No assets.") + (f"; {failed} failed" if failed else ""))
+    if check and any(not one.settled for one in found.values()):
         context.exit(1)
 
 
@@ -123,12 +126,25 @@ def _shown(status: CellStatus) -> list[Cause]:
     return direct or list(status.causes)
 
 
-def _counts(status: CellStatus) -> dict[str, int]:
+def _reasons(status: CellStatus, failure: Failure | None) -> str:
+    parts = [str(cause) for cause in _shown(status)]
+    if failure:
+        parts.append(f"failed {output.ago(failure.time, SystemClock().now())} ({failure})")
+    return "; ".join(parts)
+
+
+def _describe_failure(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {"run_id": failure.run_id, "step": failure.step_key, "at": failure.time, "error": str(failure)}
+
+
+def _counts(status: CellStatus, *, failed: bool) -> dict[str, int]:
     return {
         "fresh": int(status.status is Status.FRESH),
         "stale": int(status.status is Status.STALE),
         "missing": int(status.status is Status.MISSING),
-        "failed": 0,
+        "failed": int(failed),
         "total": 1,
     }
 

@@ -281,7 +281,7 @@ class Catalog:
     def open(home: str | Path | None = None, *, wait: float = DEFAULT_WAIT) -> "Catalog":
         """The catalog of a home; without one, of the project that the current folder is in."""
         if home is None:
-            from headwater.materialize.code_location import find_project
+            from headwater.materialize.project import find_project
 
             home = find_project().home
         return Catalog(Path(home).absolute(), wait)
@@ -313,9 +313,11 @@ class Catalog:
             return instance.catalog.materializations(AssetKey(key), limit=limit)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> QueryResult:
-        """The answer to a query over the catalog's views."""
+        """The answer to a query over the catalog's views and the assets' data, each under its key."""
+        from headwater.materialize.sql import query_catalog
+
         with self._opened() as instance:
-            return instance.catalog.query(query, parameters)
+            return query_catalog(instance, query, parameters)
 
     @contextlib.contextmanager
     def _opened(self) -> Generator[Instance]:

@@ -1,86 +1,17 @@
-"""Where a project's definitions are, and how they get into this process.
+"""How a project's definitions get into this process."""
 
-A project is found as `docs/reference/cli.md` says: from files or modules named by the caller, or from
-`[tool.headwater]` in the nearest `pyproject.toml` upward, or the same keys in `headwater.toml`.
-"""
-
+import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-import tomllib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module
-from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError, nearest
-
-HOME_NAME = ".headwater"
-HOME_VARIABLE = "HEADWATER_HOME"
-
-_KEYS = {"file": str, "files": list, "module": str, "modules": list, "home": str, "cache": bool, "config": str}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
-    """Where definitions come from and where the home is."""
-
-    #: The folder that relative paths start from; it is importable while definitions are loaded.
-    root: Path
-    home: Path
-    files: tuple[Path, ...] = ()
-    modules: tuple[str, ...] = ()
-    #: Whether definitions may be remembered until a file, folder or environment variable that they read changes.
-    cache: bool = True
-    #: A file with a run's configuration, used where the caller names no other.
-    config: Path | None = None
-
-    @property
-    def locator(self) -> list[list[str]]:
-        """What tells one project from another."""
-        return [[str(self.root)], [str(file) for file in self.files], list(self.modules)]
-
-
-def find_project(
-    *,
-    files: Sequence[str | Path] = (),
-    modules: Sequence[str] = (),
-    workspace: str | Path | None = None,
-    home: str | Path | None = None,
-    folder: Path | None = None,
-) -> Project:
-    """The project that a caller in `folder` (the current one by default) means.
-
-    The home is `home`, else `HEADWATER_HOME`, else what the settings say, else `.headwater` beside them, or in
-    `folder` where there are none. Raises `UsageError` for settings that make no sense.
-    """
-    start = (folder or Path.cwd()).absolute()
-    found = _find_settings(start)
-    root, settings = (found[0].parent, found[1]) if found else (start, {})
-    home_path = home or os.environ.get(HOME_VARIABLE) or settings.get("home") or HOME_NAME
-    base = start if home or os.environ.get(HOME_VARIABLE) else root
-    location: tuple[tuple[Path, ...], tuple[str, ...]]
-    if workspace is not None:
-        location = _read_workspace(Path(workspace))
-    elif files or modules:
-        location = tuple(_existing(start / file) for file in files), tuple(modules)
-    else:
-        location = (
-            tuple(_existing(root / file) for file in _listed(settings, "file", "files")),
-            tuple(_listed(settings, "module", "modules")),
-        )
-    return Project(
-        root=root,
-        home=(base / Path(home_path).expanduser()).absolute(),
-        files=location[0],
-        modules=location[1],
-        cache=bool(settings.get("cache", True)),
-        config=root / settings["config"] if "config" in settings else None,
-    )
+from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError
+from headwater.materialize.project import Project
 
 
 def load_definitions(project: Project) -> Definitions:
@@ -98,7 +29,7 @@ def load_definitions(project: Project) -> Definitions:
     for entry in (str(project.root),):
         if entry not in sys.path:
             sys.path.insert(0, entry)
-    loaded = [_definitions_of(_import_file(file)) for file in project.files]
+    loaded = [_definitions_of(_import_file(file, project.root)) for file in project.files]
     loaded += [_definitions_of(_import_module(name)) for name in project.modules]
     return loaded[0] if len(loaded) == 1 else Definitions.merge(*loaded)
 
@@ -122,8 +53,8 @@ def _definitions_of(module: ModuleType) -> Definitions:
     return Definitions(found)
 
 
-def _import_file(file: Path) -> ModuleType:
-    """Import a file under a name of its own; one that belongs to a package, as a part of it."""
+def _import_file(file: Path, root: Path) -> ModuleType:
+    """Import a file under its own name; one that belongs to a package, as a part of it."""
     folder, parts = file.parent, [file.stem]
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
@@ -131,13 +62,14 @@ def _import_file(file: Path) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    known = sys.modules.get(name)
-    if known is not None and _same_file(known, file):
-        return known
+    if len(parts) == 1 and (name in sys.stdlib_module_names or _is_loaded(name, file) is False):
+        # Another module has this name. Code versions hold the one chosen here, so it is the same in every process.
+        place = os.path.relpath(file, root).encode("utf-8", "surrogateescape")
+        name = f"{name}_{hashlib.blake2b(place, digest_size=4).hexdigest()}"
+    if _is_loaded(name, file):
+        return sys.modules[name]
     if len(parts) > 1:
         return _import_module(name)
-    if known is not None:  # another module has this name already
-        name = f"{name}_{abs(hash(str(file))):x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UsageError(f"{file} is no Python file.", remedy="Name a file that ends in .py.")
@@ -187,120 +119,9 @@ class _user_errors:
         ) from error
 
 
-def _same_file(module: ModuleType, file: Path) -> bool:
-    known = getattr(module, "__file__", None)
+def _is_loaded(name: str, file: Path) -> bool | None:
+    """Whether the module of that name is this file; None where there is none."""
+    if name not in sys.modules:
+        return None
+    known = getattr(sys.modules[name], "__file__", None)
     return known is not None and Path(known).exists() and Path(known).samefile(file)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}.", remedy="Check the path; it starts from the current folder.")
-    return path.resolve()
-
-
-def _find_settings(start: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The nearest settings upward from `start`: the file and its table."""
-    for folder in (start, *start.parents):
-        own = folder / "headwater.toml"
-        if own.is_file():
-            return own, _checked(own, _read_toml(own))
-        shared = folder / "pyproject.toml"
-        if shared.is_file():
-            table = _read_toml(shared).get("tool", {}).get("headwater")
-            if table is not None:
-                return shared, _checked(shared, table)
-    return None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.", remedy="Correct it.") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", remedy="Check its permissions.") from None
-
-
-def _checked(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in table.items():
-        if key not in _KEYS:
-            known = ", ".join(_KEYS)
-            raise UsageError(
-                f"{path}: [tool.headwater] has no key `{key}`.", remedy=nearest(key, _KEYS) or f"Its keys are {known}."
-            )
-        if not isinstance(value, _KEYS[key]):
-            raise UsageError(
-                f"{path}: {key} is a {type(value).__name__}.", remedy=f"It has to be a {_KEYS[key].__name__}."
-            )
-    return dict(table)
-
-
-def _listed(settings: Mapping[str, Any], one: str, several: str) -> Iterator[str]:
-    if one in settings:
-        yield settings[one]
-    yield from settings.get(several, ())
-
-
-def _read_workspace(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files and modules of a workspace file: `load_from`, a list of `python_file` and `python_module` entries."""
-    path = _existing(path.absolute())
-    files: list[Path] = []
-    modules: list[str] = []
-    document = read_document(path)
-    for entry in cast(list[Any], document.get("load_from", [])):
-        match entry:
-            case {"python_file": {"relative_path": str(name)}} | {"python_file": str(name)}:
-                files.append(_existing(path.parent / name))
-            case {"python_module": {"module_name": str(name)}} | {"python_module": str(name)}:
-                modules.append(name)
-            case _:
-                raise UsageError(
-                    f"{path}: load_from has the entry {entry!r}.",
-                    remedy="An entry is a python_file or a python_module.",
-                )
-    return tuple(files), tuple(modules)
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A settings file as data: TOML, JSON, or YAML where PyYAML is installed. Raises `UsageError`."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", remedy="Check the path and its permissions.") from None
-    data: Any
-    try:
-        if path.suffix == ".json":
-            import json
-
-            data = json.loads(text)
-        elif path.suffix in (".yaml", ".yml"):
-            data = _read_yaml(path, text)
-        else:
-            data = tomllib.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be parsed: {error}.", remedy="Correct it.") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no mapping.", remedy="It has to be a mapping of names at its top.")
-    return cast(dict[str, Any], data)
-
-
-#: Characters of a YAML file that are read at all: aliases can make a small file huge.
-MAX_YAML = 1 << 20
-
-
-def _read_yaml(path: Path, text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise UsageError(
-            f"Reading {path} takes PyYAML, which is not installed.",
-            remedy="pip install 'headwater[yaml]', or write the file as TOML or JSON.",
-        ) from None
-    if len(text) > MAX_YAML:
-        raise UsageError(f"{path} is larger than {MAX_YAML} characters.", remedy="Split it.")
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise UsageError(f"{path} uses YAML aliases.", remedy="Write the values out.")
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None

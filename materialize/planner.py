@@ -62,8 +62,12 @@ class Plan:
     """Steps in an order in which they can run."""
 
     steps: tuple[PlanStep, ...]
+    #: How many assets were selected.
+    selected: int
     #: Selected assets that are only stale further up, where nothing is planned: rebuilding them changes nothing.
     waiting: tuple[AssetKey, ...] = ()
+    #: Selected assets that cannot be built: optional outputs that their step did not make, and what depends on those.
+    absent: tuple[AssetKey, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.steps)
@@ -82,7 +86,8 @@ def build_plan(
 
     With `upstream`, whatever they depend on that is stale or missing is built too. With `force`, the selected assets
     are built although fresh. With `only_missing`, nothing that exists is rebuilt. Raises `UsageError` where a selected
-    asset would have to load one that was never materialized and is not to be.
+    asset would have to load one that was never materialized and is not to be. What depends on an optional output that
+    its step does not make is left out.
     """
     targets = {key for key in selected if not graph[key].external}
     candidates = targets | graph.upstream(targets) if upstream else targets
@@ -90,13 +95,20 @@ def build_plan(
     rebuilt: dict[AssetKey, str] = {}  # asset → the step of this plan that computes it
     steps: list[PlanStep] = []
     waiting: list[AssetKey] = []
+    absent: dict[AssetKey, None] = {}
     for step, members in graph.steps.items():
         cells: dict[AssetKey, PlanCell] = {}
+        blocked = any(dep.key in absent for key in members for dep in graph[key].deps)
         for key in members:
+            if staleness.is_not_made(key) and key not in forced:
+                absent[key] = None
+                continue
             if key not in candidates:
                 continue
             causes = _causes(graph, staleness, key, forced=key in forced, rebuilt=rebuilt, only_missing=only_missing)
-            if causes:
+            if blocked and causes != ():
+                absent[key] = None
+            elif causes:
                 cells[key] = PlanCell(cell=Cell(key), status=staleness.of(key).status, causes=causes)
                 rebuilt[key] = step
             elif causes is None:
@@ -108,11 +120,17 @@ def build_plan(
                 status = staleness.of(key)
                 cells.setdefault(key, PlanCell(cell=Cell(key), status=status.status, causes=status.causes))
                 rebuilt[key] = step
+                absent.pop(key, None)
         after = {rebuilt[dep.key] for key in cells for dep in graph[key].deps if dep.key in rebuilt} - {step}
         ordered = tuple(cells[key] for key in members if key in cells)
         steps.append(PlanStep(key=step, cells=ordered, after=frozenset(after)))
     _check_inputs(graph, staleness, steps, rebuilt)
-    return Plan(steps=tuple(steps), waiting=tuple(key for key in waiting if key not in rebuilt))
+    return Plan(
+        steps=tuple(steps),
+        selected=len(selected),
+        waiting=tuple(key for key in waiting if key not in rebuilt),
+        absent=tuple(key for key in absent if key in targets),
+    )
 
 
 def _causes(

@@ -9,7 +9,7 @@ from headwater.catalog.definitions.selection import coerce_selection
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.records import Cell, Materialization, Run, RunStatus
+from headwater.catalog.records import Cell, Failure, Materialization, Run, RunStatus
 from headwater.catalog.storage.base import CatalogReader, CellState
 from headwater.materialize.planner import Plan, build_plan
 from headwater.materialize.staleness import Cause, CauseKind, CellStatus, Staleness, Status, evaluate
@@ -43,6 +43,16 @@ class Reader:
         """The status of every cell."""
         return evaluate(self.graph, self.cells)
 
+    @cached_property
+    def failures(self) -> Mapping[Cell, Failure]:
+        """The cells that are not fresh and whose last attempt failed."""
+        statuses = self.staleness.cells
+        return {
+            cell: failure
+            for cell, failure in self.catalog.failures().items()
+            if cell in statuses and statuses[cell].status is not Status.FRESH
+        }
+
     def select(self, selection: Any) -> list[AssetKey]:
         """The assets that a selection means, in topological order. Raises `SelectionError`, `UnknownAssetError`."""
         return self.graph.sorted(coerce_selection(selection).resolve(self.graph, self))
@@ -50,6 +60,10 @@ class Reader:
     def statuses(self) -> Mapping[AssetKey, str]:
         """Each asset's status."""
         return self.staleness.statuses()
+
+    def failed(self) -> Collection[AssetKey]:
+        """The assets of which a cell's last attempt failed."""
+        return {cell.asset for cell in self.failures}
 
     def columns(self) -> Mapping[AssetKey, Collection[str]]:
         """The columns of each asset's newest version."""

@@ -13,8 +13,8 @@ def query_catalog(instance: Instance, sql: str, parameters: Sequence[Any] = ()) 
     """The answer to a read-only query.
 
     An asset's current data is a table named after its key; only assets whose key occurs in the text are offered.
-    Local Parquet files are scanned in place, so only the columns that the query uses are read; data in an object store is
-    loaded. Raises `UsageError` for a query that fails, or that does more than read.
+    Local Parquet files are scanned in place, so only the columns that the query uses are read; data in an object store
+    is loaded. Raises `UsageError` for a query that fails, or that does more than read.
     """
     text = sql.casefold()
     mentioned = [key for key in instance.catalog.definitions() if key.casefold() in text]

@@ -28,6 +28,7 @@ class CauseKind(StrEnum):
     """Why a cell is not fresh."""
 
     NEVER_MATERIALIZED = "never_materialized"
+    NOT_MADE = "not_made"
     CODE_CHANGED = "code_changed"
     DEFINITION_CHANGED = "definition_changed"
     CONFIG_CHANGED = "config_changed"
@@ -73,6 +74,7 @@ class Cause:
 
 _PHRASES: Mapping[CauseKind, str] = {
     CauseKind.NEVER_MATERIALIZED: "never materialized",
+    CauseKind.NOT_MADE: "optional, and its step did not make it",
     CauseKind.CODE_CHANGED: "code changed",
     CauseKind.DEFINITION_CHANGED: "inputs are wired differently",
     CauseKind.CONFIG_CHANGED: "config changed",
@@ -103,9 +105,15 @@ class CellStatus:
     status: Status
     causes: tuple[Cause, ...] = ()
 
+    @property
+    def settled(self) -> bool:
+        """Whether building it now would change nothing: it is fresh, or its step chose not to make it."""
+        return self.status is Status.FRESH or self is _NOT_MADE
+
 
 _FRESH = CellStatus(status=Status.FRESH)
 _MISSING = CellStatus(status=Status.MISSING, causes=(Cause(kind=CauseKind.NEVER_MATERIALIZED),))
+_NOT_MADE = CellStatus(status=Status.MISSING, causes=(Cause(kind=CauseKind.NOT_MADE),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +126,18 @@ class Staleness:
         """The status of an unpartitioned asset."""
         return self.cells[Cell(asset)]
 
+    def is_not_made(self, asset: AssetKey) -> bool:
+        """Whether an asset is an optional output that its step left out, and would again."""
+        status = self.cells.get(Cell(asset))
+        return status is not None and status.status is Status.MISSING and status.settled
+
     def statuses(self) -> Mapping[AssetKey, Status]:
         """Each asset's status: missing when all of its cells are, fresh when all of them are, otherwise stale."""
-        by_asset: dict[AssetKey, set[Status]] = {}
+        found: dict[AssetKey, Status] = {}
         for cell, status in self.cells.items():
-            by_asset.setdefault(cell.asset, set()).add(status.status)
-        return {key: found.pop() if len(found) == 1 else Status.STALE for key, found in by_asset.items()}
+            if found.setdefault(cell.asset, status.status) is not status.status:
+                found[cell.asset] = Status.STALE
+        return found
 
 
 def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState]) -> Staleness:
@@ -131,6 +145,7 @@ def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState]) -> Staleness:
 
     A cell is STALE when it has a direct cause, or when something that it depends on is stale or missing (a
     transitive cause). Exact: an edge is never skipped, and an external asset without a recorded version causes nothing.
+    An optional output that its step left out is MISSING, but only its step's other outputs are a reason to try again.
     """
     current = {cell.asset: state for cell, state in states.items() if cell.partition is None}
     statuses: dict[Cell, CellStatus] = {}
@@ -150,6 +165,11 @@ def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState]) -> Staleness:
         if causes:
             behind[key] = Cause(kind=CauseKind.UPSTREAM_STALE, upstream=key)
         statuses[Cell(key)] = CellStatus(status=Status.STALE, causes=tuple(causes)) if causes else _FRESH
+    for members in graph.steps.values():
+        # Where all are computed together, one that is fresh proves that the step ran on what there is now.
+        if not graph[members[0]].can_subset and any(statuses[Cell(key)] is _FRESH for key in members):
+            left_out = (key for key in members if graph[key].optional and statuses[Cell(key)] is _MISSING)
+            statuses.update((Cell(key), _NOT_MADE) for key in left_out)
     return Staleness(statuses)
 
 

@@ -45,12 +45,6 @@ def project(tmp_path: Path) -> ProjectFolder:
     return ProjectFolder(folder)
 
 
-@pytest.fixture(scope="session")
-def histories() -> ModuleType:
-    """The module `histories`."""
-    return _histories
-
-
 @pytest.fixture
 def history() -> "_histories.History":
     """Makes events for storages."""

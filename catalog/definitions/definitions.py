@@ -7,7 +7,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, cast
 
-from headwater.catalog.config import bind_config, describe_config
+from headwater.catalog.config import EnvVar, bind_config, config_references, describe_config
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
 from headwater.catalog.definitions.dependencies import merge_columns
@@ -108,6 +108,12 @@ class Definitions:
             return None
         data, path = self._raw_config(definition, run_config)
         return bind_config(definition.config_class, data, path)
+
+    def references_of(self, definition: AssetsDefinition, run_config: Mapping[str, Any]) -> list[EnvVar]:
+        """The environment variables that the configuration of a step refers to; see `config_of`."""
+        if definition.config_class is None:
+            return []
+        return config_references(definition.config_class, self._raw_config(definition, run_config)[0])
 
     @cached_property
     def _by_key(self) -> Mapping[AssetKey, AssetsDefinition]:
@@ -229,6 +235,7 @@ class Definitions:
                     loaded,
                     step=definition.name,
                     can_subset=definition.can_subset or not definition.is_multi,
+                    optional=not output.is_required,
                     fingerprint=fingerprint,
                     stored=not definition.stores_nothing,
                 )

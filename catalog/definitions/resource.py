@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 
 import msgspec
 
-from headwater.catalog.config import explain, mask, references, resolve
+from headwater.catalog.config import EnvVar, explain, mask, references, resolve
 from headwater.catalog.definitions.values import exact_type
 from headwater.catalog.errors import ConfigError
 
@@ -85,6 +85,14 @@ def resolve_resource(resource: Any, path: str) -> Any:
                 pass
         values[field.name] = value
     return type(resource)(**values)
+
+
+def resource_references(resource: Any) -> list[EnvVar]:
+    """Every reference to the environment in the fields of a resource and of those inside of it."""
+    if not isinstance(resource, ConfigurableResource):
+        return references(resource)
+    fields = msgspec.structs.fields(resource)
+    return [found for field in fields for found in resource_references(getattr(resource, field.name))]
 
 
 def describe_resource(resource: Any) -> Any:

@@ -4,12 +4,13 @@
     traversal  := ["+" | N "+"] atom ["+" | "+" N]       with all, or N layers, of what is above or below
     atom       := "*" | "(" expression ")" | "sinks(" expression ")" | "roots(" expression ")"
                 | field ":" [value] | name
-    field      := key group kind tag owner column io_manager step is status stale missing fresh state
+    field      := key group kind tag owner column io_manager step is status fresh stale missing failed state
     value      := word | "text"                           `*` in a value or name stands for any characters
     name       := word | "text"                           an asset's key
 
 `and` binds tighter than `or`, `not` tighter than both, `+` tightest. Values: `tag:name` or `tag:name=value`;
-`is:external`, `is:materializable`; `status:fresh|stale|missing`, with `stale:`, `missing:`, `fresh:` for short;
+`is:external`, `is:materializable`; `status:fresh|stale|missing|failed`, with `stale:` and so on for short (what failed
+when it was last to be built is stale or missing as well);
 `state:new`, `state:modified` against the definitions that the last run recorded.
 """
 
@@ -25,7 +26,7 @@ from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode
 
-STATUSES = ("fresh", "stale", "missing")
+STATUSES = ("fresh", "stale", "missing", "failed")
 
 
 class SelectionFacts(Protocol):
@@ -33,6 +34,10 @@ class SelectionFacts(Protocol):
 
     def statuses(self) -> Mapping[AssetKey, str]:
         """Each asset's status: FRESH, STALE or MISSING."""
+        ...
+
+    def failed(self) -> Collection[AssetKey]:
+        """The assets that are not fresh because the last attempt to build them failed."""
         ...
 
     def columns(self) -> Mapping[AssetKey, Collection[str]]:
@@ -186,6 +191,8 @@ class Field(AssetSelection):
         if self.field == "column":
             matches = _matcher(self.value)
             return {key for key, names in facts.columns().items() if key in graph and any(map(matches, names))}
+        if (self.field, self.value.lower()) == ("status", "failed"):
+            return {key for key in facts.failed() if key in graph}
         known = facts.states() if self.field == "state" else facts.statuses()
         return {key for key, value in known.items() if key in graph and value.lower() == self.value.lower()}
 
@@ -398,8 +405,14 @@ class _Parser:
         """`+` or `N+` before an atom: how far up; 0 where there is none."""
         first, second, third = self.peek(), self.peek(1), self.peek(2)
         if first and first.kind == "word" and _is_number(first.text):
-            follows = second and third and first.end == second.start and second.end == third.start
-            if follows and second.text == "+" and third.text not in (")", "+"):
+            if (
+                second
+                and third
+                and first.end == second.start
+                and second.end == third.start
+                and second.text == "+"
+                and third.text not in (")", "+")
+            ):
                 self.at += 2
                 return _layers(first.text)
             return 0  # a name

@@ -4,25 +4,14 @@ Nothing is imported to find out, and every file is read once.
 """
 
 import ast
-import functools
 import os
-import site
 import sys
-import sysconfig
 import types
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, cast
 
+from headwater.catalog.definitions.installed import is_installed
 from headwater.catalog.definitions.syntax import Body, SourceFile, analyse, dotted, module_imports, read_source
-
-_INSTALLED = tuple(
-    str(Path(folder).resolve()) + os.sep
-    for folder in (
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        site.getusersitepackages(),
-    )
-)
 
 
 class Statements:
@@ -174,14 +163,6 @@ def is_project_class(cls: type) -> bool:
     if name.partition(".")[0] in sys.stdlib_module_names:
         return False
     return is_project(str(file), name) if file else any(map(is_project_function, vars(cls).values()))
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def is_installed(file: str) -> bool:
-    """Whether a file is part of Python or of an installed package, and so not of the user's project."""
-    if f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file:
-        return True
-    return file.startswith(_INSTALLED) or str(Path(file).resolve()).startswith(_INSTALLED)
 
 
 def _find_module(name: str) -> str:

@@ -54,6 +54,8 @@ class AssetNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     step: str | None = None
     #: Whether its step can compute it without its other assets.
     can_subset: bool = True
+    #: Whether its step may end without having made it.
+    optional: bool = False
     #: What decides its data, with the configuration that a run gets by default; None for an external asset.
     fingerprint: Fingerprint | None = None
     #: The name of its IO manager.
@@ -89,6 +91,7 @@ def node_to_json(node: AssetNode) -> dict[str, Any]:
         ],
         "step": node.step,
         "can_subset": node.can_subset,
+        "optional": node.optional,
         "code_version": node.code_version,
         "fingerprint": fingerprint_to_json(node.fingerprint) if node.fingerprint else None,
         "io_manager": node.io_manager,
@@ -119,6 +122,7 @@ def node_from_json(data: Mapping[str, Any]) -> AssetNode:
         ),
         step=data["step"],
         can_subset=data["can_subset"],
+        optional=data["optional"],
         fingerprint=Fingerprint(**fingerprint) if fingerprint else None,
         io_manager=data["io_manager"],
         stored=data["stored"],

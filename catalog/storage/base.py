@@ -13,6 +13,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
+    Failure,
     Fingerprint,
     Input,
     LoggedEvent,
@@ -53,6 +54,10 @@ class CatalogReader(Protocol):
 
     def cells(self, assets: Collection[AssetKey] | None = None) -> dict[Cell, CellState]:
         """The current version of each cell, of all assets or of some."""
+        ...
+
+    def failures(self) -> dict[Cell, Failure]:
+        """The last failure of each cell that was to be built and was not, since its current version was made."""
         ...
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:

@@ -23,6 +23,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
+    Failure,
     LoggedEvent,
     Materialization,
     PlannedCell,
@@ -61,6 +62,7 @@ class MemoryStorage:
         self._runs: dict[str, _Run] = {}
         self._versions: list[Materialization] = []
         self._cells: dict[Cell, Materialization] = {}
+        self._failures: dict[Cell, Failure] = {}
         self._definitions: dict[AssetKey, AssetDefinition] = {}
         self._changes: list[DefinitionChange] = []
         self._progress = Progress(self._find_progress, 0)
@@ -90,6 +92,11 @@ class MemoryStorage:
         """See `CatalogReader.cells`."""
         with self._reading():
             return {cell: _state(made) for cell, made in self._cells.items() if assets is None or cell.asset in assets}
+
+    def failures(self) -> dict[Cell, Failure]:
+        """See `CatalogReader.failures`."""
+        with self._reading():
+            return dict(self._failures)
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
         """See `CatalogReader.current`."""
@@ -283,9 +290,14 @@ class MemoryStorage:
             logs=event.logs,
             cells=event.cells,
         )
+        if event.status is StepStatus.FAILURE:
+            failure = Failure(run_id=event.run_id, step_key=event.step_key, time=event.time, error=event.error)
+            step = kept.plan[kept.progress.steps[event.step_key].number]
+            self._failures |= {Cell(cell.asset, cell.partition): failure for cell in step.cells}
         for made in event.materializations:
             self._versions.append(made)
             self._cells[made.cell] = made
+            self._failures.pop(made.cell, None)
             kept.committed.add(made.version_id)
 
     def _builds(self, event: LoggedEvent, asset: AssetKey) -> bool:

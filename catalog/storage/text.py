@@ -1,35 +1,45 @@
 """Text that cannot be kept as it is: lone surrogates have no UTF-8 form, and log lines may hold them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 Value = TypeVar("Value")
 
 
 def storable(value: Value) -> Value:
-    """`value` itself where all its text has a UTF-8 form; otherwise a copy with lone surrogates written `\\\\udcff`.
-
-    Goes through dataclasses, mappings and sequences. Mapping keys that become equal keep the last value.
-    """
+    """`value` itself where all its text has a UTF-8 form; otherwise a copy with lone surrogates written `\\\\udcff`."""
     import msgspec
 
     try:
         msgspec.json.encode(value, enc_hook=str)
     except UnicodeEncodeError:
-        return cast(Value, _escaped(value))
+        return map_text(value, _escape)
     return value
 
 
-def _escaped(value: Any) -> Any:
+def map_text(value: Value, change: Callable[[str], str]) -> Value:
+    """A copy of `value` with `change` made to each text in it; goes through dataclasses, mappings and sequences.
+
+    Mapping keys that become equal keep the last value.
+    """
+    return cast(Value, _mapped(value, change))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        plain = value.encode("utf-8", "backslashreplace").decode()
-        return type(value)(plain) if plain != value else value
+        changed = change(value)
+        return type(value)(changed) if changed != value else value
     if isinstance(value, Mapping):
-        return {_escaped(key): _escaped(item) for key, item in cast(Mapping[Any, Any], value).items()}
+        items = cast(Mapping[Any, Any], value).items()
+        return {_mapped(key, change): _mapped(item, change) for key, item in items}
     if isinstance(value, list | tuple):
-        return type(cast(Any, value))(_escaped(item) for item in cast(Any, value))
+        return type(cast(Any, value))(_mapped(item, change) for item in cast(Any, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {part.name: _escaped(getattr(value, part.name)) for part in dataclasses.fields(value)}
+        parts = {part.name: _mapped(getattr(value, part.name), change) for part in dataclasses.fields(value)}
         return dataclasses.replace(value, **parts)
     return value
+
+
+def _escape(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -23,14 +23,22 @@ _FLAGS = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NO
 #: Seconds between two looks at how much a running step has printed.
 _LOOK = 0.2
 
+#: Makes secrets in a range of a file unreadable, in place.
+Blot = Callable[[Path, int, int], None]
+
+
+def nothing_to_blot(path: Path, start: int, size: int) -> None:
+    """A `Blot` where there are no secrets."""
+
 
 class OutputCapture:
     """Captures stdout and stderr while it is entered. One at a time in a process; a second one captures nothing."""
 
     _active = threading.Lock()
 
-    def __init__(self, folder: Path, *, side_by_side: bool = False) -> None:
+    def __init__(self, folder: Path, *, side_by_side: bool = False, blot: Blot = nothing_to_blot) -> None:
         self._folder = folder
+        self._blot = blot
         self._side_by_side = side_by_side
         self._own: dict[str, _Stream] = {}
         self._entered = False
@@ -39,8 +47,10 @@ class OutputCapture:
     def __enter__(self) -> "OutputCapture":
         self._entered = self._active.acquire(blocking=False)
         if self._entered:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._own = {name: _Stream(name, number, self._folder) for number, name in enumerate(STREAMS, 1)}
+            # Each by itself, as the folders that `parents` makes have the mode that the umask leaves.
+            self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folder.mkdir(exist_ok=True, mode=0o700)
+            self._own = {name: _Stream(name, n, self._folder, self._blot) for n, name in enumerate(STREAMS, 1)}
             threading.Thread(target=self._bound, name="headwater-logs", daemon=True).start()
         return self
 
@@ -83,8 +93,9 @@ class OutputCapture:
 class _Stream:
     """One of the two streams: its descriptor, the Python object over it, and the files that they write to."""
 
-    def __init__(self, name: str, number: int, folder: Path) -> None:
+    def __init__(self, name: str, number: int, folder: Path, blot: Blot) -> None:
         self.name = name
+        self._blot = blot
         self._number = number
         self._folder = folder
         self._python: TextIO = getattr(sys, name)
@@ -118,6 +129,7 @@ class _Stream:
                 return []
             size = _shorten(file, 0)
             os.close(file)
+            self._blot(own, 0, size)
             return [LogSlice(stream=self.name, file=own.name, offset=0, size=size)]
         self._flush()
         start, self._start = self._start, None
@@ -126,6 +138,7 @@ class _Stream:
         size = os.fstat(self._file).st_size - start
         if size > MAX_STEP_BYTES:
             size = _shorten(self._file, start)
+        self._blot(self._path, start, size)
         return [LogSlice(stream=self.name, file=self._path.name, offset=start, size=size)] if size else []
 
     def bound(self) -> None:
@@ -145,9 +158,11 @@ class _Stream:
         os.dup2(self._saved, self._number)
         self.outside.detach_descriptor()
         os.close(self._saved)
-        empty = os.fstat(self._file).st_size == 0
+        size = os.fstat(self._file).st_size
         os.close(self._file)
-        if empty:
+        if size:
+            self._blot(self._path, 0, size)  # what resources printed when they were set up and torn down
+        else:
             self._path.unlink(missing_ok=True)
 
     def _flush(self) -> None:

@@ -9,14 +9,12 @@ import contextlib
 import getpass
 import os
 import platform
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource
-from headwater.catalog.errors import ConfigError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -33,7 +31,6 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -50,9 +47,11 @@ from headwater.catalog.records import (
 from headwater.catalog.storage.base import CellState
 from headwater.io.compute_logs import run_folder
 from headwater.materialize.execution.capture import OutputCapture
-from headwater.materialize.execution.context import RunContext, RunInfo
+from headwater.materialize.execution.context import RunInfo
 from headwater.materialize.execution.interrupt import Interruption
 from headwater.materialize.execution.recorder import Recorder
+from headwater.materialize.execution.redaction import Redaction
+from headwater.materialize.execution.resources import Resources
 from headwater.materialize.execution.state import Decision, RunState
 from headwater.materialize.execution.step import (
     Attempt,
@@ -125,19 +124,23 @@ class _Coordinator:
         self.running: dict[str, StepSpec] = {}
 
     def run(self) -> RunOutcome:
-        resources = self._resolve_resources()
-        self.managers = IOManagers(self.request.definitions, resources, self.instance.home)
+        assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
+        resources = Resources(self.request.definitions, assets, self.request.run_config)
+        self.redaction = Redaction(resources.references())
+        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.home)
         self.planned = self._planned_cells()
         self.pointers = self._current_pointers()
         self.recorder = Recorder(self.instance.catalog.append)
         self.capture = OutputCapture(
-            run_folder(self.instance.home, self.run_id), side_by_side=self.request.executor == "threads"
+            run_folder(self.instance.home, self.run_id),
+            side_by_side=self.request.executor == "threads",
+            blot=self.redaction.blot,
         )
         self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
         try:
             self._start()
             try:
-                with self.interruption, self.capture, self._set_up(resources) as ready:
+                with self.interruption, self.capture, resources.set_up(self.info, self.redaction) as ready:
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions, io_managers=self.managers, resources=ready, log=self._log
                     )
@@ -425,45 +428,6 @@ class _Coordinator:
         known = {cell.asset for cell in self.request.states}
         return self.instance.catalog.latest(keys & known)
 
-    def _resolve_resources(self) -> dict[str, Any]:
-        """The run's own copies of the resources that its steps use. Raises `ConfigError` before anything starts."""
-        definitions = self.request.definitions
-        config: Mapping[str, Any] = self.request.run_config.get("resources", {})
-        unknown = sorted(config.keys() - definitions.resources.keys())
-        if unknown:
-            raise ConfigError(
-                f"resources:{unknown[0]}: there is no resource of this name.",
-                remedy=f"The resources are {', '.join(definitions.resources) or 'none'}.",
-            )
-        used = {DEFAULT_RESOURCE}
-        for step in self.request.plan.steps:
-            definition = definitions.definition_of(step.cells[0].cell.asset)
-            definitions.config_of(definition, self.request.run_config)
-            used.update(definition.resources.values(), definition.required_resource_keys)
-            used.update(item.input_manager_key for item in definition.inputs if item.input_manager_key)
-            for key in (*definition.keys, *(item.key for item in definition.inputs)):
-                spec = definitions.spec_of(key)
-                if spec is not None and isinstance(spec.io_manager, str):
-                    used.add(spec.io_manager)
-        return {
-            name: resolve_resource(_configured(resource, config.get(name)), f"resources:{name}")
-            for name, resource in definitions.resources.items()
-            if name in used
-        }
-
-    @contextlib.contextmanager
-    def _set_up(self, resources: Mapping[str, Any]) -> Generator[dict[str, Any]]:
-        """The resources, ready for use; torn down afterwards in reverse order."""
-        import logging
-
-        context = RunContext(run=self.info, log=logging.getLogger("headwater"))
-        with contextlib.ExitStack() as stack:
-            ready: dict[str, Any] = {}
-            for name, resource in resources.items():
-                is_ours = isinstance(resource, ConfigurableResource)
-                ready[name] = stack.enter_context(resource.yield_for_execution(context)) if is_ours else resource
-            yield ready
-
     def _end(self) -> RunOutcome:
         signal = self.interruption.requested
         canceled = any(step.status is StepStatus.CANCELED for step in self.ended)
@@ -483,6 +447,7 @@ class _Coordinator:
         self._emit(event)
 
     def _emit(self, *events: Event) -> None:
+        events = tuple(map(self.redaction.event, events))
         self.recorder.append(*events)
         if self.request.listener is not None:
             for event in events:
@@ -521,8 +486,6 @@ class _Coordinator:
         return self._version(key) or None if status is StepStatus.VERIFIED else None
 
 
-DEFAULT_RESOURCE = "io_manager"
-
 _CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
 
 
@@ -551,7 +514,7 @@ def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsCha
         if old is not None and dict(old.data) == data:
             continue
         parts = () if old is None else changed_parts(old.data, data)
-        definitions.append(AssetDefinition(asset=node.key, data=data, metadata=_metadata(node.metadata)))
+        definitions.append(AssetDefinition(asset=node.key, data=data, metadata=dict(node.metadata)))
         if old is None or parts:
             changes.append(
                 DefinitionChange(asset=node.key, changed=now, change="added" if old is None else "changed", parts=parts)
@@ -560,31 +523,6 @@ def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsCha
     if not changes and not definitions:
         return None
     return DefinitionsChanged(time=now, changes=tuple(changes), definitions=tuple(definitions))
-
-
-def _metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, MetadataValue]:
-    return dict(metadata)
-
-
-def _configured(resource: Any, config: Mapping[str, Any] | None) -> Any:
-    """A resource with the fields that a run's configuration sets."""
-    if config is None:
-        return resource
-    import msgspec
-
-    values = config.get("config", config)
-    if not isinstance(resource, ConfigurableResource):
-        raise ConfigError(
-            f"A {type(resource).__name__} takes no configuration from a run.",
-            remedy="Make it a ConfigurableResource, or configure it where it is defined.",
-        )
-    known = [f.name for f in msgspec.structs.fields(resource)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"{type(resource).__name__} has no field `{unknown[0]}`.", remedy=f"Its fields are {', '.join(known)}."
-        )
-    return msgspec.structs.replace(resource, **values)
 
 
 def _user() -> str:

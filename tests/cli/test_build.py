@@ -39,7 +39,7 @@ def test_a_second_materialize_runs_nothing(chain: ProjectFolder) -> None:
         ("total", "SUCCESS", None),
     ]
     second = chain.json("materialize")
-    assert second == {"run_id": None, "status": "SUCCESS", "steps": [], "waiting": []}
+    assert second == {"run_id": None, "status": "SUCCESS", "steps": [], "waiting": [], "absent": []}
     assert chain.json("plan")["steps"] == []
 
 
@@ -73,7 +73,8 @@ def test_plan_prints_what_materialize_does(chain: ProjectFolder) -> None:
     assert [s["key"] for s in planned] == ["raw", "cleaned", "total"]
     assert all(s["reason"] == "never materialized" for s in planned)
     assert [s["key"] for s in chain.json("materialize")["steps"]] == [s["key"] for s in planned]
-    assert "Nothing to do" in chain.run("plan").out
+    assert "everything selected is fresh" in chain.run("plan").out
+    assert "no asset is selected" in chain.run("plan", "group:nobody").out
 
 
 def test_a_selection_also_builds_its_stale_upstream(chain: ProjectFolder) -> None:
@@ -132,9 +133,43 @@ def test_a_failing_step_skips_its_downstream_and_keeps_the_rest(project: Project
         "after_bad": "SKIPPED",
         "after_good": "SUCCESS",
     }
+    cells = {asset["key"]: asset for asset in project.json("status")["assets"]}
+    assert cells["bad"]["cells"] == {"fresh": 0, "stale": 0, "missing": 1, "failed": 1, "total": 1}
+    assert cells["bad"]["failure"]["run_id"] == run["run_id"]
+    assert cells["after_bad"]["failure"] is None, "it was never tried"
+    assert [asset["key"] for asset in project.json("ls", "failed:")["assets"]] == ["bad"]
+    assert "(ValueError: no \\x1b[31m" in project.run("status").out
     project.edit('raise ValueError("no \\x1b[31mdata\\x1b[0m today")', "return 2")
     retried = project.json("run", "retry", run["run_id"])
     assert {s["key"]: s["status"] for s in retried["steps"]} == {"bad": "SUCCESS", "after_bad": "SUCCESS"}
+    assert project.json("ls", "failed:")["assets"] == []
+
+
+def test_an_optional_output_that_is_left_out_stays_out(project: ProjectFolder) -> None:
+    project.write("""
+        from headwater import AssetOut, Output, asset, multi_asset
+
+        MAKE_BOTH = False
+
+        @multi_asset(outs={"always": AssetOut(), "sometimes": AssetOut(is_required=False)})
+        def two():
+            yield Output(1, "always")
+            if MAKE_BOTH:
+                yield Output(2, "sometimes")
+
+        @asset
+        def after(sometimes: int) -> int:
+            return sometimes
+        """)
+    first = project.run("materialize")
+    assert "- sometimes  optional, and not made" in first.err
+    second = project.run("materialize")
+    assert "Nothing to do." in second.out
+    assert "left out an optional output: sometimes, after." in second.err
+    assert project.json("materialize")["absent"] == ["sometimes", "after"]
+    assert project.statuses() == {"always": "FRESH", "sometimes": "MISSING", "after": "MISSING"}
+    project.edit("MAKE_BOTH = False", "MAKE_BOTH = True")
+    assert project.built() == {"always": "SUCCESS", "sometimes": "SUCCESS", "after": "SUCCESS"}
 
 
 def test_what_steps_print_is_kept_by_step(chain: ProjectFolder) -> None:

@@ -28,6 +28,7 @@ from headwater.catalog.records import (
     Column,
     DefinitionChange,
     ErrorRecord,
+    Failure,
     Fingerprint,
     LoggedEvent,
     LogSlice,
@@ -259,6 +260,24 @@ def test_planned_cells_are_those_without_a_version(reopen: Reopen, history: "His
     assert reopen().planned(run.run_id) == [cell for step in run.steps for cell in step.cells]
     reopen().append([history.succeed(run, 0), half])
     assert reopen().planned(run.run_id) == [run.steps[1].cells[0], run.steps[2].cells[0]]
+
+
+def test_a_failure_counts_until_there_is_a_newer_version(reopen: Reopen, history: "History") -> None:
+    b, c = AssetKey("b"), AssetKey("c")
+    run = history.start("a", ("b", ["p", "q"]), "c")
+    half = history.end(run, 1, StepStatus.FAILURE, materializations=(history.make(run, 1, 1),), error=ERROR)
+    whole = history.end(run, 2, StepStatus.FAILURE)
+    reopen().append([run, history.succeed(run, 0), half, whole])
+    failures = reopen().failures()
+    assert failures == {
+        Cell(b, "p"): Failure(run_id=run.run_id, step_key="b", time=half.time, error=ERROR),
+        Cell(c): Failure(run_id=run.run_id, step_key="c", time=whole.time, error=None),
+    }
+    again = history.start("c", ("b", ["p"]))
+    later = history.end(again, 1, StepStatus.FAILURE)
+    reopen().append([again, history.succeed(again, 0), later])
+    assert {cell: failure.time for cell, failure in reopen().failures().items()} == {Cell(b, "p"): later.time}
+    assert str(failures[Cell(b, "p")]) == f"{ERROR.kind}: {ERROR.message}"
 
 
 def test_terminal_states_are_final(reopen: Reopen, history: "History") -> None:
@@ -597,6 +616,19 @@ def test_text_of_every_kind_comes_back(reopen: Reopen, history: "History") -> No
         (text, text, {text: text}, text, text) for text in texts
     ]
     assert [event.message for event in storage.events(kinds=["LOG_MESSAGE"])] == texts
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_subclass_of_text_is_text(storage: CatalogWriter, history: "History", count: int) -> None:
+    """The name of a step may be anything that is a `str`."""
+    run = history.start("a")
+    lines = [
+        LogMessage(time=history.time(), run_id=run.run_id, step_key=AssetKey("a"), level="INFO", message=AssetKey("m"))
+        for _ in range(count)
+    ]
+    storage.append([run, *lines])
+    found = storage.events(kinds=["LOG_MESSAGE"], limit=None)
+    assert [(event.step_key, event.message) for event in found] == [("a", "m")] * count
 
 
 @pytest.mark.parametrize("count", [1, 300])

@@ -118,6 +118,7 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
     keys = [AssetKey(asset) for asset in ASSETS]
     return {
         "cells": storage.cells(),
+        "failures": storage.failures(),
         "cells of some": storage.cells(keys[:2]),
         "latest": storage.latest(),
         "versions": [storage.materializations(key, limit=10_000) for key in keys],

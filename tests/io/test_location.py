@@ -76,7 +76,7 @@ def test_two_cells_never_share_a_folder(one: AssetKey, p1: str | None, other: As
 def test_a_path_never_leaves_its_root(key: AssetKey, partition: str | None) -> None:
     path = version_path(key, partition, VERSION, "parquet")
     assert_safe(path)
-    assert os.path.commonpath(["/root/data", os.path.normpath(f"/root/data/{path}")]) == "/root/data"
+    assert os.path.commonpath(["/srv/data", os.path.normpath(f"/srv/data/{path}")]) == "/srv/data"
     assert path.endswith(f"/{VERSION}.parquet")
     # An object store takes 1,024 bytes for a key, the user's prefix included.
     assert len(path.encode()) <= MAX_FOLDER_BYTES + len("partition=//") + MAX_SEGMENT_BYTES + len(VERSION) + 8

@@ -46,7 +46,7 @@ class World:
         if parts and node.fingerprint:
             changes["fingerprint"] = replace(node.fingerprint, **parts)  # pyright: ignore[reportArgumentType]
         fields = {name: getattr(node, name) for name in node.__struct_fields__}
-        self.nodes[node.key] = AssetNode(**{**fields, **changes})
+        self.nodes[node.key] = AssetNode(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
 
     def record(self, graph: AssetGraph, key: AssetKey, made: Made, current: Mapping[AssetKey, CellState]) -> CellState:
         """What the coordinator records of an asset that was just made from what is `current`."""

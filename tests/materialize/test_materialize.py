@@ -3,15 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pytest
 
 import headwater as hw
@@ -23,6 +20,10 @@ from headwater.catalog.errors import (
     UserCodeError,
 )
 from headwater.catalog.records import RunStatus, StepStatus
+from headwater.io.engines import arrow, pandas
+
+pa: Any = arrow()
+pd: Any = pandas()
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_values_travel_by_parameter() -> None:
 
 def test_every_representation_arrives_as_annotated(instance: hw.Instance) -> None:
     @hw.asset
-    def table() -> pa.Table:
+    def table() -> Any:
         return pa.table({"n": [1, 2, 3]})
 
     seen: dict[str, Any] = {}
@@ -626,7 +627,7 @@ def test_what_user_code_logs_becomes_events(instance: hw.Instance) -> None:
 
     result = hw.materialize([one], instance=instance)
     logged = instance.catalog.events(run_id=result.run_id, kinds=["LOG_MESSAGE"])
-    assert [(e.data["level"], e.message) for e in logged][0] == ("INFO", "rows: 3")
+    assert next((e.data["level"], e.message) for e in logged) == ("INFO", "rows: 3")
     assert logged[1].step_key == "one"
     assert len(logged) == 3
 
@@ -701,14 +702,6 @@ def test_external_assets_are_edges_only(instance: hw.Instance) -> None:
     assert hw.materialize([spec, one], instance=instance).outcome is None
 
 
-@contextmanager
-def raising() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-
-
 def test_a_keyboard_interrupt_from_user_code_cancels_the_run(instance: hw.Instance) -> None:
     @hw.asset
     def one() -> int:
@@ -734,8 +727,9 @@ def test_a_failing_resource_fails_before_any_step(instance: hw.Instance) -> None
     def one(bad: Bad) -> int:
         return 1
 
-    with pytest.raises(ConnectionError, match="no route"):
+    with pytest.raises(UserCodeError, match=r"`bad` could not be set up(?s:.*)no route") as failed:
         hw.materialize([one], resources={"bad": Bad()}, instance=instance)
+    assert isinstance(failed.value.__cause__, ConnectionError)
     run = instance.catalog.runs()[0]
     assert run.status is RunStatus.FAILURE, "the run does not stay unfinished"
     assert run.error is not None

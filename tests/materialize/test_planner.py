@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -152,8 +153,8 @@ def test_external_assets_are_never_built() -> None:
     assert names(w.plan(force=True)) == ["a"]
 
 
-BOTH = {"step": "both", "can_subset": False}
-SOME = {"step": "some", "can_subset": True}
+BOTH: dict[str, Any] = {"step": "both", "can_subset": False}
+SOME: dict[str, Any] = {"step": "some", "can_subset": True}
 
 
 def test_a_step_that_makes_several_makes_all_of_them() -> None:
@@ -165,6 +166,23 @@ def test_a_step_that_makes_several_makes_all_of_them() -> None:
     assert plan.steps[0].cells[1].causes == ()
     assert shape(w.plan()) == [("both", ["a", "b"], set()), ("c", ["c"], {"both"}), ("d", ["d"], {"both"})]
     assert w.plan().steps[1].reason == "b is rebuilt"
+
+
+def test_an_optional_output_that_was_left_out_is_no_reason_to_run() -> None:
+    extra: dict[str, Any] = {**BOTH, "optional": True}
+    w = built(node("a", **BOTH), node("b", **extra), node("c", "b"), node("d", "c"), node("e", "a"))
+    for key in "bcd":  # as its step left it
+        del w.states[Cell(AssetKey(key))]
+    plan = w.plan()
+    assert (shape(plan), plan.absent) == ([], ("b", "c", "d"))
+    assert w.plan(["c"], upstream=False).absent == ("c",)
+    assert str(w.staleness().of(AssetKey("b")).causes[0]) == "optional, and its step did not make it"
+    assert shape(w.plan(["b"], force=True)) == [("both", ["a", "b"], set())]
+    w.edit("a", code="py1:2")
+    plan = w.plan()
+    assert shape(plan)[0] == ("both", ["a", "b"], set())
+    assert shape(plan)[1:] == [("c", ["c"], {"both"}), ("d", ["d"], {"c"}), ("e", ["e"], {"both"})]
+    assert plan.absent == ()
 
 
 def test_a_step_that_can_make_some_makes_those() -> None:

@@ -40,7 +40,7 @@ _DAMAGED = re.compile(
     "corrupt|checksum|could not read enough bytes|replaying WAL|deserializ|WAL does not match|INTERNAL Error",
     re.IGNORECASE,
 )
-_RESTORE = "Nothing was changed. Restore it from a backup, or ask for help with a copy of the whole folder."
+_RESTORE = "Restore it from a backup, or ask for help with a copy of the whole folder."
 
 
 class Database:
@@ -57,6 +57,8 @@ class Database:
         self._in_memory = in_memory
         self._pid = os.getpid()
         self._closed = False
+        #: Whether something in the file was found damaged.
+        self._damaged = False
         self._root: DuckDBPyConnection | None = None
         self._writer: DuckDBPyConnection | None = None
         self._cursors: set[DuckDBPyConnection] = set()
@@ -82,7 +84,7 @@ class Database:
             cursor = self._connect().cursor()
             self._cursors.add(cursor)
         try:
-            with reported(self.path):
+            with self.reported():
                 yield cursor
         finally:
             with self._changed:
@@ -90,12 +92,26 @@ class Database:
                 self._cursors.discard(cursor)
                 self._changed.notify_all()
 
+    @contextmanager
+    def reported(self) -> Generator[None]:
+        """A block whose DuckDB errors become ours; after one about damage, the file and its log stay as
+        they are: no checkpoint mixes what is broken with what is not."""
+        try:
+            with reported(self.path):
+                yield
+        except CatalogCorruptError:
+            self._damaged = True
+            raise
+
     def drop(self) -> None:
         """Give up connections that an error made useless; the next use opens the file afresh."""
         import duckdb
 
         with self._changed:
             connections = (self._writer, self._root)
+            if self._damaged and self._root is not None:
+                with contextlib.suppress(duckdb.Error):
+                    self._root.execute("pragma disable_checkpoint_on_shutdown").fetchall()
             self._writer = self._root = None
             for connection in connections:
                 if connection is not None:
@@ -103,12 +119,14 @@ class Database:
                         connection.close()
 
     def checkpoint(self) -> None:
-        """Bring the database file up to date and empty the write-ahead log, if nobody is in the way.
+        """Bring the database file up to date and empty the write-ahead log, if it is sound and nobody is in the way.
 
         DuckDB invalidates the whole database when it fails, on a full disk say. Nothing is lost then but time.
         """
         import duckdb
 
+        if self._damaged:
+            return
         try:
             self.writer.execute("checkpoint").fetchall()
         except duckdb.TransactionException:
@@ -128,7 +146,7 @@ class Database:
         return status.st_size
 
     def close(self) -> None:
-        """Let go of the file, bringing it up to date first and interrupting who still reads.
+        """Let go of the file, bringing it up to date first if it is sound, and interrupting who still reads.
 
         Idempotent; does nothing in a forked child.
         """
@@ -297,7 +315,7 @@ def _opening_error(path: Path, reason: str) -> HeadwaterError:
         return ReadOnlyCatalogError(f"The catalog {path} may not be opened: {line}", remedy="Check its permissions.")
     if _DISK_FULL.search(reason):
         return running_error(path, reason)
-    return CatalogCorruptError(f"The catalog {path} does not open: {line}", remedy=_RESTORE)
+    return CatalogCorruptError(f"The catalog {path} does not open: {line}", remedy=f"Nothing was changed. {_RESTORE}")
 
 
 def _first_line(reason: str) -> str:

@@ -16,6 +16,7 @@ from headwater.catalog.errors import (
     BusyError,
     CatalogCorruptError,
     CatalogError,
+    DiskFullError,
     InsecurePermissionsError,
     LostCommitsError,
     ReadOnlyCatalogError,
@@ -127,11 +128,12 @@ def _open_to_read(home: Path) -> _Opened:
 def _open_after_kill(home: Path, wait: float, clock: Clock, command: str) -> DuckDBStorage:
     """Open for reading a catalog whose writer was killed, so that what it wrote last is still in the journal.
 
-    If we may, we enter it into the tables. If not, into a copy in memory.
+    If we may, and there is room, we enter it into the tables. If not, into a copy in memory.
     """
     if _is_writable(home):
-        with contextlib.suppress(BusyError):
-            open_catalog(home, wait=0, clock=clock, command=command).close()
+        with contextlib.suppress(BusyError, DiskFullError):
+            with open_catalog(home, wait=0, clock=clock, command=command) as storage:
+                storage.settle()
             return open_catalog(home, wait=wait, read_only=True, clock=clock, command=command)
     lock = acquire(home, shared=True, wait=wait, clock=clock, command=command)
     try:

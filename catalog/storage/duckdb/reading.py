@@ -11,6 +11,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
+    Failure,
     Fingerprint,
     Input,
     LoggedEvent,
@@ -27,6 +28,7 @@ from headwater.catalog.storage.duckdb.dictionary import Dictionary
 from headwater.catalog.storage.duckdb.rows import (
     aware,
     definition,
+    failure,
     from_json,
     json_text,
     materialization,
@@ -71,6 +73,11 @@ class Reader:
             )
             for seq, asset_id, partition, version_id, fingerprint_id, data_version, columns, stored in cells
         }
+
+    def failures(self) -> dict[Cell, Failure]:
+        """See `CatalogReader.failures`."""
+        rows = self._ask("failures")
+        return {Cell(self._assets.lookup(number), partition): failure(row) for number, partition, *row in rows}
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
         """See `CatalogReader.current`."""

@@ -18,6 +18,7 @@ from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
     Column,
     ErrorRecord,
+    Failure,
     Fingerprint,
     Input,
     LogSlice,
@@ -136,6 +137,12 @@ def step(run_id: str, row: Row, planned: Iterable[tuple[AssetKey, str | None]]) 
         logs=outcome.logs,
         cells=outcome.cells,
     )
+
+
+def failure(row: Row) -> Failure:
+    """The end of a query `failures` row."""
+    run_id, step_key, time, data = row
+    return Failure(run_id=run_id, step_key=step_key, time=aware(time), error=from_json(data, _Outcome).error)
 
 
 def inputs_text(inputs: Sequence[Input], numbers: Sequence[int]) -> str:

@@ -132,10 +132,10 @@ def check_usable(version: Version, path: Path, known: int, *, read_only: bool) -
 def migrate(
     connection: "DuckDBPyConnection", migrations: Sequence[Migration], now: datetime, *, catalog_id: str | None = None
 ) -> None:
-    """Apply `migrations`; `catalog_id` is given for a new catalog. Raises `duckdb.Error`."""
-    for migration in migrations:
-        connection.begin()
-        try:
+    """Apply `migrations`, all or none; `catalog_id` is given for a new catalog. Raises `duckdb.Error`."""
+    connection.begin()
+    try:
+        for migration in migrations:
             connection.execute(migration.sql).fetchall()
             connection.execute(
                 "insert into migration values (?, ?, ?, ?, ?)",
@@ -147,11 +147,11 @@ def migrate(
                 meta |= {"format": FORMAT, "catalog_id": catalog_id, "created": timestamp(now)}
             for entry in meta.items():
                 connection.execute("insert into meta values (?, ?)", list(entry)).fetchall()
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.execute("checkpoint").fetchall()
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.execute("checkpoint").fetchall()
 
 
 def _meta(connection: "DuckDBPyConnection") -> Mapping[str, str]:

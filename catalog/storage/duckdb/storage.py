@@ -73,10 +73,21 @@ class DuckDBStorage(Reader):
             release(self.home)
             raise
 
+    def settle(self) -> None:
+        """Move what the journal holds into the tables, as every question does first.
+
+        Raises `DiskFullError`, having given up the reserve too, and `CatalogError`. Nothing is lost then.
+        """
+        try:
+            self._writer.settle()
+        except DiskFullError:
+            release(self.home)
+            self._writer.settle()
+
     def close(self) -> None:
         """Bring the database file up to date and let go of the catalog. Idempotent."""
         with contextlib.suppress(CatalogError, DiskFullError):  # the journal keeps it for the next one who opens
-            self._settle()
+            self.settle()
         self._database.close()
         if self._head is not None:
             self._head.close()
@@ -85,16 +96,9 @@ class DuckDBStorage(Reader):
 
     @contextmanager
     def _reading(self) -> "Generator[DuckDBPyConnection]":
-        self._settle()
+        self.settle()
         with self._database.cursor() as cursor:
             yield cursor
-
-    def _settle(self) -> None:
-        try:
-            self._writer.settle()
-        except DiskFullError:
-            release(self.home)
-            self._writer.settle()
 
     def __enter__(self) -> "DuckDBStorage":
         return self

@@ -63,7 +63,7 @@ class Table:
         lists: dict[str, Any] = {}
         for (name, kind), values in zip(self.columns.items(), zip(*rows, strict=True), strict=True):
             lists[name] = [msgspec.Raw(value) for value in values] if isinstance(kind, list) else values
-        return msgspec.json.encode(lists).decode()
+        return msgspec.json.encode(lists, enc_hook=str).decode()  # str: for subclasses of text, such as AssetKey
 
 
 def _strict(parameter: str, structure: Any) -> str:

@@ -87,6 +87,8 @@ _KNOWN = "select table_name from duckdb_tables() union all select view_name from
 def _parse(cursor: "DuckDBPyConnection", select: str) -> Any:
     tree = json.loads(cursor.execute("select json_serialize_sql(?)", [select]).fetchall()[0][0])
     if tree["error"]:
+        if tree["error_type"] == "not implemented":  # what DuckDB says of DELETE, CREATE and the like
+            raise UsageError("This statement does more than read.", remedy="Write one SELECT.")
         raise UsageError(f"Not one query that only reads: {tree['error_message']}", remedy="Write one SELECT.")
     if len(tree["statements"]) != 1:
         raise UsageError(f"{len(tree['statements'])} statements where one is expected.", remedy="Write one SELECT.")

@@ -16,7 +16,7 @@ from headwater.catalog.errors import HeadwaterError
 from headwater.catalog.events import Event
 from headwater.catalog.storage.duckdb import journal
 from headwater.catalog.storage.duckdb.batch import Batch, Known
-from headwater.catalog.storage.duckdb.connection import Database, reported
+from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.reading import ask
 from headwater.catalog.storage.duckdb.rows import json_text
 from headwater.catalog.storage.duckdb.sql import queries
@@ -66,7 +66,7 @@ class Writer:
                 self._pending = batch
                 return batch.seq
             try:
-                with reported(self._database.path):
+                with self._database.reported():
                     if batch.size < ENOUGH_EVENTS:
                         self._unsettled = True
                         JOURNAL.insert(self._database.writer, [(first, batch.seq, text)])
@@ -87,7 +87,7 @@ class Writer:
         with self._lock:
             batch = self._take()
             try:
-                with reported(self._database.path):
+                with self._database.reported():
                     self._move(batch)
             except BaseException:
                 self._pending = None

@@ -18,7 +18,7 @@ import pytest
 
 import headwater
 from headwater.catalog.definitions.code_version import BYTECODE_SCHEME, SCHEME, CodeVersions
-from headwater.catalog.definitions.sources import is_installed
+from headwater.catalog.definitions.installed import is_installed
 from headwater.catalog.definitions.values import MAX_ENTRIES, Telling
 from tests.catalog.definitions.project import imported, write_project
 

@@ -50,13 +50,18 @@ class Facts:
         statuses: Mapping[str, str] | None = None,
         columns: Mapping[str, Collection[str]] | None = None,
         states: Mapping[str, str] | None = None,
+        failed: Collection[str] = (),
     ) -> None:
         self._statuses = {AssetKey(k): v for k, v in (statuses or {}).items()}
         self._columns = {AssetKey(k): v for k, v in (columns or {}).items()}
         self._states = {AssetKey(k): v for k, v in (states or {}).items()}
+        self._failed = {AssetKey(k) for k in failed}
 
     def statuses(self) -> Mapping[AssetKey, str]:
         return self._statuses
+
+    def failed(self) -> Collection[AssetKey]:
+        return self._failed
 
     def columns(self) -> Mapping[AssetKey, Collection[str]]:
         return self._columns
@@ -80,6 +85,7 @@ FACTS = Facts(
     {"raw/orders": "FRESH", "clean": "STALE", "report": "STALE", "rejected": "MISSING", "gone": "STALE"},
     {"clean": ["id", "amount"], "report": ["amount_total"], "gone": ["id"]},
     {"clean": "modified", "extra": "new"},
+    ("report", "gone"),
 )
 
 
@@ -123,6 +129,7 @@ FACTS = Facts(
         ("status:stale", "clean report"),
         ("status:STALE", "clean report"),
         ("stale:", "clean report"),
+        ("failed: and status:stale", "report"),
         ("missing:", "rejected"),
         ("fresh:+1", "raw/orders clean rejected"),
         ("column:amount", "clean"),
@@ -201,7 +208,7 @@ def test_errors_say_what_to_do() -> None:
         ("and", 'An asset called so is written "and".'),
         ("(a", "The `(` at character 1 is still open."),
         ("group:", "Such as `group:core`."),
-        ("status:x", "It is one of fresh, stale, missing."),
+        ("status:x", "It is one of fresh, stale, missing, failed."),
     ):
         with pytest.raises(SelectionError) as caught:
             parse_selection(text)
@@ -412,6 +419,8 @@ def naive(selection: AssetSelection, graph: AssetGraph, facts: Facts) -> set[str
             if not exact and "*" not in name:
                 raise UnknownAssetError(name, [])
             return exact or {str(n.key) for n in graph if glob(name, n.key)}
+        case Field("status", "failed"):
+            return {str(key) for key in facts.failed() if key in graph.keys}
         case Field("status", value):
             return {key for key, status in known(facts.statuses()).items() if status.lower() == value}
         case Field("state", value):
@@ -448,6 +457,7 @@ def test_a_selection_means_what_a_naive_reader_makes_of_it(
         data.draw(st.dictionaries(some, st.sampled_from(["FRESH", "STALE", "MISSING"]))),
         data.draw(st.dictionaries(some, st.lists(st.sampled_from(["c", "d d"])))),
         data.draw(st.dictionaries(some, st.sampled_from(["new", "modified"]))),
+        data.draw(st.lists(some)),
     )
     try:
         expected = naive(selection, graph, facts)

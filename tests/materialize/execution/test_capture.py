@@ -142,7 +142,7 @@ def test_the_disk_a_running_step_takes_is_bounded(tmp_path: Path, monkeypatch: p
     with OutputCapture(tmp_path / "run") as captured, captured.step(0):
         for _ in range(64):
             os.write(1, b"x" * (1 << 20))
-        waited = threading.Event()
+        waited, taken = threading.Event(), 0
         for _ in range(500):
             taken = (tmp_path / "run" / "stdout").stat().st_blocks * 512
             if taken <= 4 << 20:

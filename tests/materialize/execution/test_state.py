@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ A, B, C, D = (AssetKey(name) for name in "abcd")
 CHAIN = (node("a"), node("b", "a"), node("c", "b"))
 
 
-def started(w: World, **options: bool) -> RunState:
+def started(w: World, **options: Any) -> RunState:
     return RunState(w.plan(**options), w.graph, {cell.asset: state for cell, state in w.states.items()})
 
 
@@ -129,7 +130,7 @@ def test_a_forced_step_runs_whatever_its_inputs_are() -> None:
 
 
 def test_of_a_step_that_can_make_some_only_those_run_that_have_to() -> None:
-    some = {"step": "some", "can_subset": True}
+    some: dict[str, Any] = {"step": "some", "can_subset": True}
     w = built(node("a"), node("b", "a", **some), node("c", "-a:x", **some), node("d", "-b", **some))
     w.edit("a", code="py1:2")
     state = started(w)

@@ -33,8 +33,8 @@ def test_the_users_own_code_is_shown_wherever_it_lies() -> None:
 
 
 def test_an_error_of_ours_shows_only_the_users_code() -> None:
-    error = caught(users_function("def make():\n    return AssetKey('')\n", "/srv/shop/assets.py"))
-    assert user_traceback(error).count('File "/srv/shop/assets.py", line 2') == 1
+    error = caught(users_function("def make():\n    return AssetKey('')\n", "/srv/project/assets.py"))
+    assert user_traceback(error).count('File "/srv/project/assets.py", line 2') == 1
     # From our code alone, or by way of an installed library: nothing to see.
     ours = StorageError("damaged")
     assert user_traceback(ours) == ""

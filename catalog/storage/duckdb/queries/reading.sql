@@ -21,6 +21,23 @@ from (
     where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
 )
 
+-- name: failures
+-- The last failure of each cell that has no newer version.
+with failed as (
+    select seq, run_no, step_no, time, data from event where kind = 'STEP_FAILURE' and not late
+), newest as (
+    select asset_id, partition, max_by(failed, failed.seq) as failed
+    from failed
+    join planned_cell using (run_no, step_no)
+    group by asset_id, partition
+)
+select newest.asset_id, newest.partition, run_id::varchar, step_key, failed.time, failed.data
+from newest
+join run on run.run_no = failed.run_no
+join step on step.run_no = failed.run_no and step.step_no = failed.step_no
+left join cell on cell.asset_id = newest.asset_id and cell.partition is not distinct from newest.partition
+where cell.seq is null or cell.seq < failed.seq
+
 -- name: materializations
 -- Versions, newest first: of an asset, a partition, a cell now, each asset's latest, by identifier, before another.
 with picked as (

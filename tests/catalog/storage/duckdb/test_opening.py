@@ -407,6 +407,31 @@ sys.stdin.read()
         process.kill()
 
 
+def test_a_damaged_block_behind_a_journal_is_reported_and_left_alone(
+    home: Path, history: "History", tmp_path: Path
+) -> None:
+    """Closing must not bring up to date what could not be read: DuckDB would, and the log would be gone."""
+    image = _journal_left(home, history, tmp_path)
+    good = contents(image)
+    met: list[int] = []
+    for at in range(12288 + 100, len(good[DATABASE]), 16384):  # a byte of each block
+        data = bytearray(good[DATABASE])
+        data[at] ^= 1
+        for name, content in (good | {DATABASE: bytes(data)}).items():
+            _fill(image / name, content)
+        before = contents(image)
+        try:
+            with open_catalog(image, wait=0) as storage:
+                storage.settle()
+        except CatalogCorruptError:
+            assert contents(image) == before
+            with pytest.raises(CatalogCorruptError):
+                open_catalog(image, wait=0, read_only=True)
+            assert contents(image) == before
+            met.append(at)
+    assert len(met) >= 3
+
+
 # ---- who may not write
 
 

@@ -1,0 +1,116 @@
+"""A run's own copies of the resources that its steps use: configured, set up, torn down."""
+
+import contextlib
+import logging
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from headwater.catalog.config import EnvVar
+from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
+from headwater.catalog.errors import ConfigError, HeadwaterError, UserCodeError
+from headwater.catalog.keys import AssetKey
+from headwater.materialize.execution.context import RunContext, RunInfo
+from headwater.materialize.execution.redaction import Redaction
+from headwater.materialize.execution.step import describe_failure
+
+#: The name of the IO manager of every asset that names none.
+DEFAULT_IO_MANAGER = "io_manager"
+
+
+class Resources:
+    """The resources that computing `assets` takes, with what the run and the environment say of them.
+
+    Raises `ConfigError` for configuration of resources and steps that does not fit, before anything starts.
+    """
+
+    def __init__(self, definitions: Definitions, assets: Iterable[AssetKey], run_config: Mapping[str, Any]) -> None:
+        self._definitions = definitions
+        self._run_config = run_config
+        self._steps = tuple({id(found): found for found in map(definitions.definition_of, assets)}.values())
+        config: Mapping[str, Any] = run_config.get("resources", {})
+        unknown = sorted(config.keys() - definitions.resources.keys())
+        if unknown:
+            raise ConfigError(
+                f"resources:{unknown[0]}: there is no resource of this name.",
+                remedy=f"The resources are {', '.join(definitions.resources) or 'none'}.",
+            )
+        used = self._used()
+        self._configured = {
+            name: _configured(resource, config.get(name))
+            for name, resource in definitions.resources.items()
+            if name in used
+        }
+        #: By name, with everything that the environment was to supply.
+        self.values = {name: resolve_resource(one, f"resources:{name}") for name, one in self._configured.items()}
+
+    def references(self) -> Iterator[EnvVar]:
+        """Every environment variable that the resources and the steps' configurations refer to."""
+        for resource in self._configured.values():
+            yield from resource_references(resource)
+        for step in self._steps:
+            yield from self._definitions.references_of(step, self._run_config)
+
+    @contextlib.contextmanager
+    def set_up(self, run: RunInfo, redaction: Redaction) -> Generator[dict[str, Any]]:
+        """The resources, ready for use; torn down afterwards in reverse order.
+
+        Raises `UserCodeError`, without secrets, for one that cannot be set up or torn down.
+        """
+        context = RunContext(run=run, log=logging.getLogger("headwater"))
+        with contextlib.ExitStack() as stack:
+            ready: dict[str, Any] = {}
+            for name, resource in self.values.items():
+                ready[name] = resource
+                if isinstance(resource, ConfigurableResource):
+                    manager = resource.yield_for_execution(context)
+                    with _blamed(name, "set up", redaction):
+                        ready[name] = manager.__enter__()
+                    stack.push(_blamed(name, "torn down", redaction)(manager.__exit__))
+            yield ready
+
+    def _used(self) -> set[str]:
+        used = {DEFAULT_IO_MANAGER}
+        for step in self._steps:
+            self._definitions.config_of(step, self._run_config)
+            used.update(step.resources.values(), step.required_resource_keys)
+            used.update(item.input_manager_key for item in step.inputs if item.input_manager_key)
+            for key in (*step.keys, *(item.key for item in step.inputs)):
+                spec = self._definitions.spec_of(key)
+                if spec is not None and isinstance(spec.io_manager, str):
+                    used.add(spec.io_manager)
+        return used
+
+
+@contextlib.contextmanager
+def _blamed(name: str, what: str, redaction: Redaction) -> Generator[None]:
+    """A block whose exceptions are the resource's own: they become `UserCodeError`, without secrets."""
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except Exception as error:
+        failure = describe_failure(error).error
+        text = redaction.text(failure.traceback or f"{failure.kind}: {failure.message}")
+        raise UserCodeError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
+
+
+def _configured(resource: Any, config: Mapping[str, Any] | None) -> Any:
+    """A resource with the fields that a run's configuration sets."""
+    if config is None:
+        return resource
+    values = config.get("config", config)
+    if not isinstance(resource, ConfigurableResource):
+        raise ConfigError(
+            f"A {type(resource).__name__} takes no configuration from a run.",
+            remedy="Make it a ConfigurableResource, or configure it where it is defined.",
+        )
+    known = [f.name for f in msgspec.structs.fields(resource)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"{type(resource).__name__} has no field `{unknown[0]}`.", remedy=f"Its fields are {', '.join(known)}."
+        )
+    return msgspec.structs.replace(resource, **values)

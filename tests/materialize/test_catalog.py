@@ -1,0 +1,100 @@
+"""Reading a home from Python, as a notebook does."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import headwater as hw
+from headwater.catalog.errors import MissingDataError, UnknownAssetError, UsageError
+from headwater.io.engines import arrow, pandas
+
+
+@hw.asset
+def orders() -> pl.DataFrame:
+    return pl.DataFrame({"id": [1, 2, 3], "amount": [10.0, 20.0, 30.0]})
+
+
+@hw.asset
+def total(orders: pl.LazyFrame) -> float:
+    return orders.select(pl.col("amount").sum()).collect().item()
+
+
+@hw.asset
+def elsewhere() -> None: ...
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    with hw.Instance.open(home) as instance:
+        hw.materialize([orders, total, elsewhere], instance=instance)
+    return home
+
+
+def test_a_table_is_a_lazy_frame_and_a_value_a_value(home: Path) -> None:
+    catalog = hw.Catalog.open(home)
+    assert isinstance(catalog["orders"], pl.LazyFrame)
+    assert catalog["orders"].select(pl.col("id").max()).collect().item() == 3
+    assert catalog["total"] == hw.load_asset("total", home=home) == 60.0
+    assert catalog.assets() == ["elsewhere", "orders", "total"]
+
+
+@pytest.mark.parametrize(
+    ("as_type", "kind"),
+    [
+        (pl.DataFrame, pl.DataFrame),
+        ("pd.DataFrame", pandas().DataFrame),
+        (arrow().Table, arrow().Table),
+        ("duckdb.DuckDBPyRelation", None),
+    ],
+)
+def test_in_the_representation_that_is_asked_for(home: Path, as_type: Any, kind: Any) -> None:
+    found = hw.load_asset("orders", as_type=as_type, columns=["amount"], home=home)
+    assert kind is None or isinstance(found, kind)
+    assert list(found.column_names if kind is arrow().Table else found.columns) == ["amount"]
+
+
+def test_every_version_can_be_read(home: Path) -> None:
+    @hw.asset(name="orders")
+    def fewer() -> pl.DataFrame:
+        return pl.DataFrame({"id": [1], "amount": [10.0]})
+
+    with hw.Instance.open(home) as instance:
+        hw.materialize([fewer], instance=instance)
+    catalog = hw.Catalog.open(home)
+    new, old = catalog.versions("orders")
+    assert catalog["orders"].collect().height == 1
+    assert catalog.load("orders", version=old.version_id).collect().height == 3
+    assert catalog.load("orders", version=new.version_id).collect().height == 1
+    with pytest.raises(MissingDataError, match="nope"):
+        catalog.load("orders", version="nope")
+
+
+def test_sql_reads_views_and_data(home: Path) -> None:
+    catalog = hw.Catalog.open(home)
+    assert catalog.sql("select sum(amount) from orders where id > ?", [1]).rows == [(50.0,)]
+    assert catalog.sql("select key from assets order by key").rows == [("elsewhere",), ("orders",), ("total",)]
+    with pytest.raises(UsageError):
+        catalog.sql("drop table cell")
+
+
+def test_what_is_not_there(home: Path, tmp_path: Path) -> None:
+    catalog = hw.Catalog.open(home)
+    with pytest.raises(UnknownAssetError, match="orderz") as unknown:
+        catalog["orderz"]
+    assert "orders" in unknown.value.remedy
+    with pytest.raises(MissingDataError, match="stores nothing"):
+        catalog["elsewhere"]
+    with pytest.raises(UnknownAssetError):
+        hw.Catalog.open(tmp_path / "empty")["orders"]
+    assert not (tmp_path / "empty").exists(), "reading makes no home"
+
+
+def test_runs_go_on_beside_an_open_catalog(home: Path) -> None:
+    catalog = hw.Catalog.open(home)
+    frame = catalog["orders"]
+    with hw.Instance.open(home, wait=0) as instance:
+        hw.materialize([orders, total, elsewhere], instance=instance, force=True)
+    assert frame.collect().height == 3, "a version that was resolved stays as it is"
