@@ -131,6 +131,9 @@ class _Coordinator:
         self.redaction = Redaction(self._references())
         self.managers = IOManagers(self.request.definitions, resources, self.instance.home)
         self.planned = self._planned_cells()
+        for cell in self.planned.values():
+            if cell.folder is not None:
+                self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
         self.pointers = self._current_pointers()
         self.recorder = Recorder(self.instance.catalog.append)
         self.capture = OutputCapture(

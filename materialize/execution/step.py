@@ -325,9 +325,12 @@ def _trim(trace: traceback.TracebackException) -> None:
     stack = list(trace.stack)
     first = next((i for i, frame in enumerate(stack) if not frame.filename.startswith(_OURS)), len(stack))
     trace.stack = traceback.StackSummary.from_list(stack[first:])
-    for other in (trace.__cause__, trace.__context__):
+    for name in ("__cause__", "__context__"):
+        other: traceback.TracebackException | None = getattr(trace, name)
         if other is not None:
             _trim(other)
+            if not (other.stack or other.__cause__ or other.__context__):
+                setattr(trace, name, None)  # only our own code was at work
 
 
 class _EventHandler(logging.Handler):
