@@ -130,6 +130,9 @@ class IOManager(ABC):
         """The address below which a version's files start with its identifier, so that leftovers can be swept."""
         return None
 
+    def check_writable(self, asset_key: AssetKey, partition_key: str | None) -> None:
+        """Called before any step of a run that is to write this cell. Raises `StorageError` where it could not."""
+
     def sweep(self, folder: str, version_id: str, run_id: str) -> None:
         """Remove what a killed run left of a version that was never committed. Idempotent."""
 

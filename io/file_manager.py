@@ -171,6 +171,10 @@ class FileIOManager(IOManager):
         """The address of the folder that holds every version of the cell."""
         return self.store.uri(folder_path(asset_key, partition_key))
 
+    def check_writable(self, asset_key: AssetKey, partition_key: str | None) -> None:
+        """Raises `ReadOnlyStorageError` where this user may not write the cell's folder."""
+        self.store.check_writable(folder_path(asset_key, partition_key))
+
     def sweep(self, folder: str, version_id: str, run_id: str) -> None:
         """Remove what is left of a version that was never committed, staged or published."""
         store, path = self._place(f"{folder}/{version_id}")

@@ -153,6 +153,14 @@ class LocalStore:
         with self.translated(path), contextlib.suppress(FileNotFoundError), self.opened(folder) as parent:
             os.unlink(name, dir_fd=parent)
 
+    def check_writable(self, folder: str) -> None:
+        """Ask whether a file could be staged, and then published in `folder`. Raises `ReadOnlyStorageError`."""
+        for path in (f"{self.folder}/{STAGING}", f"{self.folder}/{folder}"):
+            while not os.path.lexists(path):
+                path = os.path.dirname(path)
+            if os.path.isdir(path) and not os.access(path, os.W_OK | os.X_OK):
+                raise self.explain(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), folder, 0)
+
     def sweep(self, folder: str, version_id: str, run_id: str) -> None:
         """Remove what is left of a version that was never committed, staged or published."""
         valid_name(version_id)

@@ -102,6 +102,9 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError), self.translated(path):
             _obstore().delete(self.client, self._key(path))
 
+    def check_writable(self, folder: str) -> None:
+        """Only a request would tell."""
+
     def sweep(self, folder: str, version_id: str, run_id: str) -> None:
         """Remove what was published of a version that was never committed; nothing is staged where it can be seen."""
         for extension in EXTENSIONS:

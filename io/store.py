@@ -195,6 +195,10 @@ class Store(Protocol):
         """Remove a file; one that is not there is fine."""
         ...
 
+    def check_writable(self, folder: str) -> None:
+        """Raises `ReadOnlyStorageError` where it is known without trying that nothing can be written there."""
+        ...
+
     def sweep(self, folder: str, version_id: str, run_id: str) -> None:
         """Remove what is left of a version that was never committed, staged or published."""
         ...

@@ -8,6 +8,7 @@ step's own, and only what C code prints stays in the shared one.
 
 import contextlib
 import ctypes
+import errno
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from headwater.catalog.errors import DiskFullError, ReadOnlyStorageError, StorageError
 from headwater.catalog.records import LogSlice
 from headwater.io.compute_logs import MAX_STEP_BYTES, STREAMS
 
@@ -47,12 +49,23 @@ class OutputCapture:
     def __enter__(self) -> "OutputCapture":
         self._entered = self._active.acquire(blocking=False)
         if self._entered:
-            # Each by itself, as the folders that `parents` makes have the mode that the umask leaves.
-            self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._folder.mkdir(exist_ok=True, mode=0o700)
-            self._own = {name: _Stream(name, n, self._folder, self._blot) for n, name in enumerate(STREAMS, 1)}
-            threading.Thread(target=self._bound, name="headwater-logs", daemon=True).start()
+            try:
+                self._begin()
+            except OSError as error:
+                for stream in self._own.values():
+                    stream.close()
+                self._active.release()
+                self._entered = False
+                raise _explain(error, self._folder) from error
         return self
+
+    def _begin(self) -> None:
+        # Each by itself, as the folders that `parents` makes have the mode that the umask leaves.
+        self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        for number, name in enumerate(STREAMS, 1):
+            self._own[name] = _Stream(name, number, self._folder, self._blot)
+        threading.Thread(target=self._bound, name="headwater-logs", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         if not self._entered:
@@ -88,6 +101,14 @@ class OutputCapture:
         while not self._done.wait(_LOOK):
             for stream in self._own.values():
                 stream.bound()
+
+
+def _explain(error: OSError, folder: Path) -> StorageError:
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else ReadOnlyStorageError
+    return kind(
+        f"What steps print cannot be kept in {folder}: {error.strerror}.",
+        remedy="Free some space, or let this user write there. No step was run.",
+    )
 
 
 class _Stream:

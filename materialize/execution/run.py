@@ -140,6 +140,9 @@ class _Coordinator:
         try:
             self._start()
             try:
+                for cell in self.planned.values():
+                    if cell.folder is not None:
+                        self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
                 with self.interruption, self.capture, resources.set_up(self.info, self.redaction) as ready:
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions, io_managers=self.managers, resources=ready, log=self._log
@@ -147,7 +150,7 @@ class _Coordinator:
                     with self._executor() as executor:
                         self._loop(executor)
             except BaseException as error:
-                # A resource that cannot be set up, or a catalog that cannot be written any more.
+                # A place or a resource that cannot be used, or a catalog that cannot be written any more.
                 failure = describe_failure(error)
                 status = RunStatus.CANCELED if failure.canceled else RunStatus.FAILURE
                 self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status, error=failure.error))
