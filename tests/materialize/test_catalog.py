@@ -80,6 +80,22 @@ def test_sql_reads_views_and_data(home: Path) -> None:
         catalog.sql("drop table cell")
 
 
+def test_documented_views_hide_assets_and_tables_behind_them_do_not(tmp_path: Path) -> None:
+    @hw.asset
+    def runs() -> pl.DataFrame:
+        return pl.DataFrame({"n": [1]})
+
+    @hw.asset
+    def event() -> pl.DataFrame:
+        return pl.DataFrame({"n": [2]})
+
+    with hw.Instance.open(tmp_path / "home") as instance:
+        hw.materialize([runs, event], instance=instance)
+    catalog = hw.Catalog.open(tmp_path / "home")
+    assert catalog.sql("select status from runs").rows == [("SUCCESS",)]
+    assert catalog.sql("select n from event").rows == [(2,)]
+
+
 def test_what_is_not_there(home: Path, tmp_path: Path) -> None:
     catalog = hw.Catalog.open(home)
     with pytest.raises(UnknownAssetError, match="orderz") as unknown:

@@ -63,7 +63,10 @@ def answer(
     select = sql[explain.end() :] if explain else sql
     try:
         tree = _parse(cursor, select)
-        known = {name.lower() for (name,) in cursor.execute(_KNOWN).fetchall()}
+        catalog = {name.lower(): is_view for name, is_view in cursor.execute(_KNOWN).fetchall()}
+        known = set(catalog)
+        # A documented view means the same in every project; a table behind them gives way to an asset of its name.
+        relations = {name: relation for name, relation in relations.items() if not catalog.get(name.lower())}
         named = _check(tree, known | {name.lower() for name in relations})
         used = {name: relation for name, relation in relations.items() if name.lower() in named}
         prefix = sql[: explain.end()] if explain else ""
@@ -81,7 +84,10 @@ def answer(
         ) from error
 
 
-_KNOWN = "select table_name from duckdb_tables() union all select view_name from duckdb_views() where not internal"
+_KNOWN = """
+    select table_name, false from duckdb_tables()
+    union all select view_name, true from duckdb_views() where not internal
+"""
 
 
 def _parse(cursor: "DuckDBPyConnection", select: str) -> Any:
