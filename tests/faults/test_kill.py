@@ -29,7 +29,7 @@ def work_and_die(home: Path, seconds: float) -> dict[str, dict[str, str]]:
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "open\n", process.stderr.read() if process.stderr else ""
+    assert process.stdout.readline() == "ready\n", process.stderr.read() if process.stderr else ""
     time.sleep(seconds)
     process.kill()
     out, err = process.communicate(timeout=30)
