@@ -17,7 +17,7 @@ from typing import Any
 from headwater.catalog.config import EnvVar
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
-from headwater.catalog.errors import ConfigError, HeadwaterError, UserCodeError
+from headwater.catalog.errors import ConfigError, HeadwaterError, ResourceError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -488,7 +488,7 @@ class _Coordinator:
 
     @contextlib.contextmanager
     def _blamed(self, name: str, what: str) -> Generator[None]:
-        """A block whose exceptions are the resource's own: they become `UserCodeError`, without secrets."""
+        """A block whose exceptions are the resource's own: they become `ResourceError`, without secrets."""
         try:
             yield
         except HeadwaterError:
@@ -496,7 +496,7 @@ class _Coordinator:
         except Exception as error:
             failure = describe_failure(error).error
             text = self.redaction.text(failure.traceback or f"{failure.kind}: {failure.message}")
-            raise UserCodeError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
+            raise ResourceError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
 
     def _end(self) -> RunOutcome:
         signal = self.interruption.requested
