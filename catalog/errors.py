@@ -12,6 +12,7 @@
     │   ├── UnknownDependencyError
     │   └── MissingResourceError
     ├── UserCodeError             exit 4   raised by, or about, what user code did
+    │   ├── ResourceError                  could not be set up or torn down
     │   └── UnstorableValueError           a value no IO manager here can keep
     │       └── DuplicateColumnError, NoColumnsError, MixedTimeZonesError, SchemaDriftError
     ├── StorageError              exit 5   where data lies
@@ -130,6 +131,12 @@ class UserCodeError(HeadwaterError):
 
     code = "E-USER-CODE"
     exit_code = 4
+
+
+class ResourceError(UserCodeError):
+    """A resource that could not be set up or torn down; what it raised is the cause."""
+
+    code = "E-RESOURCE"
 
 
 class UnstorableValueError(UserCodeError):

@@ -10,7 +10,7 @@ import msgspec
 from headwater.catalog.config import EnvVar
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
-from headwater.catalog.errors import ConfigError, HeadwaterError, UserCodeError
+from headwater.catalog.errors import ConfigError, HeadwaterError, ResourceError
 from headwater.catalog.keys import AssetKey
 from headwater.materialize.execution.context import RunContext, RunInfo
 from headwater.materialize.execution.redaction import Redaction
@@ -57,7 +57,7 @@ class Resources:
     def set_up(self, run: RunInfo, redaction: Redaction) -> Generator[dict[str, Any]]:
         """The resources, ready for use; torn down afterwards in reverse order.
 
-        Raises `UserCodeError`, without secrets, for one that cannot be set up or torn down.
+        Raises `ResourceError`, without secrets, for one that cannot be set up or torn down.
         """
         context = RunContext(run=run, log=logging.getLogger("headwater"))
         with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ class Resources:
 
 @contextlib.contextmanager
 def _blamed(name: str, what: str, redaction: Redaction) -> Generator[None]:
-    """A block whose exceptions are the resource's own: they become `UserCodeError`, without secrets."""
+    """A block whose exceptions are the resource's own: they become `ResourceError`, without secrets."""
     try:
         yield
     except HeadwaterError:
@@ -94,7 +94,7 @@ def _blamed(name: str, what: str, redaction: Redaction) -> Generator[None]:
     except Exception as error:
         failure = describe_failure(error).error
         text = redaction.text(failure.traceback or f"{failure.kind}: {failure.message}")
-        raise UserCodeError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
+        raise ResourceError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
 
 
 def _configured(resource: Any, config: Mapping[str, Any] | None) -> Any:
