@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import headwater as hw
-from headwater.catalog.errors import MissingDataError, UnknownAssetError, UsageError
+from headwater.catalog.errors import MissingDataError, StorageError, UnknownAssetError, UsageError
 from headwater.io.engines import arrow, pandas
 
 
@@ -78,6 +78,17 @@ def test_sql_reads_views_and_data(home: Path) -> None:
     assert catalog.sql("select key from assets order by key").rows == [("elsewhere",), ("orders",), ("total",)]
     with pytest.raises(UsageError):
         catalog.sql("drop table cell")
+
+
+def test_sql_over_damaged_data_says_so(home: Path) -> None:
+    (file,) = (home / "data" / "orders").glob("*.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StorageError, match="orders"):
+        hw.Catalog.open(home).sql("select * from orders")
+    file.unlink()
+    with pytest.raises(StorageError, match="orders"):
+        hw.Catalog.open(home).sql("select * from orders")
 
 
 def test_documented_views_hide_assets_and_tables_behind_them_do_not(tmp_path: Path) -> None:
