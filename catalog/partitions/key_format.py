@@ -125,10 +125,8 @@ def _resolution(cron: CronFields) -> int:
         return _MINUTE
     if len(cron.hours) > 1:
         return _HOUR
-    if len(cron.days) > 1 or not cron.both_days or len(cron.weekdays) != 8:
-        single = len(cron.days) == 1 and (not cron.both_days or len(cron.weekdays) == 8)
-        if not single or not cron.both_days:
-            return _DAY
+    if len(cron.days) > 1 or len(cron.weekdays) < 8 or not cron.both_days:
+        return _DAY
     return _MONTH if len(cron.months) > 1 else _YEAR
 
 
