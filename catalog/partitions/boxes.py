@@ -55,8 +55,8 @@ def _alike(row: Int64s, low: Int64s, high: Int64s) -> list[tuple[Intervals, Inte
     opens = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
     parts = np.diff(np.append(opens, len(row)))
     groups: list[tuple[Intervals, Intervals]] = []
-    for count in np.unique(parts).tolist():
-        at = opens[parts == count][:, np.newaxis] + np.arange(count)
+    for count in sorted({int(one) for one in parts}):
+        at = opens[parts == count].reshape(-1, 1) + np.arange(count)
         pattern = np.ascontiguousarray(np.concatenate((low[at], high[at]), axis=1))
         _, example, which = np.unique(
             pattern.view(np.dtype((np.void, pattern.dtype.itemsize * 2 * count))).ravel(),

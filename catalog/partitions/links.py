@@ -23,9 +23,8 @@ from headwater.catalog.partitions.mapping import (
     TimeWindowPartitionMapping,
     infer_mapping,
 )
-from headwater.catalog.partitions.series import DAY, Int64s, int64s
+from headwater.catalog.partitions.series import Int64s, int64s
 from headwater.catalog.partitions.space import (
-    DefinedPartitions,
     MultiPartitions,
     Partitions,
     Unpartitioned,
@@ -489,7 +488,7 @@ def identity_links(downstream: Partitions, upstream: Partitions) -> Links:
             return WindowLinks(downstream, upstream, 0, 0, allow=False)
     elif isinstance(downstream, Unpartitioned) and isinstance(upstream, Unpartitioned):
         return ConstantLinks(downstream, upstream, upstream.all())
-    if isinstance(downstream, DefinedPartitions) and downstream.same_as(upstream):
+    if downstream.same_as(upstream):
         found = np.arange(downstream.count, dtype=np.int64)
     else:
         found = upstream.ordinals(downstream.keys())
@@ -549,16 +548,18 @@ def single_dimension_links(
 ) -> Links:
     """Several dimensions on one side. Raises `UsageError` for what was not validated."""
     multi, single = (upstream, downstream) if isinstance(upstream, MultiPartitions) else (downstream, upstream)
-    if not isinstance(multi, MultiPartitions) or not isinstance(single, DefinedPartitions) or isinstance(single, MultiPartitions):
+    if not isinstance(multi, MultiPartitions) or single.defined_by is None or isinstance(single, MultiPartitions):
         raise _not_validated(mapping, downstream, upstream)
-    name = mapping.dimension(multi.definition, single.definition)
+    name = mapping.dimension(multi.definition, single.defined_by)
     if name not in multi.dimensions:
         raise _not_validated(mapping, downstream, upstream)
     axis = list(multi.dimensions).index(name)
     one = multi.dimensions[name]
     every = list(multi.dimensions.values())
     if multi is upstream:
-        by_axis = [(0, _mapped(mapping.partition_mapping, single, one)) if i == axis else None for i in range(len(every))]
+        by_axis = [
+            (0, _mapped(mapping.partition_mapping, single, one)) if i == axis else None for i in range(len(every))
+        ]
         return ProductLinks(downstream, upstream, [single], every, by_axis)
     return ProductLinks(
         downstream, upstream, every, [single], [(axis, _mapped(mapping.partition_mapping, one, single))]
@@ -567,9 +568,7 @@ def single_dimension_links(
 
 def _mapped(mapping: PartitionMapping | None, downstream: Partitions, upstream: Partitions) -> Links:
     if mapping is None:
-        assert isinstance(downstream, DefinedPartitions)
-        assert isinstance(upstream, DefinedPartitions)
-        mapping = infer_mapping(downstream.definition, upstream.definition)
+        mapping = infer_mapping(downstream.defined_by, upstream.defined_by)
     return mapping.links(downstream, upstream)
 
 

@@ -269,7 +269,7 @@ class _OffsetMapping(PartitionMapping):
             raise DefinitionError(f"The offsets {offsets} are no whole numbers.", remedy="Use small whole numbers.")
         if self.start_offset > self.end_offset:
             raise DefinitionError(
-                f"start_offset {self.start_offset} is after end_offset {self.end_offset}, so that nothing would be read.",
+                f"start_offset {self.start_offset} is after end_offset {self.end_offset}: nothing would be read.",
                 remedy="For the window before alone give both: start_offset=-1, end_offset=-1.",
             )
 
@@ -448,7 +448,10 @@ class MultiPartitionMapping(PartitionMapping):
             )
         used: set[str] = set()
         for name, one in self.downstream_mappings_by_upstream_dimension.items():
-            for dimension, side, known in ((name, "upstream", upstream), (one.dimension_name, "downstream", downstream)):
+            for dimension, side, known in (
+                (name, "upstream", upstream),
+                (one.dimension_name, "downstream", downstream),
+            ):
                 if dimension not in known.dimensions:
                     raise self._error(
                         f"there is no {side} dimension '{printable_line(dimension, 60)}'",
@@ -571,7 +574,7 @@ def resolve_mapping(
         if downstream_name and downstream_name == upstream_name and not found.reads_only_earlier:
             raise PartitionMappingError(
                 f"{type(found).__name__} lets partitions of [{_describe(downstream)}] read themselves.",
-                remedy="An asset may read its earlier windows: TimeWindowPartitionMapping(start_offset=-1, end_offset=-1).",
+                remedy="An asset may read its own earlier windows: TimeWindowPartitionMapping(-1, -1).",
             )
     except PartitionMappingError as error:
         if not downstream_name:

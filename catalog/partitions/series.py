@@ -63,7 +63,7 @@ def wall_clock(zone: str, horizon: int = FIRST_HORIZON) -> WallClock:
 class Pattern:
     """The wall-clock times that a cron names, numbered in order; 1970-01-01 00:00 is second 0. Raises `CronError`."""
 
-    __slots__ = ("_days", "_period", "_per_period", "_times")
+    __slots__ = ("_days", "_per_period", "_period", "_times")
 
     def __init__(self, cron: CronFields) -> None:
         self._times = int64s([hour * 3600 + minute * 60 for hour in cron.hours for minute in cron.minutes])
@@ -145,7 +145,11 @@ class Ticks:
             reached = np.maximum.accumulate(closes)
             gap_opens = np.append(opens[:1], reached[:-1])
             opens = np.maximum(opens, gap_opens)
-        first, after, gap = pattern.rank(opens).tolist(), pattern.rank(closes).tolist(), pattern.rank(gap_opens).tolist()
+        first, after, gap = (
+            pattern.rank(opens).tolist(),
+            pattern.rank(closes).tolist(),
+            pattern.rank(gap_opens).tolist(),
+        )
         at_opening = pattern.times(int64s(first)) == opens
         index = number = first[0]
         pieces: list[tuple[int, int, int]] = []
@@ -245,7 +249,8 @@ class RemainingWindows:
         self._windows = windows
         self._excluded = excluded
         self._moments = int64s(moments)
-        self._low = self._high = 0
+        self._low: int = 0
+        self._high: int = 0
         self._kept = int64s([])
         self._zero = 0
         self.contiguous = False

@@ -53,6 +53,11 @@ class Partitions(ABC):
     def __len__(self) -> int:
         return self.count
 
+    @property
+    @abstractmethod
+    def defined_by(self) -> PartitionsDefinition | None:
+        """The definition; None for an asset without partitions."""
+
     @abstractmethod
     def describe(self) -> str:
         """One line for messages."""
@@ -136,8 +141,8 @@ class Partitions(ABC):
         """The partitions with these keys. Raises `UnknownPartitionError` for the first that does not exist."""
         listed = list(keys)
         found = self.ordinals(listed)
-        for at in np.flatnonzero(found < 0)[:1].tolist():
-            self.ordinal(listed[at])
+        if len(found) and int(found.min()) < 0:
+            self.ordinal(listed[int(found.argmin())])
         return self.subset_of_ordinals(found)
 
     def subset_of_ordinals(self, ordinals: ArrayLike) -> PartitionSubset:
@@ -219,6 +224,10 @@ class Unpartitioned(Partitions):
         self.context = context
         self.count = 1
 
+    @property
+    def defined_by(self) -> None:
+        """None."""
+
     def describe(self) -> str:
         """It has no partitions."""
         return "unpartitioned"
@@ -254,15 +263,18 @@ class DefinedPartitions(Partitions, Generic[D]):
         self.definition = definition
         self.context = context
 
+    @property
+    def defined_by(self) -> PartitionsDefinition:
+        """The definition."""
+        return self.definition
+
     def describe(self) -> str:
         """The definition's line."""
         return printable_line(self.definition.describe(), 200)
 
     def same_as(self, other: Partitions) -> bool:
         """When the definition is equal and as many exist."""
-        return self is other or (
-            isinstance(other, DefinedPartitions) and self.count == other.count and self.definition == other.definition
-        )
+        return self is other or (self.count == other.count and self.definition == other.defined_by)
 
 
 class StaticPartitions(DefinedPartitions[StaticPartitionsDefinition]):
@@ -313,8 +325,9 @@ class DynamicPartitions(DefinedPartitions[DynamicPartitionsDefinition]):
             return []
         first, last = int(ordinals.min()), int(ordinals.max())
         if last - first < 20 * len(ordinals) + 1000:
-            keys = source.slice(name, first, last + 1)
-            return [keys[at] for at in (ordinals - first).tolist()]
+            page = source.slice(name, first, last + 1)
+            positions: list[int] = (ordinals - first).tolist()
+            return [page[at] for at in positions]
         found = intervals.of_numbers(ordinals)
         known: dict[int, str] = {}
         for start, end in zip(found.starts.tolist(), found.ends.tolist(), strict=True):
@@ -559,7 +572,7 @@ class MultiPartitions(DefinedPartitions[MultiPartitionsDefinition]):
                 keys = one.keys_at(unique)
             keys = [print_values((key,)) for key in keys]
             columns[name] = [keys[at] for at in which.tolist()]
-        return list(map("|".join, zip(*(columns[name] for name in self.definition.dimensions), strict=True)))
+        return ["|".join(row) for row in zip(*(columns[name] for name in self.definition.dimensions), strict=True)]
 
     def ordinals(self, keys: Sequence[str]) -> Int64s:
         """Values of dimensions, split."""
@@ -625,7 +638,10 @@ class MultiPartitions(DefinedPartitions[MultiPartitionsDefinition]):
         """Boxes, such as `date 2013-01-01..2013-03-31 × origin JFK`."""
         boxes = self.boxes(PartitionSubset(self, found))
         texts = [
-            " × ".join(f"{name} {', '.join(one.partitions.describe_intervals(one.intervals, limit))}" for name, one in box.items())
+            " × ".join(
+                f"{name} {', '.join(one.partitions.describe_intervals(one.intervals, limit))}"
+                for name, one in box.items()
+            )
             for box in boxes[:limit]
         ]
         return [*texts, f"and {len(boxes) - limit:,} more"] if len(boxes) > limit else texts

@@ -53,7 +53,8 @@ class PartitionSubset:
     def _others(self, other: "PartitionSubset") -> Intervals:
         if not self.partitions.same_as(other.partitions):
             raise UsageError(
-                f"Sets of different partitions do not mix: {self.partitions.describe()}; {other.partitions.describe()}.",
+                f"Sets of different partitions do not mix: {self.partitions.describe()} and "
+                f"{other.partitions.describe()}.",
                 remedy="Ask both definitions at the same moment, or map one set to the other.",
             )
         return other.intervals

@@ -26,9 +26,9 @@ class TimeWindowPartitionsDefinition(PartitionsDefinition):
 
     A window is half-open and its key is its start, written with `fmt`. It exists when it has ended; `end_offset=1`
     adds the one that has not, `-1` leaves the last one out. `exclusions` are cron expressions and moments: windows
-    that start at one of them do not exist. A cron with fixed minutes and hours ticks once a day, whatever clocks do; one
-    with `*` in minutes or hours follows the clock on the wall through repeated hours (the second `01:00` has the key
-    `…01:00-0500`) and skipped ones.
+    that start at one of them do not exist. A cron with fixed minutes and hours ticks once a day, whatever clocks do;
+    one with `*` in minutes or hours follows the clock on the wall through repeated hours (the second `01:00` has the
+    key `…01:00-0500`) and skipped ones.
 
     Raises `CronError`, `TimeZoneError` and `DefinitionError`.
     """
@@ -72,7 +72,7 @@ class TimeWindowPartitionsDefinition(PartitionsDefinition):
         if not isinstance(cast(object, end_offset), int) or abs(end_offset) > 1 << 31:
             raise DefinitionError(f"end_offset is {end_offset!r}, no number of windows.", remedy="Use a whole number.")
         set_field(self, "end_offset", int(end_offset))
-        if exclusions is not None and (isinstance(exclusions, str) or not isinstance(exclusions, Sequence)):
+        if exclusions is not None and not isinstance(cast(object, exclusions), list | tuple | set | frozenset):
             raise DefinitionError(
                 "exclusions is a list of cron expressions and moments.", remedy="Write it like ['0 0 * * 0,6']."
             )
@@ -110,7 +110,8 @@ class TimeWindowPartitionsDefinition(PartitionsDefinition):
     def _check_bounds(self) -> None:
         if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
             raise DefinitionError(
-                f"The end {self.end} is not after the start {self.start}.", remedy="Exchange them, or leave out the end."
+                f"The end {self.end} is not after the start {self.start}.",
+                remedy="Exchange them, or leave out the end.",
             )
 
     @property
@@ -198,9 +199,7 @@ def _short(moment: datetime) -> str:
 
 def _offset(value: object, name: str, allowed: range) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
-        raise DefinitionError(
-            f"{name} is {value!r}.", remedy=f"Use a whole number from {allowed[0]} to {allowed[-1]}."
-        )
+        raise DefinitionError(f"{name} is {value!r}.", remedy=f"Use a whole number from {allowed[0]} to {allowed[-1]}.")
     return value
 
 
