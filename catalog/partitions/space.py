@@ -357,12 +357,17 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         super().__init__(definition, context)
         now = int((context.moment - _EPOCH) // timedelta(seconds=1))
         end = definition.end_seconds
-        self._open(FIRST_HORIZON if max(now, definition.start_seconds, end or 0) < _FIRST_HORIZON else LAST_HORIZON)
+        limit = _LAST_INSTANT if end is None else min(end, _LAST_INSTANT)
+        self._open(FIRST_HORIZON if max(now, definition.start_seconds) < _FIRST_HORIZON else LAST_HORIZON)
         count = self._ended(now) + definition.end_offset
-        if count > 0 and int(self.windows.ends(int64s([count - 1]))[0]) > _FIRST_HORIZON:
+        if self._last_end(count) > _FIRST_HORIZON:
             self._open(LAST_HORIZON)
             count = self._ended(now) + definition.end_offset
-        self.count = max(0, min(count, self._ended(_LAST_INSTANT if end is None else min(end, _LAST_INSTANT))))
+        # Asked for only where it matters: with exclusions, finding the limit means looking at all windows before it.
+        self.count = max(0, self._ended(limit) if self._last_end(count) > limit else count)
+
+    def _last_end(self, count: int) -> int:
+        return int(self.windows.ends(int64s([count - 1]))[0]) if count > 0 else 0
 
     def _open(self, horizon: int) -> None:
         one = self.definition
@@ -408,6 +413,8 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         """The windows that share time with the stretch from `start` to before `end`. Raises `UsageError`."""
         if start.utcoffset() is None or end.utcoffset() is None:
             raise UsageError("A stretch of time needs datetimes with a time zone.", remedy="Add tzinfo.")
+        if not start < end:
+            return self.none()
         # Windows are whole seconds: one overlaps if it ends after the second that `start` is in.
         first = self.windows.first_ending(int64s([int((start - _EPOCH) // timedelta(seconds=1)) + 1]))
         last = self.windows.first_starting(int64s([-int(-(end - _EPOCH) // timedelta(seconds=1))]))
