@@ -20,6 +20,8 @@ DAY = 86400
 CALENDAR = 146_097
 #: Windows looked at in one go for exclusions.
 _CHUNK = 1 << 14
+#: Seconds without a window that stays after which none is looked for: 60 years, as a leap day is a Monday every 28.
+_PATIENCE = 60 * 366 * DAY
 
 
 def int64s(values: ArrayLike) -> Int64s:
@@ -279,16 +281,18 @@ class RemainingWindows:
     def _regular(self, numbers: Int64s) -> Int64s:
         if len(numbers):
             lowest, highest = int(numbers.min()), int(numbers.max())
-            step, empty = _CHUNK, 0
+            step = _CHUNK
+            searched = 0
             while (below := lowest + self._zero < 0) or highest + self._zero >= len(self._kept):
-                before = len(self._kept)
-                low, high = (self._low - step, self._high) if below else (self._low, self._high + step)
-                self._look(low, high)
-                step *= 2
-                empty = empty + 1 if len(self._kept) == before else 0
-                # 16,384 × 2^10 windows without one that stays.
-                if empty > 10:
+                known = len(self._kept)
+                edge = self._low if below else self._high
+                further = edge - step if below else edge + step
+                self._look(min(further, self._low), max(further, self._high))
+                span = self._windows.starts(int64s([edge, further]))
+                searched = searched + abs(int(span[1] - span[0])) if len(self._kept) == known else 0
+                if searched > _PATIENCE:
                     raise CronError("The exclusions leave no window.", remedy="Exclude less.")
+                step *= 2
         return self._kept[numbers + self._zero]
 
     def _look(self, low: int, high: int) -> None:

@@ -111,7 +111,14 @@ def test_a_mapping_survives_json_and_pickle(mapping: PartitionMapping) -> None:
 
 
 def test_json_of_something_else_is_refused() -> None:
-    for data in ({}, {"kind": "yearly"}, {"kind": "daily"}, {"kind": "static", "keys": 3}, [], {"kind": "multi", "dimensions": {"a": {}}}):
+    for data in (
+        {},
+        {"kind": "yearly"},
+        {"kind": "daily"},
+        {"kind": "static", "keys": 3},
+        [],
+        {"kind": "multi", "dimensions": {"a": {}}},
+    ):
         with pytest.raises(DefinitionError):
             definition_from_json(cast(Any, data))
         with pytest.raises((DefinitionError, TypeError)):

@@ -101,12 +101,14 @@ def window_definitions(draw: st.DrawFn, zone: str) -> TimeWindowPartitionsDefini
         timezone=zone,
         minute_offset=draw(st.sampled_from([0, 0, 30])),
         end_offset=draw(st.sampled_from([0, 0, 1, -1])),
-        exclusions=draw(st.sampled_from([None, None, _WEEKENDS])),
+        exclusions=draw(st.sampled_from([None, None, _WEEKENDS if hours <= 300 else ["* * 1-9 * *"]])),
     )
 
 
-@settings(max_examples=150)
-@given(data=st.data(), offsets=st.sampled_from([(0, 0), (-1, 0), (-1, -1), (0, 2), (1, 1), (-3, 1)]), allow=st.booleans())
+@settings(max_examples=60)
+@given(
+    data=st.data(), offsets=st.sampled_from([(0, 0), (-1, 0), (-1, -1), (0, 2), (1, 1), (-3, 1)]), allow=st.booleans()
+)
 def test_windows_read_the_windows_they_overlap(data: st.DataObject, offsets: tuple[int, int], allow: bool) -> None:
     zone = data.draw(st.sampled_from(ZONES))
     down_def, up_def = data.draw(window_definitions(zone)), data.draw(window_definitions(zone))
@@ -115,24 +117,20 @@ def test_windows_read_the_windows_they_overlap(data: st.DataObject, offsets: tup
     down, up = found.downstream_partitions, found.upstream_partitions
     assert isinstance(down, WindowPartitions)
     assert isinstance(up, WindowPartitions)
+    # Nonexistent: windows of the upstream's schedule around what exists.
+    around = np.concatenate((np.arange(-4000, 0), np.arange(up.count, up.count + 4000)))
+    around_starts, around_ends = up.starts(around), up.ends(around)
+    by_offset = np.where(around < 0, offsets[0] < 0, offsets[1] > 0)
+    starts, ends = up.starts(range(up.count)), up.ends(range(up.count))
     for at, one in enumerate(reads):
         low, high = int(down.starts([at + offsets[0]])[0]), int(down.ends([at + offsets[1]])[0])
-        starts, ends = up.starts(range(up.count)), up.ends(range(up.count))
         assert one == set(np.flatnonzero((starts < high) & (ends > low)).tolist())
-        # Nonexistent: windows of the upstream's schedule, thirty around what exists.
-        own = int(down.starts([at])[0]), int(down.ends([at])[0])
-        missing: set[int] = set()
-        for number in [*range(-3000, 0), *range(up.count, up.count + 3000)] if at in (0, down.count - 1) else ():
-            start, end = int(up.starts([number])[0]), int(up.ends([number])[0])
-            reached = start < high and end > low
-            itself = start < own[1] and end > own[0]
-            by_offset = offsets[0] < 0 if number < 0 else offsets[1] > 0
-            if reached and (itself or not by_offset):
-                missing.add(number)
-        if at in (0, down.count - 1):
-            told = found.upstream(down.subset_of_ordinals([at]))
-            if not any(abs(one - edge) < 2 for one in missing for edge in (-3000, up.count + 3000)):
-                assert told.nonexistent == (0 if allow else len(missing))
+        own_low, own_high = int(down.starts([at])[0]), int(down.ends([at])[0])
+        reached = (around_starts < high) & (around_ends > low)
+        itself = (around_starts < own_high) & (around_ends > own_low)
+        missing = 0 if allow else int((reached & (itself | ~by_offset)).sum())
+        if not reached[0] and not reached[-1]:
+            assert found.upstream(down.subset_of_ordinals([at])).nonexistent == missing
 
 
 STATIC = StaticPartitionsDefinition(["a", "b", "c", "d"])
@@ -285,7 +283,12 @@ def test_business_days() -> None:
 
 
 BAD: list[tuple[PartitionMapping | None, Maybe, Maybe, str]] = [
-    (None, DAILY, DailyPartitionsDefinition("2024-01-01", timezone="Europe/London"), "time zones are Europe/London and UTC"),
+    (
+        None,
+        DAILY,
+        DailyPartitionsDefinition("2024-01-01", timezone="Europe/London"),
+        "time zones are Europe/London and UTC",
+    ),
     (TimeWindowPartitionMapping(), DAILY, STATIC, "windows of time"),
     (TimeWindowPartitionMapping(), DAILY, None, "windows of time"),
     (BusinessCalendarPartitionMapping(), None, DAILY, "windows of time"),
@@ -341,7 +344,9 @@ def test_an_asset_may_read_only_its_earlier_windows() -> None:
 
     assert resolve(TimeWindowPartitionMapping(-1, -1), DAILY)
     assert resolve(BusinessCalendarPartitionMapping(-2, -1), DAILY)
-    assert resolve(MultiPartitionMapping({"day": DimensionPartitionMapping("day", TimeWindowPartitionMapping(-1, -1))}), BY_DAY)
+    assert resolve(
+        MultiPartitionMapping({"day": DimensionPartitionMapping("day", TimeWindowPartitionMapping(-1, -1))}), BY_DAY
+    )
     for mapping, one in ((None, DAILY), (TimeWindowPartitionMapping(-1), DAILY), (None, STATIC), (None, BY_DAY)):
         with pytest.raises(PartitionMappingError, match="read themselves"):
             resolve(mapping, one)
@@ -365,6 +370,9 @@ def test_a_million_windows_map_by_their_ends() -> None:
     all_of_it = found.upstream(down.all())
     assert isinstance(up, WindowPartitions)
     assert all_of_it.subset == up.overlapping(datetime(2020, 1, 1, tzinfo=UTC), datetime(2024, 3, 12, tzinfo=UTC))
-    assert len(all_of_it.subset) == (seconds(datetime(2024, 3, 12, tzinfo=UTC)) - seconds(datetime(2020, 1, 1, tzinfo=UTC))) // 60
+    assert (
+        len(all_of_it.subset)
+        == (seconds(datetime(2024, 3, 12, tzinfo=UTC)) - seconds(datetime(2020, 1, 1, tzinfo=UTC))) // 60
+    )
     assert found.downstream(all_of_it.subset) == down.all()
     assert int(found.counts().sum()) == len(all_of_it.subset)

@@ -115,7 +115,9 @@ def test_boxes_are_a_partition_of_the_set(numbers: set[int]) -> None:
 def test_boxes_are_few() -> None:
     found = MULTI.at(CONTEXT)
     assert isinstance(found, MultiPartitions)
-    one = found.product(b=found.dimensions["b"].subset(["x", "z"]), c=found.dimensions["c"].range("2024-03-02", "2024-03-04"))
+    one = found.product(
+        b=found.dimensions["b"].subset(["x", "z"]), c=found.dimensions["c"].range("2024-03-02", "2024-03-04")
+    )
     assert len(one) == 2 * 30 * 3
     assert len(one.boxes()) == 1
     assert str(one) == "c 2024-03-02..2024-03-04 × a c0..c29 × b x, z (180)"
@@ -154,7 +156,9 @@ FORMATS = [
 def test_keys_in_any_format(cls: type[DailyPartitionsDefinition], fmt: str, zone: str) -> None:
     for more in ({}, {"minute_offset": 45}):
         start = datetime(2022, 12, 20, tzinfo=UTC)
-        definition = cls(start, timezone=zone, fmt=fmt, end_date=start + timedelta(days=200 if "%H" in fmt else 900), **more)
+        definition = cls(
+            start, timezone=zone, fmt=fmt, end_date=start + timedelta(days=200 if "%H" in fmt else 900), **more
+        )
         found = definition.at(CONTEXT)
         keys = found.keys()
         assert len(set(keys)) == len(keys) > 10
@@ -172,7 +176,10 @@ def test_only_the_written_form_is_a_key(text: str) -> None:
         at = found.find(text)
         assert at is None or found.key(at) == text
     daily = DailyPartitionsDefinition("2024-01-01").at(CONTEXT)
-    assert daily.ordinals(["2024-1-5", "2024-01-05 ", "2024-01-32", "2024-13-01", "2024-02-30", "0000-01-01"]).tolist() == [-1] * 6
+    assert (
+        daily.ordinals(["2024-1-5", "2024-01-05 ", "2024-01-32", "2024-13-01", "2024-02-30", "0000-01-01"]).tolist()
+        == [-1] * 6
+    )
 
 
 def test_unknown_keys_are_told() -> None:
@@ -208,7 +215,9 @@ def test_unknown_keys_are_told() -> None:
 
 
 def test_a_set_means_the_same_when_its_definition_has_grown() -> None:
-    def grown(definition: PartitionsDefinition, subset: PartitionSubset, moment: datetime = NOW) -> tuple[Partitions, PartitionSubset, int]:
+    def grown(
+        definition: PartitionsDefinition, subset: PartitionSubset, moment: datetime = NOW
+    ) -> tuple[Partitions, PartitionSubset, int]:
         space = definition.at(PartitionsContext(moment, InMemoryDynamicKeys({"customers": ["new", "c3", "c1"]})))
         return space, *space.read_subset(json.loads(json.dumps(subset.to_json())))
 

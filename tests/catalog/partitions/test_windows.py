@@ -10,6 +10,7 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.catalog.errors import CronError
 from headwater.catalog.partitions.definition import PartitionsContext
 from headwater.catalog.partitions.series import CALENDAR, int64s, ticks_of
 from headwater.catalog.partitions.space import WindowPartitions
@@ -62,9 +63,7 @@ def test_any_window_of_any_cron(cron: str, change: tuple[str, str], hours: int, 
     zone, day = change
     start = datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(hours=hours, minutes=7)
     moment = start + timedelta(days=2, hours=5)
-    definition = TimeWindowPartitionsDefinition(
-        cron, start, timezone=zone, fmt="%Y-%m-%d %H:%M", end_offset=offset
-    )
+    definition = TimeWindowPartitionsDefinition(cron, start, timezone=zone, fmt="%Y-%m-%d %H:%M", end_offset=offset)
     found = windows(definition, moment)
     # Brute force over a month more, for the windows that an offset adds.
     every = ticks(cron, zone, start, moment + timedelta(days=4))
@@ -74,7 +73,9 @@ def test_any_window_of_any_cron(cron: str, change: tuple[str, str], hours: int, 
     if count > len(pairs) or not every:
         return
     assert found.count == count
-    assert list(zip(found.starts(range(count)).tolist(), found.ends(range(count)).tolist(), strict=True)) == pairs[:count]
+    assert (
+        list(zip(found.starts(range(count)).tolist(), found.ends(range(count)).tolist(), strict=True)) == pairs[:count]
+    )
     keys = found.keys()
     assert len(set(keys)) == count
     assert found.ordinals(keys).tolist() == list(range(count))
@@ -83,7 +84,9 @@ def test_any_window_of_any_cron(cron: str, change: tuple[str, str], hours: int, 
 
 @pytest.mark.parametrize("zone", ZONES)
 def test_a_year_has_no_missing_or_doubled_window(zone: str) -> None:
-    year = 2011 if "Apia" in zone else 1993 if "Kwajalein" in zone else 2018 if "Sao" in zone or "Pyong" in zone else 2024
+    year = (
+        2011 if "Apia" in zone else 1993 if "Kwajalein" in zone else 2018 if "Sao" in zone or "Pyong" in zone else 2024
+    )
     end = datetime(year + 1, 1, 1, tzinfo=ZoneInfo(zone))
     start = datetime(year, 1, 1, tzinfo=ZoneInfo(zone))
     for cls in (HourlyPartitionsDefinition, DailyPartitionsDefinition, WeeklyPartitionsDefinition):
@@ -194,11 +197,21 @@ def test_exclusions() -> None:
     assert found.keys() == ["2024-03-01", "2024-03-04", "2024-03-06", "2024-03-08", "2024-03-11"]
     assert found.window("2024-03-01").end == datetime(2024, 3, 2, tzinfo=ZoneInfo("Europe/London"))
     assert found.find("2024-03-02") is None
-    assert found.overlapping(datetime(2024, 3, 2, tzinfo=UTC), datetime(2024, 3, 5, tzinfo=UTC)).keys() == ["2024-03-04"]
+    assert found.overlapping(datetime(2024, 3, 2, tzinfo=UTC), datetime(2024, 3, 5, tzinfo=UTC)).keys() == [
+        "2024-03-04"
+    ]
     assert not found.overlapping(datetime(2024, 3, 2, tzinfo=UTC), datetime(2024, 3, 3, 1, tzinfo=UTC))
     # Before the first as well: mappings look there.
     assert found.window_at(-1).start.date() == date(2024, 2, 29)
     assert found.window_at(-5000).start.weekday() < 5
+
+
+def test_exclusions_that_leave_nothing() -> None:
+    sundays = WeeklyPartitionsDefinition("2024-03-01", exclusions=["* * * * 0"])
+    found = windows(sundays, "2024-06-01")
+    assert found.count == 0
+    with pytest.raises(CronError, match="leave no window"):
+        found.window_at(0)
 
 
 @settings(max_examples=30)
@@ -233,9 +246,7 @@ def test_overlapping(zone: str, cls: type[HourlyPartitionsDefinition], start: in
     low = datetime(2018, 1, 1, tzinfo=UTC) + timedelta(seconds=start, microseconds=start % 2)
     high = low + timedelta(seconds=length)
     expected = [
-        i
-        for i in range(found.count)
-        if found.window_at(i).start < high and found.window_at(i).end > low and length > 0
+        i for i in range(found.count) if found.window_at(i).start < high and found.window_at(i).end > low and length > 0
     ]
     if found.count > 100:
         numbers = np.arange(found.count)
@@ -250,7 +261,9 @@ def test_far_from_now() -> None:
     found = windows(daily, "2024-01-01")
     assert found.key(0) == "0001-01-03"
     assert found.ordinals(found.keys(0, 1000)).tolist() == list(range(1000))
-    late = windows(HourlyPartitionsDefinition("2024-01-01", timezone="America/New_York", end_offset=3_000_000), "2024-06-01")
+    late = windows(
+        HourlyPartitionsDefinition("2024-01-01", timezone="America/New_York", end_offset=3_000_000), "2024-06-01"
+    )
     assert late.ordinal(late.key(-1)) == late.count - 1
     assert late.find("2300-07-01-12:00") is not None
     # 2300-07-01 is in summer time: the rules go on.

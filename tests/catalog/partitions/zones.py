@@ -44,12 +44,11 @@ def at(second: int, zone: str) -> datetime:
 def matches_day(cron: str, day: date) -> bool:
     """Whether the day fields name a day: numbers, lists and ranges of them alone."""
     fields = parse_cron(cron)
-    by_day, by_weekday = day.day in fields.days, day.isoweekday() in fields.weekdays or (
-        day.isoweekday() == 7 and 0 in fields.weekdays
+    by_day, by_weekday = (
+        day.day in fields.days,
+        day.isoweekday() in fields.weekdays or (day.isoweekday() == 7 and 0 in fields.weekdays),
     )
-    return day.month in fields.months and (
-        by_day and by_weekday if fields.both_days else by_day or by_weekday
-    )
+    return day.month in fields.months and (by_day and by_weekday if fields.both_days else by_day or by_weekday)
 
 
 def ticks(cron: str, zone: str, start: datetime, end: datetime) -> list[int]:
