@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,31 +83,34 @@ def parse_keys(form: KeyFormat, keys: Sequence[str]) -> Int64s:
         fits = lengths == width
         if not fits.all():
             batch = [batch[i] for i in np.flatnonzero(fits).tolist()]
+        text = "".join(batch)
         # A lone surrogate is no key, but is no error either.
-        text = "".join(batch).encode("utf-32-le", "surrogatepass")
-        found[start : start + len(lengths)][fits] = _parse_batch(form.fields, np.frombuffer(text, "<u4"), width)
+        raw = text.encode() if text.isascii() else text.encode("utf-32-le", "surrogatepass")
+        characters = np.frombuffer(raw, np.uint8 if text.isascii() else np.uint32)
+        found[start : start + len(lengths)][fits] = _parse_batch(form.fields, characters.reshape(-1, width))
     return found
 
 
-def _parse_batch(fields: tuple[str, ...], characters: NDArray[np.uint32], width: int) -> Int64s:
-    rows = characters.reshape(-1, width)
+def _parse_batch(fields: tuple[str, ...], rows: NDArray[Any]) -> Int64s:
+    columns = np.ascontiguousarray(rows.T)
+    zero = columns.dtype.type(48)
     valid = np.ones(len(rows), np.bool_)
     values: dict[str, Int64s] = {}
     at = 0
     for i, text in enumerate(fields):
         if i % 2 == 0:
             for char in text:
-                valid &= rows[:, at] == ord(char)
+                valid &= columns[at] == ord(char)
                 at += 1
             continue
-        value = np.zeros(len(rows), np.int64)
+        value = np.zeros(len(rows), np.int32)
         for _ in range(WIDTHS[text]):
-            # Unsigned: what is below "0" becomes a huge number.
-            digit = rows[:, at] - np.uint32(48)
+            # Unsigned: what is below "0" becomes a big number.
+            digit = columns[at] - zero
             valid &= digit < 10
-            value = value * 10 + digit
+            value = value * 10 + digit.astype(np.int32)
             at += 1
-        values[text] = value
+        values[text] = value.astype(np.int64)
     nothing = np.zeros(len(rows), np.int64)
     year, month = values["Y"], values.get("m", nothing + 1)
     day, hour, minute = values.get("d", nothing + 1), values.get("H", nothing), values.get("M", nothing)

@@ -72,10 +72,15 @@ MAPPINGS: list[PartitionMapping] = [
     StaticPartitionMapping({"jan": "q1", "feb": {"q1", "h1"}}),
     TimeWindowPartitionMapping(-2, 1, allow_nonexistent_upstream_partitions=True),
     BusinessCalendarPartitionMapping(-1, -1, holidays=[date(2024, 12, 25), "2024-12-26"]),
-    MultiPartitionMapping({"day": DimensionPartitionMapping("month", TimeWindowPartitionMapping(-1, 0)), "origin": DimensionPartitionMapping("origin")}),
+    MultiPartitionMapping(
+        {
+            "day": DimensionPartitionMapping("month", TimeWindowPartitionMapping(-1, 0)),
+            "origin": DimensionPartitionMapping("origin"),
+        }
+    ),
     MultiToSingleDimensionPartitionMapping("date", TimeWindowPartitionMapping(-1, -1)),
     MultiToSingleDimensionPartitionMapping(),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=str)
@@ -99,7 +104,7 @@ def test_definitions_are_equal_when_they_mean_the_same() -> None:
     assert daily == TimeWindowPartitionsDefinition("@daily", date(2013, 1, 1), fmt="%Y-%m-%d")
     assert daily == DailyPartitionsDefinition(datetime(2013, 1, 1, 9, tzinfo=timezone(timedelta(hours=9))))
     assert daily != DailyPartitionsDefinition("2013-01-01", timezone="Europe/London")
-    assert daily.fingerprint == "9d0f4bcb6e2f3ac3c1bf1bf1ea3a40c5" or len(daily.fingerprint) == 32
+    assert daily.fingerprint == "acb1336d9a4568b14e5c60054587d1e7"
     assert "daily from 2013-01-01, UTC" in repr(daily)
 
 
@@ -110,19 +115,22 @@ def test_a_mapping_survives_json_and_pickle(mapping: PartitionMapping) -> None:
     assert hash(mapping_from_json(mapping.to_json())) == hash(mapping)
 
 
-def test_json_of_something_else_is_refused() -> None:
-    for data in (
+@pytest.mark.parametrize(
+    "data",
+    [
         {},
         {"kind": "yearly"},
         {"kind": "daily"},
         {"kind": "static", "keys": 3},
         [],
         {"kind": "multi", "dimensions": {"a": {}}},
-    ):
-        with pytest.raises(DefinitionError):
-            definition_from_json(cast(Any, data))
-        with pytest.raises((DefinitionError, TypeError)):
-            mapping_from_json(cast(Any, data))
+    ],
+)
+def test_json_of_something_else_is_refused(data: Any) -> None:
+    with pytest.raises(DefinitionError):
+        definition_from_json(data)
+    with pytest.raises(DefinitionError):
+        mapping_from_json(data)
 
 
 BAD: list[tuple[Callable[[], object], type[HeadwaterError], str]] = [

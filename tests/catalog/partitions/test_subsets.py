@@ -154,10 +154,14 @@ FORMATS = [
 @pytest.mark.parametrize(("cls", "fmt"), FORMATS)
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Africa/Cairo"])
 def test_keys_in_any_format(cls: type[DailyPartitionsDefinition], fmt: str, zone: str) -> None:
-    for more in ({}, {"minute_offset": 45}):
+    for minute in (0, 45):
         start = datetime(2022, 12, 20, tzinfo=UTC)
         definition = cls(
-            start, timezone=zone, fmt=fmt, end_date=start + timedelta(days=200 if "%H" in fmt else 900), **more
+            start,
+            minute_offset=minute,
+            timezone=zone,
+            fmt=fmt,
+            end_date=start + timedelta(days=200 if "%H" in fmt else 900),
         )
         found = definition.at(CONTEXT)
         keys = found.keys()
@@ -191,11 +195,11 @@ def test_unknown_keys_are_told() -> None:
     ):
         with pytest.raises(UnknownPartitionError, match=remedy):
             daily.ordinal(key)
-    with pytest.raises(UnknownPartitionError, match="did you mean|Did you mean `k1`"):
+    with pytest.raises(UnknownPartitionError, match="Did you mean `k1`"):
         StaticPartitionsDefinition(["k1", "other"]).at(CONTEXT).subset(["other", "k1 "])
-    with pytest.raises(UnknownPartitionError, match="b: Did you mean `x`|b: There are"):
+    with pytest.raises(UnknownPartitionError, match="b: There are 3, from `x` to `z`"):
         MULTI.at(CONTEXT).ordinal("c1|w|2024-03-02")
-    with pytest.raises(UnknownPartitionError, match="2 values, not 3|Write it as a"):
+    with pytest.raises(UnknownPartitionError, match="Write it as a"):
         MULTI.at(CONTEXT).ordinal("c1|w")
     with pytest.raises(UnknownPartitionError, match="first window ends"):
         DailyPartitionsDefinition("2025-01-01").at(CONTEXT).ordinal("2025-01-01")
@@ -209,7 +213,7 @@ def test_unknown_keys_are_told() -> None:
     with pytest.raises(UnknownPartitionError, match="2024-01-0x"):
         daily.parse_range("2024-01-01..2024-01-0x")
     with pytest.raises(UsageError, match="different partitions"):
-        daily.all() | ended.all()
+        assert daily.all() | ended.all()
     with pytest.raises(UsageError, match="no set of partitions"):
         daily.read_subset({"count": 1, "keys": ["a"]})
 

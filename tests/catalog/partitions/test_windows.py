@@ -67,7 +67,7 @@ def test_any_window_of_any_cron(cron: str, change: tuple[str, str], hours: int, 
     found = windows(definition, moment)
     # Brute force over a month more, for the windows that an offset adds.
     every = ticks(cron, zone, start, moment + timedelta(days=4))
-    pairs = [pair for pair in itertools.pairwise(every)]
+    pairs = list(itertools.pairwise(every))
     ended = sum(end <= seconds(moment) for _, end in pairs)
     count = max(0, ended + offset)
     if count > len(pairs) or not every:
@@ -163,6 +163,9 @@ def test_new_york_in_spring_and_fall() -> None:
     ]
     for wrong in ("2024-03-10-02:00", "2024-11-03-01:00-0400", "2024-11-03-02:00-0500", "2024-11-03-01:00+0500"):
         assert found.find(wrong) is None
+    second = windows(HourlyPartitionsDefinition("2024-11-03T06:00+00:00", timezone=zone), "2024-11-04")
+    assert second.key(0) == "2024-11-03-01:00-0500"
+    assert second.find("2024-11-03-01:00") is None
     daily = windows(DailyPartitionsDefinition("2024-01-01", timezone=zone), "2025-01-01")
     hours = (daily.ends(range(daily.count)) - daily.starts(range(daily.count))) // 3600
     assert hours[daily.ordinal("2024-03-10")] == 23

@@ -72,9 +72,9 @@ def _by_minute(cron: str, zone: str, start: datetime, end: datetime) -> Iterator
     moment = start.astimezone(UTC).replace(second=0, microsecond=0)
     while moment < end:
         local = moment.astimezone(ZoneInfo(zone))
-        if local.minute in fields.minutes and local.hour in fields.hours and matches_day(cron, local.date()):
-            if moment >= start:
-                yield seconds(moment)
+        named = local.minute in fields.minutes and local.hour in fields.hours
+        if named and moment >= start and matches_day(cron, local.date()):
+            yield seconds(moment)
         moment += timedelta(minutes=1)
 
 
