@@ -1,7 +1,6 @@
 """Time zones: the moments at which the offset from UTC changes."""
 
 import functools
-import importlib.resources
 import struct
 import zoneinfo
 from bisect import bisect_right
@@ -118,6 +117,9 @@ def _file_bytes(name: str) -> bytes:
         path = Path(folder, name)
         if path.is_file():
             return path.read_bytes()
+    # 10 ms to import, and rarely wanted.
+    import importlib.resources
+
     return importlib.resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).read_bytes()
 
 
