@@ -13,7 +13,9 @@ _DIRECTIVE = re.compile(r"%(.)", re.DOTALL)
 #: Directives of a fixed number of digits, from coarse to fine.
 WIDTHS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2}
 _MINUTE, _HOUR, _DAY, _MONTH, _YEAR = range(5)
-_WEEKDAYS = frozenset("aAuw")
+_WEEKDAYS = frozenset("uw")
+#: Not the same in every locale, or not enough to find the window by.
+_UNSTABLE = frozenset("aAbBhcxXpIyzZsfDFTrR")
 #: A time whose every field shows.
 _SAMPLE = datetime(2013, 12, 28, 17, 46)
 #: The offset behind a time that a clock shows for the second time.
@@ -57,10 +59,10 @@ class KeyFormat:
         found = set(letters)
         if not found & {"Y", "G"}:
             raise self._error("it has no year with four digits", "%Y")
-        if found & set("zZcxXsfpIy"):
-            raise self._error(f"it has %{min(found & set('zZcxXsfpIy'))}", "%Y, %m, %d, %H and %M")
+        if found & _UNSTABLE:
+            raise self._error(f"it has %{min(found & _UNSTABLE)}", "%Y, %m, %d, %H and %M")
         needs = _resolution(cron)
-        month = bool(found & set("mbB"))
+        month = "m" in found
         week = bool(found & set("UVW"))
         day = "j" in found or ("d" in found and month) or (week and bool(found & _WEEKDAYS))
         week_only = needs == _DAY and week and len(cron.weekdays) == 1 and cron.every_month_day

@@ -4,6 +4,7 @@ docs/decisions/0030-partitions.md tells why nothing is enumerated.
 """
 
 import functools
+import threading
 from typing import Protocol
 
 import numpy as np
@@ -245,7 +246,7 @@ class RemainingWindows:
     `_kept` holds the numbers of regular windows from `_low` to `_high` that stay; the one at `_zero` is number 0.
     """
 
-    __slots__ = ("_excluded", "_high", "_kept", "_low", "_moments", "_windows", "_zero", "contiguous")
+    __slots__ = ("_excluded", "_growing", "_high", "_kept", "_low", "_moments", "_windows", "_zero", "contiguous")
 
     def __init__(self, windows: RegularWindows, excluded: list[Ticks], moments: list[int]) -> None:
         self._windows = windows
@@ -255,6 +256,8 @@ class RemainingWindows:
         self._high: int = 0
         self._kept = int64s([])
         self._zero = 0
+        # Definitions are shared between threads.
+        self._growing = threading.RLock()
         self.contiguous = False
 
     def starts(self, numbers: Int64s) -> Int64s:
@@ -274,11 +277,18 @@ class RemainingWindows:
         return self._first_from(self._windows.first_ending(instants))
 
     def _first_from(self, regular: Int64s) -> Int64s:
-        if len(regular):
-            self._look(int(regular.min()), int(regular.max()) + 1)
-        return self._kept.searchsorted(regular, "left") - self._zero
+        with self._growing:
+            if len(regular):
+                self._look(int(regular.min()), int(regular.max()) + 1)
+            return self._kept.searchsorted(regular, "left") - self._zero
 
     def _regular(self, numbers: Int64s) -> Int64s:
+        with self._growing:
+            self._find(numbers)
+            return self._kept[numbers + self._zero]
+
+    def _find(self, numbers: Int64s) -> None:
+        """Have looked until these numbers are known."""
         if len(numbers):
             lowest, highest = int(numbers.min()), int(numbers.max())
             step = _CHUNK
@@ -293,7 +303,6 @@ class RemainingWindows:
                 if searched > _PATIENCE:
                     raise CronError("The exclusions leave no window.", remedy="Exclude less.")
                 step *= 2
-        return self._kept[numbers + self._zero]
 
     def _look(self, low: int, high: int) -> None:
         """Have looked at the regular windows from `low` to `high`."""
@@ -317,7 +326,7 @@ class RemainingWindows:
         return numbers[stays]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def windows_of(
     cron_schedule: str, zone: str, start: int, exclusions: tuple[str | int, ...], horizon: int = FIRST_HORIZON
 ) -> Windows:

@@ -486,6 +486,8 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         at = int(self.windows.first_starting(self._clock.to_instants(int64s([local])))[0])
         if at < 0:
             return f"{known}; it is before the first."
+        if at >= self.count and int(self.ends([at])[0]) > _LAST_INSTANT:
+            return f"{known}."
         if at >= self.count:
             window = self.window_at(at)
             end = self.definition.end

@@ -139,7 +139,7 @@ FORMATS = [
     (HourlyPartitionsDefinition, "%Y%j%H"),
     (DailyPartitionsDefinition, "%Y-%m-%d"),
     (DailyPartitionsDefinition, "day=%Y/%m/%d"),
-    (DailyPartitionsDefinition, "%d %b %Y"),
+    (DailyPartitionsDefinition, "%d %m %Y"),
     (DailyPartitionsDefinition, "%Y年%m月%d日"),
     (DailyPartitionsDefinition, "%G-W%V-%u"),
     (DailyPartitionsDefinition, "%Y-%m-%d %%"),
@@ -147,7 +147,7 @@ FORMATS = [
     (WeeklyPartitionsDefinition, "%Y-%U"),
     (WeeklyPartitionsDefinition, "%Y week %W"),
     (MonthlyPartitionsDefinition, "%Y-%m"),
-    (MonthlyPartitionsDefinition, "%B %Y"),
+    (MonthlyPartitionsDefinition, "%m of %Y"),
 ]
 
 
@@ -191,6 +191,7 @@ def test_unknown_keys_are_told() -> None:
     for key, remedy in (
         ("2023-12-31", "before the first"),
         ("2024-03-12", "its window ends at 2024-03-13T00:00:00"),
+        ("9999-12-31", "from `2024-01-01` to `2024-03-11`"),
         ("yesterday", "from `2024-01-01` to `2024-03-11`"),
     ):
         with pytest.raises(UnknownPartitionError, match=remedy):
