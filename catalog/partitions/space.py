@@ -35,6 +35,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Keys are written with four digits for the year.
 _LAST_INSTANT = int((datetime(LAST_HORIZON, 12, 31, tzinfo=UTC) - _EPOCH).total_seconds())
 _FIRST_HORIZON = int((datetime(FIRST_HORIZON - 10, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
+#: Seconds by which a key may be before the window it names: every format has the year.
+_YEAR = 367 * DAY
 #: Keys among which the nearest to a mistyped one is looked for.
 _COMPARED = 10_000
 _MOST = 1 << 62
@@ -351,7 +353,7 @@ class DynamicPartitions(DefinedPartitions[DynamicPartitionsDefinition]):
 class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
     """Windows that have ended. `windows` knows those before the first and after the last as well."""
 
-    __slots__ = ("_clock", "windows")
+    __slots__ = ("_clock", "_edges", "windows")
 
     def __init__(self, definition: TimeWindowPartitionsDefinition, context: PartitionsContext) -> None:
         super().__init__(definition, context)
@@ -365,6 +367,8 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
             count = self._ended(now) + definition.end_offset
         # Asked for only where it matters: with exclusions, finding the limit means looking at all windows before it.
         self.count = max(0, self._ended(limit) if self._last_end(count) > limit else count)
+        #: Instants between which to look for keys: with exclusions, looking far away costs what lies between.
+        self._edges = (definition.start_seconds - _YEAR, max(self._last_end(self.count), definition.start_seconds))
 
     def _last_end(self, count: int) -> int:
         return int(self.windows.ends(int64s([count - 1]))[0]) if count > 0 else 0
@@ -387,10 +391,10 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
 
     def ordinals_starting(self, instants: ArrayLike) -> Int64s:
         """The windows that start at exactly these instants, -1 where none that exists does."""
-        wanted = int64s(instants)
+        wanted = np.clip(int64s(instants), *self._edges)
         found = self.windows.first_starting(wanted)
         inside = (found >= 0) & (found < self.count)
-        inside &= self.windows.starts(np.where(inside, found, 0)) == wanted
+        inside[inside] = self.windows.starts(found[inside]) == int64s(instants)[inside]
         return np.where(inside, found, -1)
 
     def window(self, key: str) -> TimeWindow:
@@ -416,8 +420,9 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         if not start < end:
             return self.none()
         # Windows are whole seconds: one overlaps if it ends after the second that `start` is in.
-        first = self.windows.first_ending(int64s([int((start - _EPOCH) // timedelta(seconds=1)) + 1]))
-        last = self.windows.first_starting(int64s([-int(-(end - _EPOCH) // timedelta(seconds=1))]))
+        seconds = int((start - _EPOCH) // timedelta(seconds=1)) + 1, -int(-(end - _EPOCH) // timedelta(seconds=1))
+        low, high = np.clip(seconds, *self._edges).tolist()
+        first, last = self.windows.first_ending(int64s([low])), self.windows.first_starting(int64s([high]))
         return self.subset_of_intervals(Intervals(first, last))
 
     def containing(self, moment: datetime) -> PartitionSubset:
@@ -444,8 +449,10 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         form = self.definition.key_format
         local = parse_keys(form, keys)
         valid = local != NO_TIME
+        low, high = self._edges
         instants = self._clock.to_instants(np.where(valid, local, 0))
-        found = self.windows.first_starting(instants)
+        valid &= (instants >= low) & (instants < high)
+        found = self.windows.first_starting(np.where(valid, instants, self.definition.start_seconds))
         valid &= (found >= 0) & (found < self.count)
         found = np.where(valid, found, -1)
         # The text has to be exactly how the window found is written.
@@ -471,6 +478,8 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         local = int(parse_keys(self.definition.key_format, [text])[0])
         if local == NO_TIME:
             return -1
+        if not self._edges[0] <= local - offset < self._edges[1]:
+            return -1
         found = int(self.windows.first_starting(int64s([local - offset]))[0])
         return found if 0 <= found < self.count and self.keys_at(int64s([found]))[0] == key else -1
 
@@ -483,7 +492,10 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         local = int(parse_keys(self.definition.key_format, [key])[0])
         if local == NO_TIME:
             return f"{known}."
-        at = int(self.windows.first_starting(self._clock.to_instants(int64s([local])))[0])
+        instant = int(self._clock.to_instants(int64s([local]))[0])
+        if not self._edges[0] <= instant < self._edges[1] + _YEAR:
+            return f"{known}."
+        at = int(self.windows.first_starting(int64s([instant]))[0])
         if at < 0:
             return f"{known}; it is before the first."
         if at >= self.count and int(self.ends([at])[0]) > _LAST_INSTANT:
@@ -507,7 +519,7 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
 
     def read_intervals(self, data: Mapping[str, Any]) -> Intervals:
         """The windows that lie in the ranges entirely."""
-        pairs = int64s([(int(start), int(end)) for start, end in data["windows"]]).reshape(-1, 2)
+        pairs = int64s([(int(start), int(end)) for start, end in data["windows"]]).reshape(-1, 2).clip(*self._edges)
         return Intervals(self.windows.first_starting(pairs[:, 0]), self.windows.first_ending(pairs[:, 1] + 1))
 
 

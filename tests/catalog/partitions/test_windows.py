@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -207,6 +208,24 @@ def test_exclusions() -> None:
     # Before the first as well: mappings look there.
     assert found.window_at(-1).start.date() == date(2024, 2, 29)
     assert found.window_at(-5000).start.weekday() < 5
+
+
+def test_keys_far_away_are_not_looked_for() -> None:
+    hourly = HourlyPartitionsDefinition("2024-03-01", exclusions=["0 * * * 0,6"])
+    found = windows(hourly, "2024-03-12")
+    assert found.ordinals(["0001-01-01-00:00", "9998-12-30-00:00", "9998-12-30-00:00+0000"]).tolist() == [-1] * 3
+    assert "They go from" in found.explain_unknown("9998-12-30-00:00")
+    far = datetime(1, 1, 2, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
+    assert found.overlapping(*far) == found.all()
+    data = {"count": found.count, "windows": [[seconds(one) for one in far]]}
+    assert found.read_subset(data) == (found.all(), 0)
+    assert found.ordinals_starting([seconds(far[0]), int(found.starts([3])[0]), seconds(far[1])]).tolist() == [
+        -1,
+        3,
+        -1,
+    ]
+    # 70 million windows lie between.
+    assert len(cast(Any, found.windows)._kept) < 100_000
 
 
 def test_exclusions_that_leave_nothing() -> None:
