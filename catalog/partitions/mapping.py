@@ -298,7 +298,8 @@ class TimeWindowPartitionMapping(_OffsetMapping):
     """All upstream windows that share time with the downstream window, moved by offsets.
 
     It reads from the window `start_offset` windows away (counted in downstream windows) to the one `end_offset` away:
-    `start_offset=-1` is yesterday and today, `-1, -1` yesterday alone. Upstream windows that do not exist are
+    `start_offset=-1` is yesterday and today, `-1, -1` yesterday alone; time between the two that downstream exclusions
+    leave out is read too. Upstream windows that do not exist are
     nonexistent, an error unless allowed; those that only an offset reaches, before the first or after the last, are
     left out.
     """

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Union, cast
 
 from headwater.catalog.errors import DefinitionError, InvalidKeyError
@@ -110,7 +111,7 @@ class MultiPartitionsDefinition(PartitionsDefinition):
                     remedy="Give each dimension a static, dynamic or time-window definition; there may be any number.",
                 )
             dimensions[validate_partition_key(name, "dimension name")] = one
-        set_field(self, "dimensions", dimensions)
+        set_field(self, "dimensions", MappingProxyType(dimensions))
         set_field(self, "order", tuple(sorted(dimensions, key=lambda name: (_rank(dimensions[name]), name))))
 
     def at(self, context: PartitionsContext) -> "Partitions":

@@ -47,7 +47,7 @@ def test_ticks_are_those_of_brute_force(zone: str, day: str) -> None:
     start, end = middle - timedelta(days=2), middle + timedelta(days=3)
     for cron in CRONS:
         found = ticks_of(cron, zone)
-        first, last = found.rank(int64s([seconds(start), seconds(end)]))
+        first, last = found.rank(int64s([seconds(start), seconds(end)])).tolist()
         assert found.instants(np.arange(first, last)).tolist() == ticks(cron, zone, start, end), cron
 
 
