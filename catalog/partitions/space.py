@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headwater.catalog.errors import DefinitionError, InvalidKeyError, UnknownPartitionError, UsageError
+from headwater.catalog.errors import CronError, DefinitionError, InvalidKeyError, UnknownPartitionError, UsageError
 from headwater.catalog.partitions import intervals
 from headwater.catalog.partitions.boxes import boxes_of, flatten
 from headwater.catalog.partitions.definition import (
@@ -361,6 +361,10 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         end = definition.end_seconds
         limit = _LAST_INSTANT if end is None else min(end, _LAST_INSTANT)
         self._open(FIRST_HORIZON if max(now, definition.start_seconds) < _FIRST_HORIZON else LAST_HORIZON)
+        try:
+            self.windows.starts(int64s([0]))
+        except CronError as error:
+            raise CronError(f"{self.describe()}: {error.message}", remedy=error.remedy) from None
         count = self._ended(now) + definition.end_offset
         if self._last_end(count) > _FIRST_HORIZON:
             self._open(LAST_HORIZON)
