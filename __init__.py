@@ -43,6 +43,38 @@ _NAMES = {
         "TableRecord",
         "TableSchema",
     ),
+    "headwater.catalog.partitions.definition": (
+        "DynamicKeys",
+        "InMemoryDynamicKeys",
+        "PartitionKeyRange",
+        "PartitionsContext",
+        "PartitionsDefinition",
+        "TimeWindow",
+    ),
+    "headwater.catalog.partitions.dynamic": ("DynamicPartitionsDefinition",),
+    "headwater.catalog.partitions.mapping": (
+        "AllPartitionMapping",
+        "BusinessCalendarPartitionMapping",
+        "DimensionPartitionMapping",
+        "IdentityPartitionMapping",
+        "LastPartitionMapping",
+        "MultiPartitionMapping",
+        "MultiToSingleDimensionPartitionMapping",
+        "PartitionMapping",
+        "SpecificPartitionsPartitionMapping",
+        "StaticPartitionMapping",
+        "TimeWindowPartitionMapping",
+    ),
+    "headwater.catalog.partitions.multi": ("MultiPartitionKey", "MultiPartitionsDefinition"),
+    "headwater.catalog.partitions.static": ("StaticPartitionsDefinition",),
+    "headwater.catalog.partitions.subset": ("PartitionSubset",),
+    "headwater.catalog.partitions.time_window": (
+        "DailyPartitionsDefinition",
+        "HourlyPartitionsDefinition",
+        "MonthlyPartitionsDefinition",
+        "TimeWindowPartitionsDefinition",
+        "WeeklyPartitionsDefinition",
+    ),
     "headwater.io.base": ("IOManager", "InputContext", "OutputContext"),
     "headwater.io.file_manager": ("FileIOManager",),
     "headwater.io.json_values": ("JsonIOManager",),
@@ -91,6 +123,38 @@ if TYPE_CHECKING:
         TableConstraints,
         TableRecord,
         TableSchema,
+    )
+    from headwater.catalog.partitions.definition import (
+        DynamicKeys,
+        InMemoryDynamicKeys,
+        PartitionKeyRange,
+        PartitionsContext,
+        PartitionsDefinition,
+        TimeWindow,
+    )
+    from headwater.catalog.partitions.dynamic import DynamicPartitionsDefinition
+    from headwater.catalog.partitions.mapping import (
+        AllPartitionMapping,
+        BusinessCalendarPartitionMapping,
+        DimensionPartitionMapping,
+        IdentityPartitionMapping,
+        LastPartitionMapping,
+        MultiPartitionMapping,
+        MultiToSingleDimensionPartitionMapping,
+        PartitionMapping,
+        SpecificPartitionsPartitionMapping,
+        StaticPartitionMapping,
+        TimeWindowPartitionMapping,
+    )
+    from headwater.catalog.partitions.multi import MultiPartitionKey, MultiPartitionsDefinition
+    from headwater.catalog.partitions.static import StaticPartitionsDefinition
+    from headwater.catalog.partitions.subset import PartitionSubset
+    from headwater.catalog.partitions.time_window import (
+        DailyPartitionsDefinition,
+        HourlyPartitionsDefinition,
+        MonthlyPartitionsDefinition,
+        TimeWindowPartitionsDefinition,
+        WeeklyPartitionsDefinition,
     )
     from headwater.io.base import InputContext, IOManager, OutputContext
     from headwater.io.file_manager import FileIOManager

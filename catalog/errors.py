@@ -4,12 +4,15 @@
     ├── UsageError                exit 2   a question that cannot be asked
     │   ├── SelectionError                 points at the character
     │   ├── UnknownAssetError              names the nearest
+    │   ├── UnknownPartitionError          names the nearest
     │   └── ConfigError                    names the path
     ├── DefinitionError           exit 3   the project's definitions
     │   ├── InvalidKeyError
     │   ├── DuplicateAssetError            names both places
     │   ├── CycleError                     prints the shortest cycle
     │   ├── UnknownDependencyError
+    │   ├── CronError, TimeZoneError       a time that never comes, a zone nobody knows
+    │   ├── PartitionMappingError          names both definitions
     │   └── MissingResourceError
     ├── UserCodeError             exit 4   raised by, or about, what user code did
     │   ├── ResourceError                  could not be set up or torn down
@@ -83,6 +86,12 @@ class UnknownAssetError(UsageError):
         self.name = name
 
 
+class UnknownPartitionError(UsageError):
+    """A key that no partition has, or not yet."""
+
+    code = "E-UNKNOWN-PARTITION"
+
+
 class ConfigError(UsageError):
     """Configuration that does not fit its class; the message names the path."""
 
@@ -118,6 +127,24 @@ class UnknownDependencyError(DefinitionError):
     """A parameter that names no asset."""
 
     code = "E-UNKNOWN-DEPENDENCY"
+
+
+class CronError(DefinitionError):
+    """A cron expression that does not parse, or names no time."""
+
+    code = "E-CRON"
+
+
+class TimeZoneError(DefinitionError):
+    """A time zone that is not in the database of zones."""
+
+    code = "E-TZ"
+
+
+class PartitionMappingError(DefinitionError):
+    """Two partitions definitions that a mapping cannot connect."""
+
+    code = "E-PARTITION-MAPPING"
 
 
 class MissingResourceError(DefinitionError):

@@ -96,18 +96,40 @@ def validate_segment(segment: object, what: str) -> str:
         raise InvalidKeyError(
             f"An {what} has no empty segment.", remedy="Remove the doubled, leading or trailing slash."
         )
-    bad = find_unprintable(segment)
+    return _validate_text(segment, f"{what} segment")
+
+
+def validate_partition_key(key: object, what: str = "partition key") -> str:
+    """`key` itself, if it can name a partition: text by the rule of asset keys, up to 512 bytes.
+
+    Raises `InvalidKeyError`.
+    """
+    if not isinstance(key, str):
+        raise InvalidKeyError(f"A {what} is text, not {type(key).__name__}.", remedy="Convert it with str().")
+    if not key:
+        raise InvalidKeyError(f"A {what} is not empty.", remedy="Give the partition a name.")
+    _validate_text(key, what)
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise InvalidKeyError(
+            f"The {what} '{printable_line(key, 60)}' is {len(key.encode())} bytes long; {MAX_KEY_BYTES} is the most.",
+            remedy="Shorten it.",
+        )
+    return str(key)
+
+
+def _validate_text(text: str, what: str) -> str:
+    bad = find_unprintable(text)
     if bad is not None:
         raise InvalidKeyError(
-            f"The {what} segment '{printable_line(segment, 80)}' holds the character U+{ord(bad):04X}.",
+            f"The {what} '{printable_line(text, 80)}' holds the character U+{ord(bad):04X}.",
             remedy="Control, invisible and text-direction characters cannot be part of a key: remove it.",
         )
-    if not unicodedata.is_normalized("NFC", segment):
+    if not unicodedata.is_normalized("NFC", text):
         raise InvalidKeyError(
-            f"The {what} segment '{printable_line(segment, 80)}' is not in Unicode normal form C.",
+            f"The {what} '{printable_line(text, 80)}' is not in Unicode normal form C.",
             remedy="Use unicodedata.normalize('NFC', …), so that equal-looking keys are equal.",
         )
-    return segment
+    return text
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -23,7 +23,7 @@ def query_catalog(instance: Instance, sql: str, parameters: Sequence[Any] = ()) 
     mentioned = [key for key in instance.catalog.definitions() if key.casefold() in text]
     latest = instance.catalog.latest(mentioned) if mentioned else {}
     pointers = {key: made.pointer for key, made in latest.items() if made.pointer and made.pointer.format == "parquet"}
-    relations = {key: _relation(pointer) for key, pointer in pointers.items()}
+    relations: dict[str, Any] = {key: _relation(pointer) for key, pointer in pointers.items()}
     try:
         return instance.catalog.query(sql, parameters, relations=relations)
     except UsageError:
