@@ -42,6 +42,13 @@ def found():
 """
 
 
+#: What counts partitions: definitions import them where somebody asks for keys.
+NUMERIC = {
+    f"headwater.catalog.partitions.{name}"
+    for name in ("boxes", "intervals", "key_arrays", "links", "series", "space", "subset")
+}
+
+
 def loaded(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
     """What `code`, run by a new Python, leaves in `answer`; `found()` gives the packages loaded until then."""
     text = f"import json, sys\nbefore = set(sys.modules)\n{FOUND}\n{code}\nprint(json.dumps(answer), file=sys.stderr)"
@@ -61,10 +68,11 @@ def test_importing_every_module() -> None:
 import importlib, pkgutil
 for name in ("headwater.catalog", "headwater.io", "headwater.materialize", "headwater.cli"):
     for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
-        importlib.import_module(module.name)
+        if module.name not in NUMERIC:
+            importlib.import_module(module.name)
 answer = found()
 """
-    assert set(loaded(code)) <= LIGHT
+    assert set(loaded(f"NUMERIC = {NUMERIC!r}\n{code}")) <= LIGHT
 
 
 def test_making_io_managers() -> None:
