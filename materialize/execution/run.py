@@ -2,13 +2,15 @@
 
 It asks `RunState` what to do, has an executor do it, and records what came of it. A step's materializations are
 recorded with the end of the step, in one transaction; what depends on it may start once its files are durable, and
-is recorded after it.
+is recorded after it. Results are settled in whatever thread brings them, so that none waits for a step that computes:
+one lock keeps decisions and events in order.
 """
 
 import contextlib
 import getpass
 import os
 import platform
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -83,7 +85,7 @@ class RunRequest:
     max_workers: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     selection: str | None = None
-    #: Told each event as it happens, before it is durable.
+    #: Told each event as it happens, before it is durable: one at a time, from any thread.
     listener: Callable[[Event], None] | None = None
 
 
@@ -119,6 +121,9 @@ class _Coordinator:
         self.ended: list[StepEnded] = []
         self.exit_code = 0
         self.exception: BaseException | None = None
+        #: Held while the state of the run changes and while events are handed on.
+        self.lock = threading.RLock()
+        self.executor: Executor | None = None
         self.in_flight = 0
         #: The attempts that compute right now.
         self.running: dict[str, StepSpec] = {}
@@ -186,30 +191,38 @@ class _Coordinator:
         self.recorder.flush()
 
     def _loop(self, executor: Executor) -> None:
+        self.executor = executor
         self._proceed(executor)
         while self.in_flight:
-            result = executor.next()
-            self.in_flight -= 1
+            executor.advance()
+            self._proceed(executor)  # a signal may have come
+
+    def _take(self, result: StepResult) -> None:
+        """What executors hand results to, from any thread."""
+        executor = self.executor
+        assert executor is not None  # it is what calls
+        with self.lock:
             self._settle(result, executor)
-            if self.interruption.requested is not None and not self.state.canceled:
-                self.state.cancel()
-                for spec in executor.abandon():
-                    self.in_flight -= 1
-                    failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-                    self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
             self._proceed(executor)
+            # Last: until then there is something to wait for, if only what goes wrong here.
+            self.in_flight -= 1
 
     def _proceed(self, executor: Executor) -> None:
         """Start what can start, and settle what need not run, until only running steps are left."""
-        if self.interruption.requested is not None:
-            self.state.cancel()
-        while decisions := self.state.ready():
-            for decision in decisions:
-                if decision.status is None:
-                    executor.submit(self._spec(decision))
-                    self.in_flight += 1
-                else:
-                    self._leave(decision, decision.status)
+        with self.lock:
+            if self.interruption.requested is not None and not self.state.canceled:
+                self.state.cancel()
+                for spec in executor.abandon():
+                    failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
+                    self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
+                    self.in_flight -= 1
+            while decisions := self.state.ready():
+                for decision in decisions:
+                    if decision.status is None:
+                        executor.submit(self._spec(decision))
+                        self.in_flight += 1
+                    else:
+                        self._leave(decision, decision.status)
 
     def _leave(self, decision: Decision, status: StepStatus) -> None:
         self._record(
@@ -350,8 +363,10 @@ class _Coordinator:
 
     def _executor(self) -> Executor:
         if self.request.executor == "threads":
-            return ThreadExecutor(self._attempt, self.clock, self.request.max_workers or os.cpu_count() or 1)
-        return InProcessExecutor(self._attempt, self.clock)
+            return ThreadExecutor(
+                self._attempt, self._take, self.clock, self.request.max_workers or os.cpu_count() or 1
+            )
+        return InProcessExecutor(self._attempt, self._take, self.clock)
 
     def _spec(self, decision: Decision) -> StepSpec:
         graph = self.request.graph
@@ -451,10 +466,11 @@ class _Coordinator:
 
     def _emit(self, *events: Event) -> None:
         events = tuple(map(self.redaction.event, events))
-        self.recorder.append(*events)
-        if self.request.listener is not None:
-            for event in events:
-                self.request.listener(event)
+        with self.lock:
+            self.recorder.append(*events)
+            if self.request.listener is not None:
+                for event in events:
+                    self.request.listener(event)
 
     def _log(self, step_key: str, level: str, message: str) -> None:
         self._emit(
@@ -462,9 +478,13 @@ class _Coordinator:
         )
 
     def _on_first_signal(self, number: int) -> None:
-        self.capture.terminal().write(
-            "\nFinishing the running step; nothing new is started. Press Ctrl-C again to stop it now.\n"
-        )
+        if self.running:
+            said = "Finishing the running step; nothing new is started. Press Ctrl-C again to stop it now."
+        else:
+            said = "Stopping: nothing new is started."
+        self.capture.terminal().write(f"\n{said}\n")
+        if self.executor is not None:
+            self.executor.wake()
 
     def _on_stuck(self, number: int) -> None:
         """User code does not let itself be stopped: record that, and leave without it."""

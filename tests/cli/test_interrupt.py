@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,14 +32,18 @@ def after(slow: int) -> int:
 """
 
 
-def start(project: ProjectFolder, body: str, *arguments: str):  # type: ignore[no-untyped-def]
-    project.write(SLOW.format(body=body))
-    process = project.start("materialize", "--json", *arguments)
+def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 60
-    while not (project.path / "started").exists():
+    while not file.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def start(project: ProjectFolder, body: str, *arguments: str):  # type: ignore[no-untyped-def]
+    project.write(SLOW.format(body=body))
+    process = project.start("materialize", "--json", *arguments)
+    wait_for(project.path / "started", process)
     return process
 
 
@@ -135,3 +141,66 @@ def test_cancel_tells_a_run_in_another_process_to_stop(project: ProjectFolder) -
     process.communicate(timeout=30)
     assert process.returncode == 130
     assert "No run is going on" in project.run("run", "cancel", run_id, code=2).err
+
+
+AFTER = """
+import pathlib, time
+from headwater import asset
+
+HERE = pathlib.Path(__file__).parent
+
+@asset
+def a() -> int:
+    return 1
+
+@asset
+def b() -> int:
+    (HERE / "started").touch()
+    for _ in range(6000): time.sleep(0.01)
+    return 2
+"""
+
+
+def test_a_finished_step_is_shown_and_durable_while_the_next_one_computes(project: ProjectFolder) -> None:
+    project.write(AFTER)
+    process = project.start("materialize")
+    wait_for(project.path / "started", process)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("✓ a"), "b computes for a minute"
+    time.sleep(0.5)  # what a crash may cost is the last group of commits, of 30 ms
+    process.kill()
+    process.communicate()
+    assert project.statuses() == {"a": "FRESH", "b": "MISSING"}
+
+
+RETRIED = """
+import pathlib
+from headwater import RetryPolicy, asset
+
+HERE = pathlib.Path(__file__).parent
+
+@asset(retry_policy=RetryPolicy(max_retries=5, delay=3000))
+def flaky() -> int:
+    raise ValueError("again")
+
+@asset
+def after(flaky: int) -> int:
+    return 3
+"""
+
+
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_that_waits_to_try_again(
+    project: ProjectFolder, executor: str, number: int, code: int
+) -> None:
+    project.write(RETRIED)
+    process = project.start("materialize", "--executor", executor)
+    assert process.stderr is not None
+    assert "again in" in process.stderr.readline()
+    time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Stopping" in err and "CANCELED" in out
+    assert outcomes(project) == ("CANCELED", {"flaky": "CANCELED", "after": "CANCELED"})
