@@ -69,6 +69,7 @@ from headwater.materialize.executors.base import Executor
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.planner import Plan
+from headwater.materialize.reader import UNFINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,8 @@ class _Coordinator:
         self.in_flight = 0
         #: The attempts that compute right now.
         self.running: dict[str, StepSpec] = {}
+        #: The steps of which there was an attempt.
+        self.attempted: set[str] = set()
 
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
@@ -155,10 +158,11 @@ class _Coordinator:
                     with self._executor() as executor:
                         self._loop(executor)
             except BaseException as error:
-                # A place or a resource that cannot be used, or a catalog that cannot be written any more.
+                # A place that cannot be used, a resource that cannot be torn down, a catalog that cannot be written
+                # any more, or an error of ours: whatever it is, nothing stays unfinished that can be finished.
                 failure = describe_failure(error)
-                status = RunStatus.CANCELED if failure.canceled else RunStatus.FAILURE
-                self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status, error=failure.error))
+                with contextlib.suppress(Exception):
+                    self._emit(*self._last_events(failure.error, canceled=failure.canceled))
                 raise
             return self._end()
         finally:
@@ -349,6 +353,7 @@ class _Coordinator:
     def _attempt(self, spec: StepSpec) -> Attempt:
         """What executors in this process call: an attempt, announced, captured and open to interruption."""
         self._emit(StepStarted(time=self.clock.now(), run_id=self.run_id, step_key=spec.step_key, attempt=spec.attempt))
+        self.attempted.add(spec.step_key)
         self.running[spec.step_key] = spec
         with self.capture.step(spec.number) as logs:
             try:
@@ -363,9 +368,8 @@ class _Coordinator:
 
     def _executor(self) -> Executor:
         if self.request.executor == "threads":
-            return ThreadExecutor(
-                self._attempt, self._take, self.clock, self.request.max_workers or os.cpu_count() or 1
-            )
+            workers = self.request.max_workers or os.cpu_count() or 1
+            return ThreadExecutor(self._attempt, self._take, self.clock, workers)
         return InProcessExecutor(self._attempt, self._take, self.clock)
 
     def _spec(self, decision: Decision) -> StepSpec:
@@ -487,14 +491,31 @@ class _Coordinator:
             self.executor.wake()
 
     def _on_stuck(self, number: int) -> None:
-        """User code does not let itself be stopped: record that, and leave without it."""
-        now = self.clock.now()
+        """User code does not let itself be stopped: record that, say so, and leave without it."""
         with contextlib.suppress(Exception):
-            for spec in list(self.running.values()):
-                self.recorder.append(self._end_of(spec, StepStatus.CANCELED, now))
-            self.recorder.append(RunEnded(time=now, run_id=self.run_id, status=RunStatus.CANCELED, error=_CANCELED))
+            # Not through `_emit`: its lock may be held by what is stuck.
+            self.recorder.append(*self._last_events(_CANCELED, canceled=True))
             self.recorder.flush()
+            stuck = f"{', '.join(self.running)} did not stop, and was left" if self.running else "stopped"
+            self.capture.terminal().write(f"\n{RunStatus.CANCELED}  {stuck}\nrun {self.run_id}\n")
         os._exit(128 + number)
+
+    def _last_events(self, error: ErrorRecord, *, canceled: bool) -> list[Event]:
+        """The ends of the run and of each of its steps that has none yet."""
+        now = self.clock.now()
+        events: list[Event] = []
+        for step in self.request.plan.steps:
+            if step.key in self.state.statuses:
+                continue
+            started = step.key in self.attempted and not canceled
+            status = UNFINISHED[StepStatus.STARTED if started else StepStatus.PENDING]
+            cells = tuple(StepCell(asset=c.cell.asset, partition=c.cell.partition, status=status) for c in step.cells)
+            events.append(
+                StepEnded(time=now, run_id=self.run_id, step_key=step.key, status=status, cells=cells, message=_OVER)
+            )
+        status = RunStatus.CANCELED if canceled else RunStatus.FAILURE
+        events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=error))
+        return events
 
     def _fingerprint(self, key: AssetKey) -> Fingerprint:
         fingerprint = self.request.graph[key].fingerprint
@@ -509,6 +530,7 @@ class _Coordinator:
         return self._version(key) or None if status is StepStatus.VERIFIED else None
 
 
+_OVER = "the run ended before it"
 _CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
 
 

@@ -426,6 +426,28 @@ def test_retries(instance: hw.Instance, error: Any, policy: Any, calls: int, sta
     assert instance.catalog.steps(result.run_id or "")[0].attempts == calls
 
 
+class Broken(hw.RetryPolicy):
+    def calculate_delay(self, retry: int, rng: Any = None) -> float:
+        raise ZeroDivisionError("a policy of the user's own")
+
+
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+def test_an_error_outside_of_steps_leaves_nothing_unfinished(instance: hw.Instance, executor: str) -> None:
+    @hw.asset(retry_policy=Broken())
+    def one() -> int:
+        raise ValueError("x")
+
+    @hw.asset
+    def two(one: int) -> int:
+        return one
+
+    with pytest.raises(ZeroDivisionError):
+        hw.materialize([one, two], instance=instance, executor=executor)
+    run = instance.catalog.runs()[0]
+    assert run.status is RunStatus.FAILURE
+    assert run.step_counts == {StepStatus.INTERRUPTED: 1, StepStatus.CANCELED: 1}
+
+
 def test_retry_delays_grow_and_other_steps_run_meanwhile(instance: hw.Instance) -> None:
     order: list[str] = []
     flaky = Flaky(2, ValueError("x"))
