@@ -64,7 +64,9 @@ class Progress:
                 case StepEnded():
                     started = self._running.pop(event.step_key, None)
                     self._finished += 1
-                    self._end(event, None if started is None else time.monotonic() - started)
+                    seconds = None if started is None else time.monotonic() - started
+                    made = event.materializations
+                    self._end(event, made[0].seconds if made else seconds)
                 case StepRetried():
                     self._running.pop(event.step_key, None)
                     text = (

@@ -16,7 +16,7 @@ from headwater.catalog.storage.base import CatalogReader
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
 from headwater.io.compute_logs import STREAMS, read_slices, read_stream, run_folder
-from headwater.materialize.reader import settled
+from headwater.materialize.reader import settled, settled_steps
 
 #: Seconds between two looks for news.
 _POLL = 0.5
@@ -53,7 +53,7 @@ def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None
             )
         )
         found = [settled(run) for run in found]
-        steps = {run.run_id: instance.catalog.steps(run.run_id) for run in found} if as_json else {}
+        steps = {run.run_id: settled_steps(instance.catalog.steps(run.run_id)) for run in found} if as_json else {}
         now = instance.clock.now()
     if as_json:
         output.say_json({"runs": [describe_run(run, steps[run.run_id]) for run in found]})
@@ -68,7 +68,7 @@ def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None
                 run.run_id,
                 run.status,
                 output.ago(run.started, now),
-                output.duration((run.ended - run.started).total_seconds() if run.ended else None),
+                output.duration(_took(run)),
                 ", ".join(f"{count} {status.lower()}" for status, count in run.step_counts.items() if count),
                 run.selection or "",
             )
@@ -95,7 +95,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
     """
     with app.reading() as instance:
         found = settled(_find_run(instance.catalog, run_id))
-        steps = instance.catalog.steps(found.run_id)
+        steps = settled_steps(instance.catalog.steps(found.run_id))
     if as_json:
         output.say_json(describe_run(found, steps))
         return
@@ -104,7 +104,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
         [
             ("status", found.status),
             ("started", output.rfc3339(found.started)),
-            ("took", output.duration((found.ended - found.started).total_seconds()) if found.ended else None),
+            ("took", output.duration(took) if (took := _took(found)) is not None else None),
             ("selection", found.selection),
             ("tags", output.tags_text(found.tags)),
             ("by", f"{found.user} on {found.host}, process {found.pid}"),
@@ -344,8 +344,11 @@ def describe_run(run: Run, steps: list[Step]) -> dict[str, Any]:
     }
 
 
-def _took(step: Step) -> float | None:
-    return (step.ended - step.started).total_seconds() if step.ended and step.started else None
+def _took(one: Run | Step) -> float | None:
+    # When a run was killed is not known: its recorded end is when somebody noticed.
+    if one.started is None or one.ended is None or one.status in (RunStatus.INTERRUPTED, StepStatus.INTERRUPTED):
+        return None
+    return (one.ended - one.started).total_seconds()
 
 
 def _describe_event(event: LoggedEvent) -> dict[str, Any]:

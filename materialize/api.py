@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import MissingDataError, UnknownAssetError, UsageError, UserCodeError
-from headwater.catalog.events import Event, RunEnded
+from headwater.catalog.events import Event, RunEnded, StepEnded
 from headwater.catalog.instance import DEFAULT_WAIT, Instance
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
@@ -17,7 +17,7 @@ from headwater.io.base import InputContext
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.planner import Plan
-from headwater.materialize.reader import Reader
+from headwater.materialize.reader import UNFINISHED, Reader, settled_steps
 
 EXECUTORS = ("in_process", "threads")
 
@@ -200,7 +200,9 @@ def check_run_config(run_config: Mapping[str, Any], definitions: Definitions) ->
 
 
 def recover(instance: Instance, definitions: Definitions) -> list[str]:
-    """Settle what killed runs left: sweep their unfinished files, record them as INTERRUPTED. Returns their ids.
+    """Settle what killed runs left: sweep their unfinished files, record how they and their steps ended.
+
+    Returns the runs' ids, which are INTERRUPTED from now on.
 
     Whoever holds the catalog for writing knows that no other process is running anything.
     """
@@ -213,9 +215,16 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
             if cell.folder is not None:
                 with contextlib.suppress(OSError):
                     managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, run.run_id)
-    instance.catalog.append(
-        [RunEnded(time=instance.clock.now(), run_id=run.run_id, status=RunStatus.INTERRUPTED) for run in dead]
-    )
+    now = instance.clock.now()
+    events: list[Event] = []
+    for run in dead:
+        unfinished = [step for step in instance.catalog.steps(run.run_id) if step.status in UNFINISHED]
+        events += [
+            StepEnded(time=now, run_id=run.run_id, step_key=step.step_key, status=step.status, cells=step.cells)
+            for step in settled_steps(unfinished)
+        ]
+        events.append(RunEnded(time=now, run_id=run.run_id, status=RunStatus.INTERRUPTED))
+    instance.catalog.append(events)
     return [run.run_id for run in dead]
 
 

@@ -1,6 +1,7 @@
 """What there is to see: definitions and catalog put together, as plain values. Front ends read through this."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -9,10 +10,16 @@ from headwater.catalog.definitions.selection import coerce_selection
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.records import Cell, Failure, Materialization, Run, RunStatus
+from headwater.catalog.records import Cell, Failure, Materialization, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader, CellState
 from headwater.materialize.planner import Plan, build_plan
 from headwater.materialize.staleness import Cause, CauseKind, CellStatus, Staleness, Status, evaluate
+
+#: What a step that has no end is once its run is over: broken off, or never begun.
+UNFINISHED: Mapping[StepStatus, StepStatus] = {
+    StepStatus.STARTED: StepStatus.INTERRUPTED,
+    StepStatus.PENDING: StepStatus.CANCELED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,4 +143,22 @@ def column_versions(materialization: Materialization | None) -> dict[str, str]:
 
 def settled(run: Run) -> Run:
     """A run as somebody sees it who holds the catalog: one that is not finished has lost its process."""
-    return replace(run, status=RunStatus.INTERRUPTED) if run.status is RunStatus.STARTED else run
+    status = RunStatus.INTERRUPTED if run.status is RunStatus.STARTED else run.status
+    counts = Counter[StepStatus]()
+    for one, count in run.step_counts.items():
+        counts[UNFINISHED.get(one, one)] += count
+    return replace(run, status=status, step_counts={one: counts[one] for one in StepStatus if counts[one]})
+
+
+def settled_steps(steps: Iterable[Step]) -> list[Step]:
+    """The steps of a run that is over, each with how it ended."""
+    return [
+        replace(
+            step,
+            status=UNFINISHED[step.status],
+            cells=tuple(replace(cell, status=UNFINISHED[step.status]) for cell in step.cells),
+        )
+        if step.status in UNFINISHED
+        else step
+        for step in steps
+    ]

@@ -324,6 +324,12 @@ def _definition(
             f"{source}: `{name}` has a config, and no parameter of {function.__name__}() takes one.",
             remedy="Annotate a parameter with a subclass of Config, or drop config=….",
         )
+    policy = settings.get("retry_policy")
+    if policy is not None and not isinstance(policy, RetryPolicy):
+        raise DefinitionError(
+            f"{source}: the retry_policy of `{name}` is a {type(policy).__name__}.",
+            remedy="Give RetryPolicy(max_retries=…).",
+        )
     return AssetsDefinition(
         name=name,
         function=function,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from headwater.catalog.errors import DefinitionError
+from headwater.catalog.errors import DefinitionError, UserCodeError
 
 #: Seconds, a year: no delay is longer, whatever the backoff.
 MAX_DELAY = 365 * 86400
@@ -43,11 +43,18 @@ class RetryPolicy:
     jitter: Jitter | None = None
 
     def __post_init__(self) -> None:
-        if self.max_retries < 0 or not 0 <= (self.delay or 0) < MAX_DELAY:
+        if not (_is_count(self.max_retries) and (self.delay is None or _is_delay(self.delay))):
             raise DefinitionError(
-                f"A retry policy with max_retries={self.max_retries} and delay={self.delay}.",
+                f"A retry policy with max_retries={self.max_retries!r} and delay={self.delay!r}.",
                 remedy=f"Give max_retries >= 0, and a delay of 0 to {MAX_DELAY} seconds.",
             )
+        for name, kind in (("backoff", Backoff), ("jitter", Jitter)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, kind):
+                raise DefinitionError(
+                    f"A retry policy with {name}={given!r}.",
+                    remedy=f"Give {' or '.join(f'{kind.__name__}.{one.name}' for one in kind)}.",
+                )
         if self.delay is None and (self.backoff or self.jitter):
             raise DefinitionError(
                 "A retry policy with backoff or jitter needs a delay to apply them to.",
@@ -86,9 +93,25 @@ class Failure(Exception):
 
 
 class RetryRequested(Exception):
-    """Raised by user code to have its step tried again, whatever its retry policy says."""
+    """Raised by user code to have its step tried again, whatever its retry policy says.
+
+    Making one raises `UserCodeError`, which fails the step, for numbers that say nothing.
+    """
 
     def __init__(self, max_retries: int = 1, seconds_to_wait: float | None = None) -> None:
+        if not (_is_count(max_retries) and (seconds_to_wait is None or _is_delay(seconds_to_wait))):
+            raise UserCodeError(
+                f"RetryRequested(max_retries={max_retries!r}, seconds_to_wait={seconds_to_wait!r}).",
+                remedy=f"Give max_retries >= 0, and seconds_to_wait of 0 to {MAX_DELAY}.",
+            )
         super().__init__(f"retry requested, at most {max_retries}")
         self.max_retries = max_retries
         self.seconds_to_wait = seconds_to_wait
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_delay(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_DELAY

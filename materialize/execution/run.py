@@ -2,13 +2,15 @@
 
 It asks `RunState` what to do, has an executor do it, and records what came of it. A step's materializations are
 recorded with the end of the step, in one transaction; what depends on it may start once its files are durable, and
-is recorded after it.
+is recorded after it. Results are settled in whatever thread brings them, so that none waits for a step that computes:
+one lock keeps decisions and events in order.
 """
 
 import contextlib
 import getpass
 import os
 import platform
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -67,6 +69,7 @@ from headwater.materialize.executors.base import Executor
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.planner import Plan
+from headwater.materialize.reader import UNFINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ class RunRequest:
     max_workers: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     selection: str | None = None
-    #: Told each event as it happens, before it is durable.
+    #: Told each event as it happens, before it is durable: one at a time, from any thread.
     listener: Callable[[Event], None] | None = None
 
 
@@ -119,9 +122,14 @@ class _Coordinator:
         self.ended: list[StepEnded] = []
         self.exit_code = 0
         self.exception: BaseException | None = None
+        #: Held while the state of the run changes and while events are handed on.
+        self.lock = threading.RLock()
+        self.executor: Executor | None = None
         self.in_flight = 0
         #: The attempts that compute right now.
         self.running: dict[str, StepSpec] = {}
+        #: The steps of which there was an attempt.
+        self.attempted: set[str] = set()
 
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
@@ -150,10 +158,11 @@ class _Coordinator:
                     with self._executor() as executor:
                         self._loop(executor)
             except BaseException as error:
-                # A place or a resource that cannot be used, or a catalog that cannot be written any more.
+                # A place that cannot be used, a resource that cannot be torn down, a catalog that cannot be written
+                # any more, or an error of ours: whatever it is, nothing stays unfinished that can be finished.
                 failure = describe_failure(error)
-                status = RunStatus.CANCELED if failure.canceled else RunStatus.FAILURE
-                self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status, error=failure.error))
+                with contextlib.suppress(Exception):
+                    self._emit(*self._last_events(failure.error, canceled=failure.canceled))
                 raise
             return self._end()
         finally:
@@ -186,30 +195,38 @@ class _Coordinator:
         self.recorder.flush()
 
     def _loop(self, executor: Executor) -> None:
+        self.executor = executor
         self._proceed(executor)
         while self.in_flight:
-            result = executor.next()
-            self.in_flight -= 1
+            executor.advance()
+            self._proceed(executor)  # a signal may have come
+
+    def _take(self, result: StepResult) -> None:
+        """What executors hand results to, from any thread."""
+        executor = self.executor
+        assert executor is not None  # it is what calls
+        with self.lock:
             self._settle(result, executor)
-            if self.interruption.requested is not None and not self.state.canceled:
-                self.state.cancel()
-                for spec in executor.abandon():
-                    self.in_flight -= 1
-                    failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-                    self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
             self._proceed(executor)
+            # Last: until then there is something to wait for, if only what goes wrong here.
+            self.in_flight -= 1
 
     def _proceed(self, executor: Executor) -> None:
         """Start what can start, and settle what need not run, until only running steps are left."""
-        if self.interruption.requested is not None:
-            self.state.cancel()
-        while decisions := self.state.ready():
-            for decision in decisions:
-                if decision.status is None:
-                    executor.submit(self._spec(decision))
-                    self.in_flight += 1
-                else:
-                    self._leave(decision, decision.status)
+        with self.lock:
+            if self.interruption.requested is not None and not self.state.canceled:
+                self.state.cancel()
+                for spec in executor.abandon():
+                    failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
+                    self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
+                    self.in_flight -= 1
+            while decisions := self.state.ready():
+                for decision in decisions:
+                    if decision.status is None:
+                        executor.submit(self._spec(decision))
+                        self.in_flight += 1
+                    else:
+                        self._leave(decision, decision.status)
 
     def _leave(self, decision: Decision, status: StepStatus) -> None:
         self._record(
@@ -336,6 +353,7 @@ class _Coordinator:
     def _attempt(self, spec: StepSpec) -> Attempt:
         """What executors in this process call: an attempt, announced, captured and open to interruption."""
         self._emit(StepStarted(time=self.clock.now(), run_id=self.run_id, step_key=spec.step_key, attempt=spec.attempt))
+        self.attempted.add(spec.step_key)
         self.running[spec.step_key] = spec
         with self.capture.step(spec.number) as logs:
             try:
@@ -350,8 +368,9 @@ class _Coordinator:
 
     def _executor(self) -> Executor:
         if self.request.executor == "threads":
-            return ThreadExecutor(self._attempt, self.clock, self.request.max_workers or os.cpu_count() or 1)
-        return InProcessExecutor(self._attempt, self.clock)
+            workers = self.request.max_workers or os.cpu_count() or 1
+            return ThreadExecutor(self._attempt, self._take, self.clock, workers)
+        return InProcessExecutor(self._attempt, self._take, self.clock)
 
     def _spec(self, decision: Decision) -> StepSpec:
         graph = self.request.graph
@@ -451,10 +470,11 @@ class _Coordinator:
 
     def _emit(self, *events: Event) -> None:
         events = tuple(map(self.redaction.event, events))
-        self.recorder.append(*events)
-        if self.request.listener is not None:
-            for event in events:
-                self.request.listener(event)
+        with self.lock:
+            self.recorder.append(*events)
+            if self.request.listener is not None:
+                for event in events:
+                    self.request.listener(event)
 
     def _log(self, step_key: str, level: str, message: str) -> None:
         self._emit(
@@ -462,19 +482,40 @@ class _Coordinator:
         )
 
     def _on_first_signal(self, number: int) -> None:
-        self.capture.terminal().write(
-            "\nFinishing the running step; nothing new is started. Press Ctrl-C again to stop it now.\n"
-        )
+        if self.running:
+            said = "Finishing the running step; nothing new is started. Press Ctrl-C again to stop it now."
+        else:
+            said = "Stopping: nothing new is started."
+        self.capture.terminal().write(f"\n{said}\n")
+        if self.executor is not None:
+            self.executor.wake()
 
     def _on_stuck(self, number: int) -> None:
-        """User code does not let itself be stopped: record that, and leave without it."""
-        now = self.clock.now()
+        """User code does not let itself be stopped: record that, say so, and leave without it."""
         with contextlib.suppress(Exception):
-            for spec in list(self.running.values()):
-                self.recorder.append(self._end_of(spec, StepStatus.CANCELED, now))
-            self.recorder.append(RunEnded(time=now, run_id=self.run_id, status=RunStatus.CANCELED, error=_CANCELED))
+            # Not through `_emit`: its lock may be held by what is stuck.
+            self.recorder.append(*self._last_events(_CANCELED, canceled=True))
             self.recorder.flush()
+            stuck = f"{', '.join(self.running)} did not stop, and was left" if self.running else "stopped"
+            self.capture.terminal().write(f"\n{RunStatus.CANCELED}  {stuck}\nrun {self.run_id}\n")
         os._exit(128 + number)
+
+    def _last_events(self, error: ErrorRecord, *, canceled: bool) -> list[Event]:
+        """The ends of the run and of each of its steps that has none yet."""
+        now = self.clock.now()
+        events: list[Event] = []
+        for step in self.request.plan.steps:
+            if step.key in self.state.statuses:
+                continue
+            started = step.key in self.attempted and not canceled
+            status = UNFINISHED[StepStatus.STARTED if started else StepStatus.PENDING]
+            cells = tuple(StepCell(asset=c.cell.asset, partition=c.cell.partition, status=status) for c in step.cells)
+            events.append(
+                StepEnded(time=now, run_id=self.run_id, step_key=step.key, status=status, cells=cells, message=_OVER)
+            )
+        status = RunStatus.CANCELED if canceled else RunStatus.FAILURE
+        events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=error))
+        return events
 
     def _fingerprint(self, key: AssetKey) -> Fingerprint:
         fingerprint = self.request.graph[key].fingerprint
@@ -489,6 +530,7 @@ class _Coordinator:
         return self._version(key) or None if status is StepStatus.VERIFIED else None
 
 
+_OVER = "the run ended before it"
 _CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
 
 

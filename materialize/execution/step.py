@@ -258,8 +258,14 @@ def _store(
 
 
 def describe_failure(error: BaseException) -> StepFailure:
-    """What the record says of an exception that ended an attempt."""
-    return replace(_describe(error), exception=error)
+    """What the record says of an exception that ended an attempt. Never raises."""
+    try:
+        described = _describe(error)
+    except Exception as other:  # what user code put into the exception cannot be kept
+        record = _record(error)
+        record = replace(record, message=f"{record.message}\n({other})")
+        described = StepFailure(error=record, allow_retries=bool(getattr(error, "allow_retries", True)))
+    return replace(described, exception=error)
 
 
 def _describe(error: BaseException) -> StepFailure:
@@ -292,7 +298,7 @@ def _record(
     error: BaseException, message: str | None = None, metadata: Mapping[str, MetadataValue] | None = None
 ) -> ErrorRecord:
     try:
-        text = str(error) if message is None else message
+        text = str(error if message is None else message)
     except Exception:  # an exception whose own __str__ fails
         text = "<an exception that cannot be printed>"
     return ErrorRecord(

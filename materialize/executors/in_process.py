@@ -3,8 +3,10 @@
 import heapq
 import itertools
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
 from typing import Self
 
 from headwater.catalog.clock import Clock
@@ -14,51 +16,80 @@ from headwater.materialize.execution.step import Attempt, StepResult, StepSpec
 PUBLISHERS = 4
 
 
-class _InProcess:
-    """Steps that wait for their time, and results that wait to be fetched."""
+class _News(Enum):
+    RESULT = auto()
+    WOKEN = auto()
 
-    def __init__(self, attempt: Callable[[StepSpec], Attempt], clock: Clock) -> None:
+
+class _InProcess:
+    """Steps that wait for their time, and the news that the run's own thread waits for.
+
+    `attempt` computes a step; `settle` takes its result, from any thread.
+    """
+
+    def __init__(
+        self, attempt: Callable[[StepSpec], Attempt], settle: Callable[[StepResult], None], clock: Clock
+    ) -> None:
         self._attempt = attempt
+        self._settle = settle
         self._clock = clock
-        self._results: queue.SimpleQueue[StepResult] = queue.SimpleQueue()
+        #: A simple queue, as its `put` may be called by a signal handler at any time.
+        self._news: queue.SimpleQueue[_News | BaseException] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._waiting: list[tuple[float, int, StepSpec]] = []
         self._count = itertools.count()
 
     def submit(self, spec: StepSpec, delay: float = 0.0) -> None:
         """Have a step attempted, not before `delay` seconds have passed."""
         due = self._clock.monotonic() + delay if delay > 0 else 0.0
-        heapq.heappush(self._waiting, (due, next(self._count), spec))
+        with self._lock:
+            heapq.heappush(self._waiting, (due, next(self._count), spec))
+
+    def wake(self) -> None:
+        """End the waiting in `advance`."""
+        self._news.put(_News.WOKEN)
 
     def abandon(self) -> list[StepSpec]:
         """Give up what has not started yet, and return it."""
-        specs = [spec for *_, spec in sorted(self._waiting)]
-        self._waiting.clear()
+        with self._lock:
+            specs = [spec for *_, spec in sorted(self._waiting)]
+            self._waiting.clear()
         return specs
 
-    def _compute(self, spec: StepSpec) -> None:
-        self._publish(self._attempt(spec))
-
     def _publish(self, attempt: Attempt) -> None:
-        self._results.put(attempt.publish())
+        """Publish and hand over, in another thread than the run's own."""
+        try:
+            self._settle(attempt.publish())
+        except BaseException as error:
+            self._news.put(error)
+        else:
+            self._news.put(_News.RESULT)
 
     def _due(self) -> StepSpec | None:
-        if self._waiting and self._waiting[0][0] <= self._clock.monotonic():
-            return heapq.heappop(self._waiting)[2]
+        with self._lock:
+            if self._waiting and self._waiting[0][0] <= self._clock.monotonic():
+                return heapq.heappop(self._waiting)[2]
         return None
 
-    def _wait(self) -> StepResult | None:
-        """Wait for a result, at most until the next step is due."""
-        if not self._waiting:
-            return self._results.get()
-        seconds = self._waiting[0][0] - self._clock.monotonic()
+    def _next(self, *, wait: bool, timeout: float | None = None) -> _News | None:
+        """The next piece of news; None when there is none in time. Raises what went wrong in another thread."""
         try:
-            return self._results.get(timeout=max(0.0, seconds))
+            news = self._news.get(wait, timeout)
         except queue.Empty:
             return None
+        if isinstance(news, BaseException):
+            raise news
+        return news
+
+    def _wait(self) -> _News | None:
+        """Wait for news, at most until the next step is due."""
+        with self._lock:
+            due = self._waiting[0][0] if self._waiting else None
+        return self._next(wait=True, timeout=None if due is None else max(0.0, due - self._clock.monotonic()))
 
 
 class InProcessExecutor(_InProcess):
-    """Computes one step at a time, in the coordinator's own thread.
+    """Computes one step at a time, in the run's own thread.
 
     Only the waiting for disks happens elsewhere: while one step's files are synced, the next independent step runs.
     """
@@ -70,30 +101,31 @@ class InProcessExecutor(_InProcess):
     def __exit__(self, *_: object) -> None:
         self._publishers.shutdown(wait=True)
 
-    def next(self) -> StepResult:
-        """The next result; computes the steps that are due until there is one."""
-        while True:
-            try:
-                return self._results.get_nowait()
-            except queue.Empty:
-                pass
+    def advance(self) -> None:
+        """Compute the steps that are due until a result was handed over."""
+        while self._next(wait=False) is None:
             spec = self._due()
             if spec is not None:
                 attempt = self._attempt(spec)
                 if not self._waiting:  # nothing to do meanwhile: spare the hand-over to another thread
-                    return attempt.publish()
+                    self._settle(attempt.publish())
+                    return
                 self._publishers.submit(self._publish, attempt)
-                continue
-            result = self._wait()
-            if result is not None:
-                return result
+            elif self._wait() is not None:
+                return
 
 
 class ThreadExecutor(_InProcess):
     """Computes up to `max_workers` independent steps side by side, in threads."""
 
-    def __init__(self, attempt: Callable[[StepSpec], Attempt], clock: Clock, max_workers: int) -> None:
-        super().__init__(attempt, clock)
+    def __init__(
+        self,
+        attempt: Callable[[StepSpec], Attempt],
+        settle: Callable[[StepResult], None],
+        clock: Clock,
+        max_workers: int,
+    ) -> None:
+        super().__init__(attempt, settle, clock)
         self._max_workers = max_workers
         self._running = 0
 
@@ -104,13 +136,22 @@ class ThreadExecutor(_InProcess):
     def __exit__(self, *_: object) -> None:
         self._workers.shutdown(wait=True)
 
-    def next(self) -> StepResult:
-        """The next result; starts the steps that are due as workers come free."""
+    def advance(self) -> None:
+        """Start the steps that are due as workers come free, until a result was handed over."""
         while True:
             while self._running < self._max_workers and (spec := self._due()) is not None:
                 self._running += 1
                 self._workers.submit(self._compute, spec)
-            result = self._wait() if self._running < self._max_workers else self._results.get()
-            if result is not None:
+            news = self._wait() if self._running < self._max_workers else self._next(wait=True)
+            if news is _News.RESULT:
                 self._running -= 1
-                return result
+            if news is not None:
+                return
+
+    def _compute(self, spec: StepSpec) -> None:
+        try:
+            attempt = self._attempt(spec)
+        except BaseException as error:
+            self._news.put(error)
+        else:
+            self._publish(attempt)

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,14 +33,18 @@ def after(slow: int) -> int:
 """
 
 
-def start(project: ProjectFolder, body: str, *arguments: str):  # type: ignore[no-untyped-def]
-    project.write(SLOW.format(body=body))
-    process = project.start("materialize", "--json", *arguments)
+def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 60
-    while not (project.path / "started").exists():
+    while not file.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def start(project: ProjectFolder, body: str, *arguments: str):  # type: ignore[no-untyped-def]
+    project.write(SLOW.format(body=body))
+    process = project.start("materialize", "--json", *arguments)
+    wait_for(project.path / "started", process)
     return process
 
 
@@ -88,10 +95,11 @@ def test_a_step_that_swallows_the_interrupt_does_not_keep_the_process(project: P
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - started < 10
-    assert outcomes(project)[0] == "CANCELED"
+    assert "CANCELED  slow did not stop" in err
+    assert outcomes(project) == ("CANCELED", {"quick": "SUCCESS", "slow": "CANCELED", "after": "CANCELED"})
 
 
 def test_a_killed_run_is_settled_by_the_next_one(project: ProjectFolder) -> None:
@@ -135,3 +143,107 @@ def test_cancel_tells_a_run_in_another_process_to_stop(project: ProjectFolder) -
     process.communicate(timeout=30)
     assert process.returncode == 130
     assert "No run is going on" in project.run("run", "cancel", run_id, code=2).err
+
+
+SHOWN = """
+import pathlib, time
+from headwater import asset
+
+HERE = pathlib.Path(__file__).parent
+
+@asset
+def a() -> int:
+    return 1
+
+@asset
+def b() -> int:
+    while not (HERE / "go").exists(): time.sleep(0.01)
+    return 2
+"""
+
+
+def test_a_finished_step_is_shown_while_the_next_one_computes(project: ProjectFolder) -> None:
+    project.write(SHOWN)
+    process = project.start("materialize")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("✓ a"), "b has not been told to go"
+    (project.path / "go").touch()
+    assert process.communicate(timeout=60)[0].startswith("SUCCESS")
+
+
+KILLED = """
+import pathlib, time
+import headwater as hw
+
+HERE = pathlib.Path(__file__).parent
+instance = hw.Instance.open(HERE / ".headwater")
+
+@hw.asset
+def a() -> int:
+    return 1
+
+@hw.asset
+def b() -> int:
+    while instance.catalog.current(hw.AssetKey("a")) is None: time.sleep(0.01)
+    while not instance.catalog.events(step_key="b", kinds=["STEP_START"]): time.sleep(0.01)
+    (HERE / "started").touch()
+    time.sleep(600)
+    return 2
+
+@hw.asset
+def c(b: int) -> int:
+    return 3
+
+hw.materialize([a, b, c], instance=instance)
+"""
+
+
+def test_a_finished_step_is_durable_while_the_next_one_computes(project: ProjectFolder) -> None:
+    script = project.write(KILLED)
+    process = subprocess.Popen(
+        [sys.executable, script], env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(project.path / "started", process)
+    process.kill()
+    process.communicate()
+    settled = ("INTERRUPTED", {"a": "SUCCESS", "b": "INTERRUPTED", "c": "CANCELED"})
+    assert outcomes(project) == settled, "readers say so without writing"
+    assert "1 success, 1 canceled, 1 interrupted" in project.run("runs").out
+    project.write(SHOWN)
+    (project.path / "go").touch()
+    assert project.built() == {"b": "SUCCESS"}
+    told = project.run("sql", "select step_key, status from steps order by all", "--csv").out
+    assert told.split() == ["step_key,status", "a,SUCCESS", "b,INTERRUPTED", "b,SUCCESS", "c,CANCELED"]
+
+
+RETRIED = """
+import pathlib
+from headwater import RetryPolicy, asset
+
+HERE = pathlib.Path(__file__).parent
+
+@asset(retry_policy=RetryPolicy(max_retries=5, delay=3000))
+def flaky() -> int:
+    raise ValueError("again")
+
+@asset
+def after(flaky: int) -> int:
+    return 3
+"""
+
+
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_that_waits_to_try_again(
+    project: ProjectFolder, executor: str, number: int, code: int
+) -> None:
+    project.write(RETRIED)
+    process = project.start("materialize", "--executor", executor)
+    assert process.stderr is not None
+    assert "again in" in process.stderr.readline()
+    time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Stopping" in err and "CANCELED" in out
+    assert outcomes(project) == ("CANCELED", {"flaky": "CANCELED", "after": "CANCELED"})

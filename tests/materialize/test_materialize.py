@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -424,6 +424,56 @@ def test_retries(instance: hw.Instance, error: Any, policy: Any, calls: int, sta
     assert numbers == list(range(calls))
     assert kinds(instance).count("STEP_RETRY") == calls - 1
     assert instance.catalog.steps(result.run_id or "")[0].attempts == calls
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (lambda: hw.RetryRequested(max_retries="x"), "max_retries='x'"),  # type: ignore[arg-type]
+        (lambda: hw.RetryRequested(seconds_to_wait="x"), "seconds_to_wait='x'"),  # type: ignore[arg-type]
+        (lambda: hw.RetryRequested(seconds_to_wait=-1), "seconds_to_wait=-1"),
+        (lambda: hw.Failure("too late", metadata={"kept": object()}), "too late"),
+        (lambda: hw.Failure(5), "5"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_exception_that_makes_no_sense_fails_its_step_alone(
+    instance: hw.Instance, body: Callable[[], Exception], said: str
+) -> None:
+    @hw.asset
+    def one() -> int:
+        raise body()
+
+    @hw.asset
+    def two() -> int:
+        return 2
+
+    result = hw.materialize([one, two], instance=instance, raise_on_error=False)
+    assert statuses(result) == {"one": "FAILURE", "two": "SUCCESS"}
+    error = instance.catalog.steps(result.run_id or "")[0].error
+    assert error is not None
+    assert said in error.message
+
+
+class Broken(hw.RetryPolicy):
+    def calculate_delay(self, retry: int, rng: Any = None) -> float:
+        raise ZeroDivisionError("a policy of the user's own")
+
+
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+def test_an_error_outside_of_steps_leaves_nothing_unfinished(instance: hw.Instance, executor: str) -> None:
+    @hw.asset(retry_policy=Broken())
+    def one() -> int:
+        raise ValueError("x")
+
+    @hw.asset
+    def two(one: int) -> int:
+        return one
+
+    with pytest.raises(ZeroDivisionError):
+        hw.materialize([one, two], instance=instance, executor=executor)
+    run = instance.catalog.runs()[0]
+    assert run.status is RunStatus.FAILURE
+    assert run.step_counts == {StepStatus.INTERRUPTED: 1, StepStatus.CANCELED: 1}
 
 
 def test_retry_delays_grow_and_other_steps_run_meanwhile(instance: hw.Instance) -> None:

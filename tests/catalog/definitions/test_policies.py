@@ -47,6 +47,11 @@ def test_jitter_spreads_the_delay() -> None:
         {"delay": MAX_DELAY},
         {"backoff": Backoff.LINEAR},
         {"jitter": Jitter.FULL},
+        {"max_retries": "x"},
+        {"max_retries": 1.5},
+        {"delay": "x"},
+        {"delay": 1, "backoff": "exponential"},
+        {"delay": 1, "jitter": "FULL"},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
