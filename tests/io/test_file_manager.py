@@ -97,6 +97,14 @@ def test_a_forgotten_return_is_noticed(annotation: Any, value: Any, stored: bool
             manager.stage(context, value)
 
 
+@pytest.mark.parametrize("value", [3, "x", [1], {"a": [1]}], ids=lambda value: type(value).__name__)
+def test_a_declared_frame_is_one(value: Any, manager: FileIOManager, tmp_path: Path) -> None:
+    with pytest.raises(UnstorableValueError, match=r"declares a polars\.DataFrame"):
+        manager.stage(output(annotation=pl.DataFrame | None), value)
+    assert files_below(tmp_path) == []
+    assert manager.stage(output(annotation=pd.DataFrame), TABLE).pointer.representation == "pyarrow.Table"
+
+
 @pytest.mark.parametrize(
     "value",
     [object(), {1, 2}, (1, 2), b"x", lambda: 1, Path("x"), {"a": (1,)}, pa.array([1]), pd.Series([1]), iter([TABLE])],
