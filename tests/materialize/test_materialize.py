@@ -356,6 +356,10 @@ def test_config_and_resources_are_injected(instance: hw.Instance, monkeypatch: p
     assert life == [f"up {result.run_id}", "down"]
     with pytest.raises(ConfigError, match="ops:greeting:config:name"):
         hw.materialize(defs, run_config={"ops": {"greeting": {"config": {"name": 3}}}})
+    with pytest.raises(ConfigError, match="run_config is a mapping of sections, not str"):
+        hw.materialize(defs, run_config="x")  # type: ignore[arg-type]  # pyright: ignore
+    with pytest.raises(ConfigError, match="resources:greeter: this is a mapping of fields, not int"):
+        hw.materialize(defs, run_config={"resources": {"greeter": 3}})
     with pytest.raises(ConfigError, match="ops:nope"):
         hw.materialize(defs, run_config={"ops": {"nope": {"config": {}}}})
     monkeypatch.delenv("GREETING")
