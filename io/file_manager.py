@@ -171,7 +171,7 @@ class FileIOManager(IOManager):
         store, path = self._place(pointer.uri)
         store.delete(path)
 
-    def folder(self, asset_key: AssetKey, partition_key: str | None) -> str:
+    def folder_of(self, asset_key: AssetKey, partition_key: str | None) -> str:
         """The address of the folder that holds every version of the cell."""
         return self.store.uri(folder_path(asset_key, partition_key))
 

@@ -99,7 +99,7 @@ class InMemoryIOManager(IOManager):
         with self._lock:
             self._values.pop(pointer.uri, None)
 
-    def folder(self, asset_key: AssetKey, partition_key: str | None) -> None:
+    def folder_of(self, asset_key: AssetKey, partition_key: str | None) -> None:
         """None: nothing is left by a process that ends."""
 
     def fingerprint(self) -> Any:

@@ -218,7 +218,7 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
     dead = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
     if not dead:
         return []
-    managers = IOManagers(definitions, definitions.resources, instance.home)
+    managers = IOManagers(definitions, None, instance.home)
     for run in dead:
         for cell in instance.catalog.planned(run.run_id):
             if cell.folder is not None:
@@ -265,7 +265,7 @@ def load_asset(
         from headwater.io.pointers import load_pointer
 
         return load_pointer(found.pointer, annotation=wanted, columns=None if columns is None else tuple(columns))
-    manager = IOManagers(definitions, definitions.resources, instance.home).for_output(asset)
+    manager = IOManagers(definitions, None, instance.home).for_output(asset)
     return manager.load_input(
         InputContext(
             asset_key=asset,
