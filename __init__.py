@@ -75,7 +75,7 @@ _NAMES = {
         "TimeWindowPartitionsDefinition",
         "WeeklyPartitionsDefinition",
     ),
-    "headwater.io.base": ("IOManager", "InputContext", "OutputContext"),
+    "headwater.io.base": ("ConfigurableIOManager", "IOManager", "InputContext", "OutputContext"),
     "headwater.io.file_manager": ("FileIOManager",),
     "headwater.io.json_values": ("JsonIOManager",),
     "headwater.io.memory": ("InMemoryIOManager",),
@@ -156,7 +156,7 @@ if TYPE_CHECKING:
         TimeWindowPartitionsDefinition,
         WeeklyPartitionsDefinition,
     )
-    from headwater.io.base import InputContext, IOManager, OutputContext
+    from headwater.io.base import ConfigurableIOManager, InputContext, IOManager, OutputContext
     from headwater.io.file_manager import FileIOManager
     from headwater.io.json_values import JsonIOManager
     from headwater.io.memory import InMemoryIOManager

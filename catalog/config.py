@@ -4,23 +4,61 @@ A `Config` class is a msgspec struct: fields with types and defaults, checked wh
 bound, before any step starts. Models of other libraries with `model_validate` and `model_dump` (pydantic) work too.
 """
 
+import copy
+import functools
 import os
+import sys
+from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import msgspec
 
-from headwater.catalog.errors import ConfigError
+from headwater.catalog.errors import ConfigError, DefinitionError
+
+#: A default that is one of these could be changed: every instance gets its own copy.
+_MUTABLE = (list, dict, set, bytearray)
+
+
+class FieldsMeta(msgspec.StructMeta, ABCMeta):
+    """Makes the classes whose annotated attributes are fields, with defaults of any kind, abstract ones as well."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **settings: Any) -> Any:
+        """The class, in which a mutable default is a recipe for copies.
+
+        Raises `DefinitionError` for a field that would hide a method.
+        """
+        for field, annotation in _annotations(namespace).items():
+            if any(callable(getattr(base, field, None)) for base in bases):
+                raise DefinitionError(
+                    f"{namespace.get('__module__')}.{name} has the field `{field}`, which would hide a method.",
+                    remedy="Give the field another name.",
+                )
+            default = namespace.get(field)
+            if isinstance(default, _MUTABLE) and "ClassVar" not in str(annotation):
+                namespace[field] = msgspec.field(default_factory=functools.partial(copy.deepcopy, default))
+        return super().__new__(mcls, name, bases, namespace, **settings)
+
+
+def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a class body annotates, from the namespace that it left."""
+    if "__annotations__" in namespace or sys.version_info < (3, 14):
+        return namespace.get("__annotations__", {})
+    import annotationlib
+
+    annotate = annotationlib.get_annotate_from_class_namespace(namespace)
+    return annotationlib.call_annotate_function(annotate, annotationlib.Format.FORWARDREF) if annotate else {}
+
 
 if TYPE_CHECKING:
 
-    class _Frozen(msgspec.Struct, kw_only=True):
+    class _Frozen(msgspec.Struct, metaclass=FieldsMeta, kw_only=True):
         """Type checkers want `frozen` repeated by every subclass; msgspec hands it down."""
 
 else:
 
-    class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    class _Frozen(msgspec.Struct, metaclass=FieldsMeta, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """What a config is at run time: it does not change, and takes no fields that it does not have."""
 
 

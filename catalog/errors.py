@@ -68,21 +68,22 @@ class SelectionError(UsageError):
     code = "E-SELECTION"
 
     def __init__(self, message: str, *, text: str, position: int, remedy: str = "") -> None:
-        before = printable_line(text[:position])
-        wide = sum(unicodedata.east_asian_width(char) in "WF" for char in before)
-        pointer = " " * (len(before) + wide) + "^"
-        super().__init__(f"{message}\n  {printable_line(text)}\n  {pointer}", remedy=remedy)
+        super().__init__(_pointing(message, text, position), remedy=remedy)
         self.text = text
         self.position = position
 
 
 class UnknownAssetError(UsageError):
-    """A name that no asset has."""
+    """A name that no asset has; where it stands in a selection among others, pointed at."""
 
     code = "E-UNKNOWN-ASSET"
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"No asset `{name}`.", remedy=nearest(name, known, "`headwater ls` lists the assets."))
+    def __init__(self, name: str, known: Iterable[str], *, text: str | None = None, position: int = 0) -> None:
+        message = f"No asset `{name}`."
+        super().__init__(
+            message if text is None else _pointing(message, text, position),
+            remedy=nearest(name, known, "`headwater ls` lists the assets."),
+        )
         self.name = name
 
 
@@ -294,6 +295,13 @@ class TimedOutError(HeadwaterError):
 
     code = "E-TIMEOUT"
     exit_code = 8
+
+
+def _pointing(message: str, text: str, position: int) -> str:
+    """A message with the text below it that it is about, and an arrow at the character."""
+    before = printable_line(text[:position])
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in before)
+    return f"{message}\n  {printable_line(text)}\n  {' ' * (len(before) + wide)}^"
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -4,16 +4,18 @@
 `to_json` and `from_json` keep them: `{"kind": "md", "value": "## title"}`.
 """
 
+import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any, ParamSpec, SupportsFloat, SupportsIndex, TypeVar, cast
 
-from headwater.catalog.errors import UserCodeError
+from headwater.catalog.errors import HeadwaterError, UserCodeError
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.printable import printable_line
 
@@ -31,6 +33,11 @@ LAST_SECOND = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
 #: The class below has methods called int and float.
 Number = int | float
+
+P = ParamSpec("P")
+T = TypeVar("T")
+#: What numbers of other libraries are, too.
+_Int, _Float = SupportsIndex, SupportsFloat | SupportsIndex
 
 
 class MetadataKind(StrEnum):
@@ -138,6 +145,31 @@ class TableColumnLineage:
     deps_by_column: Mapping[str, Sequence[TableColumnDep]]
 
 
+def _explained(make: Callable[P, T]) -> Callable[P, T]:
+    """What a method of `MetadataValue` raises about its argument, as `UserCodeError` that names the method."""
+
+    @functools.wraps(make)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return make(*args, **kwargs)
+        except HeadwaterError:
+            raise
+        except Exception as error:  # a value's own methods may raise anything
+            raise UserCodeError(
+                f"MetadataValue.{make.__name__}(…) cannot keep this: {error}.",
+                remedy=f"It is for: {make.__doc__}" if make.__doc__ else "",
+            ) from error
+
+    return explained
+
+
+def _wanted(value: Any, kind: Any, what: str) -> Any:
+    """`value` itself, where it is of a kind."""
+    if isinstance(value, kind):
+        return value
+    raise TypeError(f"a {type(value).__name__} is not {what}")
+
+
 @dataclass(frozen=True, slots=True)
 class MetadataValue:
     """A fact and its kind. Build one with the static methods; `value` is always plain JSON data.
@@ -145,63 +177,74 @@ class MetadataValue:
     The shapes of `value`: a scalar for text, int, float, bool, null, md, path, url, notebook, python_artifact
     (`module:name`), asset, job, dagster_run, pool; seconds since 1970 for timestamp; any JSON for json;
     `{"columns": […], "records": […]}` for table; `{"columns": […], "constraints": […]}` for table_schema;
-    `{column: [[asset key, column], …]}` for column_lineage.
+    `{column: [[asset key, column], …]}` for column_lineage. Each raises `UserCodeError` for what is not of its kind.
     """
 
     kind: MetadataKind
     value: Any
 
     @staticmethod
+    @_explained
     def text(text: str) -> "MetadataValue":
         """Plain text."""
         return MetadataValue(MetadataKind.TEXT, str(text))
 
     @staticmethod
+    @_explained
     def int(value: int) -> "MetadataValue":
         """A whole number of 64 bits."""
-        return _normalize_int(value)
+        return _normalize_int(_wanted(value, _Int, "a whole number"))
 
     @staticmethod
+    @_explained
     def float(value: float) -> "MetadataValue":
         """A number; NaN and the infinities are kept."""
-        return MetadataValue(MetadataKind.FLOAT, _json_float(value))
+        return MetadataValue(MetadataKind.FLOAT, _json_float(_wanted(value, _Float, "a number")))
 
     @staticmethod
+    @_explained
     def bool(value: bool) -> "MetadataValue":
         """True or false."""
         return MetadataValue(MetadataKind.BOOL, bool(value))
 
     @staticmethod
+    @_explained
     def null() -> "MetadataValue":
         """Nothing, on purpose."""
         return MetadataValue(MetadataKind.NULL, None)
 
     @staticmethod
+    @_explained
     def json(data: Any) -> "MetadataValue":
         """Any JSON-able data."""
         return MetadataValue(MetadataKind.JSON, _json_data(data))
 
     @staticmethod
+    @_explained
     def md(text: str) -> "MetadataValue":
         """Markdown."""
         return MetadataValue(MetadataKind.MARKDOWN, str(text))
 
     @staticmethod
+    @_explained
     def path(path: str | PurePath) -> "MetadataValue":
         """A file or folder."""
         return MetadataValue(MetadataKind.PATH, str(path))
 
     @staticmethod
+    @_explained
     def url(url: str) -> "MetadataValue":
         """An address."""
         return MetadataValue(MetadataKind.URL, str(url))
 
     @staticmethod
+    @_explained
     def notebook(path: str | PurePath) -> "MetadataValue":
         """A notebook file."""
         return MetadataValue(MetadataKind.NOTEBOOK, str(path))
 
     @staticmethod
+    @_explained
     def timestamp(value: datetime | Number) -> "MetadataValue":
         """A moment of the years 1 to 9999: an aware datetime, or seconds since 1970."""
         if isinstance(value, datetime):
@@ -211,7 +254,7 @@ class MetadataValue:
                     remedy="Use an aware datetime, such as datetime.now(timezone.utc).",
                 )
             value = value.timestamp()
-        seconds = float(value)
+        seconds = float(_wanted(value, _Float, "a datetime or a number of seconds"))
         if not FIRST_SECOND <= seconds <= LAST_SECOND:
             raise UserCodeError(
                 f"The timestamp {seconds} is not between the years 1 and 9999.",
@@ -220,8 +263,10 @@ class MetadataValue:
         return MetadataValue(MetadataKind.TIMESTAMP, seconds)
 
     @staticmethod
+    @_explained
     def table(records: Sequence[TableRecord | Mapping[str, Any]], schema: TableSchema | None = None) -> "MetadataValue":
         """A small table, shown whole."""
+        _wanted(records, Iterable, "a list of rows")
         rows = [_json_data(record.data if isinstance(record, TableRecord) else record) for record in records]
         if schema is None:
             names = dict.fromkeys(name for row in rows for name in row)
@@ -229,37 +274,44 @@ class MetadataValue:
         return MetadataValue(MetadataKind.TABLE, {**_schema_to_json(schema), "records": rows})
 
     @staticmethod
+    @_explained
     def table_schema(schema: TableSchema | Mapping[str, Any]) -> "MetadataValue":
         """A schema; a plain mapping of names to types will do."""
         if not isinstance(schema, TableSchema):
-            schema = TableSchema.from_name_type_dict(schema)
+            schema = TableSchema.from_name_type_dict(_wanted(schema, Mapping, "a TableSchema or a mapping of types"))
         return MetadataValue(MetadataKind.TABLE_SCHEMA, _schema_to_json(schema))
 
     @staticmethod
+    @_explained
     def column_lineage(
         lineage: TableColumnLineage | Mapping[str, Sequence[TableColumnDep]],
     ) -> "MetadataValue":
         """Which columns each column comes from."""
         deps = lineage.deps_by_column if isinstance(lineage, TableColumnLineage) else lineage
+        _wanted(deps, Mapping, "a TableColumnLineage or a mapping of columns")
         value = {column: [[str(dep.asset_key), dep.column_name] for dep in sources] for column, sources in deps.items()}
         return MetadataValue(MetadataKind.COLUMN_LINEAGE, value)
 
     @staticmethod
+    @_explained
     def python_artifact(thing: Any) -> "MetadataValue":
         """A function or class, by module and name."""
         return MetadataValue(MetadataKind.PYTHON_ARTIFACT, f"{thing.__module__}:{thing.__qualname__}")
 
     @staticmethod
+    @_explained
     def asset(key: CoercibleToAssetKey) -> "MetadataValue":
         """A reference to an asset."""
         return MetadataValue(MetadataKind.ASSET, str(AssetKey(key)))
 
     @staticmethod
+    @_explained
     def job(name: str) -> "MetadataValue":
         """A reference to a job."""
         return MetadataValue(MetadataKind.JOB, str(name))
 
     @staticmethod
+    @_explained
     def dagster_run(run_id: str) -> "MetadataValue":
         """A reference to a run; `run` is the shorter name."""
         return MetadataValue(MetadataKind.RUN, str(run_id))
@@ -369,9 +421,10 @@ def _normalize_value(raw: Any) -> MetadataValue:
 
 
 def _normalize_int(value: int) -> MetadataValue:
+    value = operator.index(value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"a whole number of {value.bit_length()} bits does not fit 64; keep it as text")
-    return MetadataValue(MetadataKind.INT, int(value))
+    return MetadataValue(MetadataKind.INT, value)
 
 
 def _json_float(value: float) -> float | str:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headwater.io.base import InputContext, IOManager, OutputContext, Staged
+    from headwater.io.base import ConfigurableIOManager, InputContext, IOManager, OutputContext, Staged
     from headwater.io.file_manager import FileIOManager
     from headwater.io.json_values import JsonIOManager
     from headwater.io.memory import InMemoryIOManager
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headwater.io.pointers import load_pointer, verify_pointer
 
 __all__ = [
+    "ConfigurableIOManager",
     "FileIOManager",
     "IOManager",
     "InMemoryIOManager",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ConfigurableIOManager": "base",
     "FileIOManager": "file_manager",
     "IOManager": "base",
     "InMemoryIOManager": "memory",

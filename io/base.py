@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from headwater.catalog.definitions.resource import ConfigurableResource, describe_fields
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Pointer
 
@@ -126,7 +127,7 @@ class IOManager(ABC):
         pointer = self.handle_output(context, obj)
         return _Stored(pointer or Pointer(uri="", format=type(self).__qualname__))
 
-    def folder(self, asset_key: AssetKey, partition_key: str | None) -> str | None:
+    def folder_of(self, asset_key: AssetKey, partition_key: str | None) -> str | None:
         """The address below which a version's files start with its identifier, so that leftovers can be swept."""
         return None
 
@@ -140,8 +141,19 @@ class IOManager(ABC):
         """Remove the data of a version that the catalog gave up. Idempotent."""
 
     def fingerprint(self) -> Any:
-        """JSON-able settings that decide what is stored and where: when they change, the data is stale."""
-        return {}
+        """JSON-able settings that decide what is stored and where: when they change, the data is stale.
+
+        By default the fields of a manager that is a `ConfigurableResource` as well.
+        """
+        return describe_fields(self) if isinstance(self, ConfigurableResource) else {}
+
+
+class ConfigurableIOManager(ConfigurableResource, IOManager):
+    """An IO manager with fields. Subclass it, annotate them and write the two methods.
+
+    What its fields take from the environment is looked up when it is used. One that is among the resources is set up
+    and torn down by the run, as every `ConfigurableResource`.
+    """
 
 
 class _Stored(Staged):

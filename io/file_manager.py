@@ -81,10 +81,14 @@ class FileIOManager(IOManager):
         what a lazy frame or a stream raises while it is read. Nothing is left behind then.
         """
         form = of_value(obj)
-        if obj is None and not _may_be_none(context.annotation):
+        declared = of_annotation(context.annotation)
+        if declared.representation.is_frame and not form.is_frame and not (obj is None and declared.optional):
+            returned = "None" if obj is None else f"a {class_name(obj)}"
             raise UnstorableValueError(
-                f"{_owner(context)} returned None, and declares a {of_annotation(context.annotation).representation}.",
-                remedy="Return the frame; or declare `… | None` if there may be none.",
+                f"{_owner(context)} returned {returned}, and declares a {declared.representation}.",
+                remedy="Return the frame; or declare `… | None` if there may be none."
+                if obj is None
+                else "Return a frame, of any kind; or declare what is returned.",
             )
         if form.is_frame:
             return self.stage_frame(context, obj, form)
@@ -167,7 +171,7 @@ class FileIOManager(IOManager):
         store, path = self._place(pointer.uri)
         store.delete(path)
 
-    def folder(self, asset_key: AssetKey, partition_key: str | None) -> str:
+    def folder_of(self, asset_key: AssetKey, partition_key: str | None) -> str:
         """The address of the folder that holds every version of the cell."""
         return self.store.uri(folder_path(asset_key, partition_key))
 
@@ -245,11 +249,6 @@ def describe_version(context: InputContext) -> str:
 def _owner(context: OutputContext) -> str:
     partition = "" if context.partition_key is None else f" [{context.partition_key}]"
     return f"{context.asset_key}{partition}"
-
-
-def _may_be_none(annotation: Any) -> bool:
-    wanted = of_annotation(annotation)
-    return wanted.optional or not wanted.representation.is_frame
 
 
 def _pointer(

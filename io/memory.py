@@ -80,7 +80,11 @@ class InMemoryIOManager(IOManager):
         stored = Representation(context.pointer.representation) if known else Representation.UNKNOWN
         wanted = of_annotation(context.annotation).representation
         if not stored.is_frame:
-            if context.columns is not None or (wanted.is_frame and value is not None):
+            if context.columns is not None:
+                raise UserCodeError(
+                    f"{what} holds a {type(value).__name__}, which has no columns.", remedy="Leave out columns=…."
+                )
+            if wanted.is_frame and value is not None:
                 raise UserCodeError(
                     f"{what} holds a {type(value).__name__}, and a frame is asked for.",
                     remedy="Annotate the parameter with what the asset returns.",
@@ -95,7 +99,7 @@ class InMemoryIOManager(IOManager):
         with self._lock:
             self._values.pop(pointer.uri, None)
 
-    def folder(self, asset_key: AssetKey, partition_key: str | None) -> None:
+    def folder_of(self, asset_key: AssetKey, partition_key: str | None) -> None:
         """None: nothing is left by a process that ends."""
 
     def fingerprint(self) -> Any:

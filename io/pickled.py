@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headwater.catalog.errors import ChecksumError, ConfigError, StorageError, UnstorableValueError
+from headwater.catalog.errors import ChecksumError, ConfigError, StorageError, UnstorableValueError, UserCodeError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Pointer
@@ -24,7 +24,7 @@ from headwater.io.engines import blake3
 from headwater.io.file_manager import FileIOManager, StagedOutput, describe_version
 from headwater.io.location import version_path
 from headwater.io.pointers import missing
-from headwater.io.representation import class_name
+from headwater.io.representation import class_name, of_value
 from headwater.io.store import Sink
 
 KEY_NAME = "pickle.key"
@@ -87,10 +87,13 @@ class PickleIOManager(FileIOManager):
     def load_input(self, context: InputContext) -> Any:
         """The object, once its seal was found to be right.
 
-        Raises `ChecksumError` before anything is unpickled, `MissingDataError`, `StorageError`.
+        Raises `ChecksumError` before anything is unpickled, `MissingDataError`, `StorageError`, `UserCodeError` for
+        columns of what has none.
         """
         import hmac
         import pickle
+
+        from headwater.io.frames import from_arrow
 
         what = describe_version(context)
         store, path = self._place(context.pointer.uri)
@@ -107,7 +110,15 @@ class PickleIOManager(FileIOManager):
                 remedy="It was not loaded, because a pickle can run anything: materialize the asset again.",
             )
         # The seal proves that a process which knows the key wrote these very bytes for this very version.
-        return pickle.loads(body)  # noqa: S301
+        value = pickle.loads(body)  # noqa: S301
+        if context.columns is None:
+            return value
+        form = of_value(value)
+        if not form.is_frame:
+            raise UserCodeError(
+                f"{what} holds a {class_name(value)}, which has no columns.", remedy="Leave out columns=…."
+            )
+        return from_arrow(value, form, context.columns)
 
     def _key(self, *, create: bool) -> bytes:
         """The project's key, made when there is none and something is to be stored."""

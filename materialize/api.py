@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import MissingDataError, UnknownAssetError, UsageError, UserCodeError
@@ -170,6 +170,11 @@ def check_run_config(run_config: Mapping[str, Any], definitions: Definitions) ->
     from headwater.catalog.errors import ConfigError, nearest
 
     sections = ("ops", "assets", "resources")
+    if not isinstance(cast(object, run_config), Mapping):
+        raise ConfigError(
+            f"run_config is a mapping of sections, not {type(run_config).__name__}.",
+            remedy='Such as {"ops": {"orders": {"config": {}}}}.',
+        )
     for section, entries in run_config.items():
         if section not in sections:
             raise ConfigError(
@@ -181,6 +186,12 @@ def check_run_config(run_config: Mapping[str, Any], definitions: Definitions) ->
                 f"{section}: this is a mapping of names.", remedy='Such as {"ops": {"orders": {"config": {}}}}.'
             )
         if section == "resources":
+            for name, entry in entries.items():  # pyright: ignore[reportUnknownVariableType]
+                if not isinstance(entry, Mapping):
+                    raise ConfigError(
+                        f"resources:{name}: this is a mapping of fields, not {type(entry).__name__}.",  # pyright: ignore
+                        remedy=f"Write {{'{name}': {{'config': {{…}}}}}}.",
+                    )
             continue
         steps = {definition.name: definition for definition in definitions.assets}
         for name, entry in entries.items():  # pyright: ignore[reportUnknownVariableType]
@@ -209,7 +220,7 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
     dead = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
     if not dead:
         return []
-    managers = IOManagers(definitions, definitions.resources, instance.home)
+    managers = IOManagers(definitions, None, instance.home)
     for run in dead:
         for cell in instance.catalog.planned(run.run_id):
             if cell.folder is not None:
@@ -263,7 +274,7 @@ def load_asset(
         from headwater.io.pointers import load_pointer
 
         return load_pointer(found.pointer, annotation=wanted, columns=None if columns is None else tuple(columns))
-    manager = IOManagers(definitions, definitions.resources, instance.home).for_output(asset)
+    manager = IOManagers(definitions, None, instance.home).for_output(asset)
     return manager.load_input(
         InputContext(
             asset_key=asset,

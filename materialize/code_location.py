@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module
-from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError
+from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError, UserCodeError
 from headwater.materialize.project import Project
 
 
@@ -107,7 +107,9 @@ class _user_errors:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, HeadwaterError | KeyboardInterrupt):
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return
+        if isinstance(error, HeadwaterError) and not isinstance(error, UserCodeError):
             return
         summary = traceback.TracebackException.from_exception(error, compact=True)
         package = str(Path(__file__).resolve().parents[1])

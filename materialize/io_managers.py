@@ -6,6 +6,7 @@ from typing import Any
 
 from headwater.catalog.definitions.asset import DEFAULT_IO_MANAGER
 from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.definitions.resource import resolve_resource
 from headwater.catalog.errors import DefinitionError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Pointer
@@ -28,9 +29,12 @@ class _Adapted(IOManager):
 
 
 class IOManagers:
-    """The IO managers of a project, bound to a home: files of those without a root of their own go below it."""
+    """The IO managers of a project, bound to a home: files of those without a root of their own go below it.
 
-    def __init__(self, definitions: Definitions, resources: Mapping[str, Any], home: Path) -> None:
+    `resources` are a run's own; without them the project's are used, with what the environment has to supply.
+    """
+
+    def __init__(self, definitions: Definitions, resources: Mapping[str, Any] | None, home: Path) -> None:
         self._definitions = definitions
         self._resources = resources
         self._home = home
@@ -47,14 +51,19 @@ class IOManagers:
         return self.for_output(key) if input_manager_key is None else self._manager(input_manager_key, key)
 
     def _manager(self, named: Any, key: AssetKey) -> IOManager:
-        manager = self._resources.get(named) if isinstance(named, str) else named
+        resources = self._definitions.resources if self._resources is None else self._resources
+        manager = given = resources.get(named) if isinstance(named, str) else named
         if manager is None:
             if self._default is None:
                 from headwater.io.file_manager import FileIOManager
 
                 self._default = self._bind(FileIOManager())
             return self._default
-        if id(manager) not in self._bound:
+        if id(given) not in self._bound:
+            if self._resources is None or not isinstance(named, str):
+                manager = resolve_resource(
+                    given, f"resources:{named}" if isinstance(named, str) else f"{key}:io_manager"
+                )
             if not callable(getattr(manager, "handle_output", None)) or not callable(
                 getattr(manager, "load_input", None)
             ):
@@ -62,8 +71,8 @@ class IOManagers:
                     f"What stores `{key}` is a {type(manager).__name__}, which is no IO manager.",
                     remedy="An IO manager has the methods handle_output(context, obj) and load_input(context).",
                 )
-            self._bound[id(manager)] = (manager, self._bind(manager))
-        return self._bound[id(manager)][1]
+            self._bound[id(given)] = (given, self._bind(manager))
+        return self._bound[id(given)][1]
 
     def _bind(self, manager: Any) -> IOManager:
         if isinstance(manager, IOManager):

@@ -59,6 +59,8 @@ class AssetsDefinition:
     inputs: tuple[InputDefinition, ...] = ()
     #: Parameter → name of the resource that fills it.
     resources: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Parameter → the class that its resource has to be of, where the annotation is one.
+    resource_classes: Mapping[str, type] = field(default_factory=dict[str, type])
     #: Resources used through the context.
     required_resource_keys: frozenset[str] = frozenset()
     context_parameter: str | None = None
@@ -254,6 +256,12 @@ def multi_asset(
 
     Raises `DefinitionError`.
     """
+    for given, kind, name_of in ((outs, Mapping, "outs"), (specs, Iterable, "specs")):
+        if given is not None and not isinstance(cast(object, given), kind):
+            raise DefinitionError(
+                f"{SourceLocation.of_caller()}: the {name_of} of @multi_asset are of the type {type(given).__name__}.",
+                remedy="outs holds AssetOuts by name, specs holds AssetSpecs.",
+            )
     listed = tuple(specs or ())
     if bool(outs) == bool(listed):
         raise DefinitionError(
@@ -315,6 +323,7 @@ def _definition(
     signature: Signature,
     *,
     config: Any,
+    retry_policy: RetryPolicy | None,
     required_resource_keys: Iterable[str],
     source: SourceLocation,
     **settings: Any,
@@ -324,11 +333,10 @@ def _definition(
             f"{source}: `{name}` has a config, and no parameter of {function.__name__}() takes one.",
             remedy="Annotate a parameter with a subclass of Config, or drop config=….",
         )
-    policy = settings.get("retry_policy")
-    if policy is not None and not isinstance(policy, RetryPolicy):
+    if retry_policy is not None and not isinstance(cast(object, retry_policy), RetryPolicy):
         raise DefinitionError(
-            f"{source}: the retry_policy of `{name}` is a {type(policy).__name__}.",
-            remedy="Give RetryPolicy(max_retries=…).",
+            f"{source}: the retry_policy of `{name}` is of the type {type(retry_policy).__name__}.",
+            remedy="Write retry_policy=RetryPolicy(max_retries=3).",
         )
     return AssetsDefinition(
         name=name,
@@ -336,6 +344,7 @@ def _definition(
         outputs=outputs,
         inputs=signature.inputs,
         resources=signature.resources,
+        resource_classes=signature.resource_classes,
         required_resource_keys=frozenset(
             texts(required_resource_keys, "required_resource_keys") if required_resource_keys else ()
         ),
@@ -343,6 +352,7 @@ def _definition(
         config_parameter=signature.config_parameter,
         config_class=signature.config_class,
         config=config,
+        retry_policy=retry_policy,
         return_annotation=signature.return_annotation,
         stores_nothing=signature.stores_nothing,
         source=source,

@@ -15,6 +15,7 @@ components (functions that call each other) as one: Tarjan, "Depth-first search 
 import dis
 import functools
 import hashlib
+import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -308,14 +309,25 @@ class CodeVersions:
             return [(name, value if issubclass(kind, _CALLABLES) else f"name {origin}")]
         if origin is None:
             return [(name, value)]
-        if issubclass(kind, PurePath) or any(("__file__",) in body.names for body in origin.bodies):
+        if issubclass(kind, PurePath):
             return [(f"{name} =", origin)]  # where the project lies on this machine is no part of what it does
+        if any(("__file__",) in body.names for body in origin.bodies):
+            placed = Telling(value, _folders_of(origin.namespace))
+            whole = placed.exact and not placed.others
+            return [(name, placed.text), *([] if whole else [(f"{name} =", origin)])]
         telling = Telling(value)
         if telling.exact and not telling.others:
             return [(name, value)]
         # The state of an object that is no record may be another one every time that it is made.
         told = [(name, value)] if all(_is_record_or_code(other) for other in telling.others) else []
         return [*told, (f"{name} =", origin)]
+
+
+def _folders_of(namespace: Mapping[str, Any]) -> list[str]:
+    """The folders that a module lies in, nearest first, as they are called and as they are: one may be a link."""
+    file = str(namespace.get("__file__") or "")
+    paths = [PurePath(os.path.abspath(file)), PurePath(os.path.realpath(file))]
+    return [str(folder) for path in paths for folder in path.parents if folder != folder.parent]
 
 
 def _hash(parts: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from headwater.catalog.errors import (
     DuplicateAssetError,
     MissingResourceError,
     UnknownDependencyError,
+    UserCodeError,
     nearest,
 )
 from headwater.catalog.keys import AssetKey
@@ -49,7 +50,7 @@ class Definitions:
         found = [] if assets is None else _collect(assets)
         #: As they were given; `assets` holds them with every parameter settled.
         self._given = list({id(definition): definition for definition in found}.values())
-        self.resources: Mapping[str, Any] = dict(resources or {})
+        self.resources: Mapping[str, Any] = _check_names(resources or {})
         #: How the steps of a run are executed where nobody says otherwise: a name such as "in_process".
         self.executor = executor
         self.specs: Sequence[AssetSpec] = [d for d in self._given if isinstance(d, AssetSpec)]
@@ -198,6 +199,16 @@ class Definitions:
                     remedy=nearest(missing[0], self.resources)
                     or f"Add it to Definitions(resources={{'{missing[0]}': …}}). Given are: {known}.",
                 )
+            for parameter, cls in definition.resource_classes.items():
+                given = self.resources[definition.resources[parameter]]
+                if not isinstance(given, cls):
+                    raise DefinitionError(
+                        f"{definition.source}: the parameter `{parameter}` of `{definition.name}` wants a "
+                        f"{cls.__qualname__}, and the resource `{definition.resources[parameter]}` is of the type "
+                        f"{type(given).__qualname__}.",
+                        remedy=f"Provide a {cls.__qualname__}; or annotate the parameter ResourceParam[…], which takes "
+                        "anything.",
+                    )
 
     def _nodes(self, run_config: Mapping[str, Any]) -> list[AssetNode]:
         nodes = [node for definition in self.assets for node in self._nodes_of(definition, run_config)]
@@ -246,6 +257,10 @@ class Definitions:
         """The node of an asset: what its spec says, and how it is `computed`."""
         others = [plain_dependency(dep.asset, dep.columns) for dep in spec.deps if dep.asset not in loaded]
         manager = spec.io_manager
+        try:
+            metadata = normalize(spec.metadata, f"{spec.source}: asset `{spec.key}`") if spec.metadata else {}
+        except UserCodeError as error:
+            raise DefinitionError(error.message, remedy=error.remedy) from error.__cause__
         return AssetNode(
             key=spec.key,
             group=spec.group_name,
@@ -253,7 +268,7 @@ class Definitions:
             kinds=tuple(sorted(spec.kinds)),
             owners=spec.owners,
             tags=spec.tags,
-            metadata=normalize(spec.metadata, f"{spec.source}: asset `{spec.key}`") if spec.metadata else {},
+            metadata=metadata,
             deps=(*loaded.values(), *others),
             io_manager=manager if isinstance(manager, str) else type(manager).__qualname__,
             source=f"{spec.source.file}:{spec.source.line}",
@@ -301,8 +316,26 @@ class Definitions:
     def _describe(self, name: str, run_config: Mapping[str, Any]) -> Any:
         """What tells one state of a resource from another: its class's code, its settings."""
         resource = self.resources[name]
-        override = run_config.get("resources", {}).get(name, {}).get("config")
+        given = run_config.get("resources", {}).get(name)
+        override = None if given is None else given.get("config", given)
         return [self._code_versions.of_class(exact_type(resource)), describe_resource(resource), override]
+
+
+def _check_names(resources: object) -> dict[str, Any]:
+    """A copy of what was given as resources, where that is a mapping of names."""
+    if not isinstance(resources, Mapping):
+        raise DefinitionError(
+            f"{SourceLocation.of_caller()}: resources is a mapping of names to objects, not "
+            f"{type(resources).__name__}.",
+            remedy="Write resources={'warehouse': Warehouse(…)}.",
+        )
+    for name in cast(Mapping[Any, Any], resources):
+        if not isinstance(name, str):
+            raise DefinitionError(
+                f"{SourceLocation.of_caller()}: resources holds the name {name!r}, which is no text.",
+                remedy="Write resources={'warehouse': Warehouse(…)}.",
+            )
+    return dict(cast(Mapping[str, Any], resources))
 
 
 @functools.lru_cache(maxsize=1 << 12)

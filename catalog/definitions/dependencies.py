@@ -49,7 +49,7 @@ class AssetIn:
             raise DefinitionError("AssetIn takes key or key_prefix, not both.", remedy="Write the whole key as key=….")
         object.__setattr__(self, "key", None if key is None else key_of(key))
         object.__setattr__(self, "key_prefix", () if key_prefix is None else AssetKey(key_prefix).path)
-        object.__setattr__(self, "metadata", dict(metadata or {}))
+        object.__setattr__(self, "metadata", dict(mapping(metadata, "AssetIn's metadata")) if metadata else {})
         object.__setattr__(self, "columns", None if columns is None else texts(columns, "AssetIn's columns"))
         object.__setattr__(self, "input_manager_key", input_manager_key)
 
@@ -73,6 +73,8 @@ def read_deps(deps: Iterable[Any]) -> tuple[AssetDep, ...]:
     """What users write as `deps`, each asset once; a definition of several assets stands for all of them."""
     if isinstance(deps, str):
         raise DefinitionError("deps is a list of assets, not text.", remedy=f"Write deps=[{deps!r}].")
+    if not isinstance(cast(object, deps), Iterable):
+        raise DefinitionError(f"deps is a list of assets, not {type(deps).__name__}.", remedy="Write it as a list.")
     found: dict[AssetKey, AssetDep] = {}
     for dep in deps:
         keys = getattr(dep, "keys", None)
@@ -96,6 +98,15 @@ def _plain_dep(key: str) -> AssetDep:
 def merge_columns(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The columns that one or the other means, where None means all."""
     return None if one is None or other is None else tuple(dict.fromkeys((*one, *other)))
+
+
+def mapping(values: Any, what: str) -> Mapping[Any, Any]:
+    """A mapping that a user wrote. Raises `DefinitionError` for anything else."""
+    if isinstance(values, Mapping):
+        return cast(Mapping[Any, Any], values)
+    raise DefinitionError(
+        f"{what} is a mapping of names to values, not {type(values).__name__}.", remedy="Write it as {'name': value}."
+    )
 
 
 def texts(values: Any, what: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 
 import msgspec
 
-from headwater.catalog.config import EnvVar, explain, mask, references, resolve
+from headwater.catalog.config import EnvVar, FieldsMeta, explain, mask, references, resolve
 from headwater.catalog.definitions.values import exact_type
 from headwater.catalog.errors import ConfigError
 
@@ -20,7 +20,7 @@ _MARK = object()
 ResourceParam = Annotated[T, _MARK]
 
 
-class ConfigurableResource(msgspec.Struct, kw_only=True, dict=True):
+class ConfigurableResource(msgspec.Struct, metaclass=FieldsMeta, kw_only=True, dict=True):
     """Subclass it and annotate the fields; take it as a parameter of an asset function.
 
     Fields may hold `EnvVar`s, which are resolved when a run starts. A run makes its own copy of each resource,
@@ -106,8 +106,13 @@ def describe_resource(resource: Any) -> Any:
     if callable(getattr(cls, "fingerprint", None)):
         return [kind, mask(resource.fingerprint())]
     if isinstance(resource, ConfigurableResource):
-        return [kind, {f.name: _describe(getattr(resource, f.name)) for f in msgspec.structs.fields(resource)}]
+        return [kind, describe_fields(resource)]
     return mask(resource)
+
+
+def describe_fields(resource: ConfigurableResource) -> dict[str, Any]:
+    """The fields of a resource as JSON-able settings, secrets as references."""
+    return {field.name: _describe(getattr(resource, field.name)) for field in msgspec.structs.fields(resource)}
 
 
 def _describe(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from headwater.catalog.errors import UserCodeError
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
@@ -49,7 +49,7 @@ class Output(Generic[T]):
     ) -> None:
         self.value = value
         self.output_name = output_name
-        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.metadata = entries(metadata, "An Output's metadata")
         self.data_version = _version_text(data_version)
         self.tags = _tags(tags)
 
@@ -73,10 +73,19 @@ class MaterializeResult(Generic[T]):
         value: T | NoValue = NO_VALUE,
     ) -> None:
         self.asset_key = None if asset_key is None else AssetKey(asset_key)
-        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.metadata = entries(metadata, "A MaterializeResult's metadata")
         self.data_version = _version_text(data_version)
         self.tags = _tags(tags)
         self.value = value
+
+
+def entries(given: object, what: str) -> dict[str, Any]:
+    """A copy of the mapping that user code gave, empty for None. Raises `UserCodeError` for anything else."""
+    if given is None or isinstance(given, Mapping):
+        return dict(cast(Mapping[str, Any], given or {}))
+    raise UserCodeError(
+        f"{what} is a mapping of labels to values, not {type(given).__name__}.", remedy="Write it as {'label': value}."
+    )
 
 
 def _version_text(version: DataVersion | str | None) -> str | None:
@@ -86,7 +95,10 @@ def _version_text(version: DataVersion | str | None) -> str | None:
 
 
 def _tags(tags: Mapping[str, str] | None) -> dict[str, str]:
-    return {_text(name, "tag's name"): _text(value, "tag's value") for name, value in (tags or {}).items()}
+    return {
+        _text(name, "tag's name"): _text(value, "tag's value")
+        for name, value in entries(tags, "A tags argument").items()
+    }
 
 
 def _text(value: object, what: str) -> str:

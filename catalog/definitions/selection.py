@@ -5,10 +5,11 @@
     atom       := "*" | "(" expression ")" | "sinks(" expression ")" | "roots(" expression ")"
                 | field ":" [value] | name
     field      := key group kind tag owner column io_manager step is status fresh stale missing failed state
-    value      := word | "text"                           `*` in a value or name stands for any characters
+    value      := word | "text" | "<null>"                `*` in a value or name stands for any characters
     name       := word | "text"                           an asset's key
 
-`and` binds tighter than `or`, `not` tighter than both, `+` tightest. Values: `tag:name` or `tag:name=value`;
+`and` binds tighter than `or`, `not` tighter than both, `+` tightest. Values: `tag:name` or `tag:name=value`, each
+part of which may be quoted; `owner:<null>` means the assets without an owner, and so on (`group:<null>`: in no group);
 `is:external`, `is:materializable`; `status:fresh|stale|missing|failed`, with `stale:` and so on for short (what failed
 when it was last to be built is stale or missing as well);
 `state:new`, `state:modified` against the definitions that the last run recorded.
@@ -17,16 +18,19 @@ when it was last to be built is stale or missing as well);
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from headwater.catalog.definitions.dependencies import read_deps
+from headwater.catalog.definitions.spec import DEFAULT_GROUP
 from headwater.catalog.errors import SelectionError, UnknownAssetError, nearest
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode
 
 STATUSES = ("fresh", "stale", "missing", "failed")
+#: The value of a field for what has none.
+NULL = "<null>"
 
 
 class SelectionFacts(Protocol):
@@ -92,14 +96,14 @@ class AssetSelection:
         return Field("tag", name if value is None else f"{name}={value}")
 
     @staticmethod
-    def kind(kind: str) -> "AssetSelection":
-        """The assets of a kind."""
-        return Field("kind", kind)
+    def kind(kind: str | None) -> "AssetSelection":
+        """The assets of a kind; None for those of none."""
+        return Field("kind", kind or NULL)
 
     @staticmethod
-    def owner(owner: str) -> "AssetSelection":
-        """The assets that an e-mail address or team owns."""
-        return Field("owner", owner)
+    def owner(owner: str | None) -> "AssetSelection":
+        """The assets that an e-mail address or team owns; None for those that nobody does."""
+        return Field("owner", owner or NULL)
 
     @staticmethod
     def from_string(text: str) -> "AssetSelection":
@@ -157,13 +161,27 @@ class Key(AssetSelection):
     """A name; with `*` in it, every key that matches."""
 
     name: str
+    #: The selection that it was written in, and where in it.
+    text: str | None = field(default=None, compare=False, repr=False)
+    position: int = field(default=0, compare=False, repr=False)
 
     def resolve(self, graph: AssetGraph, facts: SelectionFacts | None = None) -> set[AssetKey]:
         if self.name in graph:
             return {AssetKey(self.name)}
         if "*" in self.name:
             return _matching(self.name, graph.keys)
-        raise UnknownAssetError(self.name, graph.keys)
+        for i in (i for i, char in enumerate(self.name) if char == "."):
+            if self.name[:i] in graph:
+                raise SelectionError(
+                    f"`{self.name}` would be a column of `{self.name[:i]}`: columns cannot be selected yet, that comes "
+                    "with column lineage.",
+                    text=self.text or self.name,
+                    position=self.position,
+                    remedy=nearest(self.name, graph.keys - {self.name[:i]}, f"Select the asset: `{self.name[:i]}`."),
+                )
+        raise UnknownAssetError(
+            self.name, graph.keys, text=None if self.text == self.name else self.text, position=self.position
+        )
 
     def __str__(self) -> str:
         bare = _WORD.fullmatch(self.name) and self.name.lower() not in _WORDS and not _is_number(self.name)
@@ -182,6 +200,9 @@ class Field(AssetSelection):
             return _matching(self.value, graph.keys)
         if self.field in _NODE_FIELDS:
             texts = _NODE_FIELDS[self.field]
+            if self.value == NULL:
+                none = (DEFAULT_GROUP,) if self.field == "group" else ()
+                return {node.key for node in graph if all(text in none for text in texts(node))}
             matches = _matcher(self.value)
             return {node.key for node in graph if any(matches(text) for text in texts(node))}
         if facts is None:
@@ -189,6 +210,9 @@ class Field(AssetSelection):
                 f"`{self.field}:` needs the catalog, which is not at hand here.", text=str(self), position=0
             )
         if self.field == "column":
+            if self.value == NULL:
+                known = facts.columns()
+                return {key for key in graph.keys if not known.get(key)}
             matches = _matcher(self.value)
             return {key for key, names in facts.columns().items() if key in graph and any(map(matches, names))}
         if (self.field, self.value.lower()) == ("status", "failed"):
@@ -455,9 +479,9 @@ class _Parser:
                     f'An asset called so is written "{token.text}".',
                 )
             case "word":
-                return All() if token.text == "*" else Key(token.text)
+                return All() if token.text == "*" else Key(token.text, self.text, token.start)
             case "text":
-                return Key(_unquote(token.text))
+                return Key(_unquote(token.text), self.text, token.start)
             case "field":
                 return self.field(token)
             case "call":
@@ -497,15 +521,23 @@ class _Parser:
         """The value right behind a field, which may hold what a name may not; None where there is none."""
         parts: list[str] = []
         end = token.end
+        is_tag = token.text == "tag:"  # whose name and value may each be quoted
         while (part := self.peek()) and part.start == end and part.text not in ("(", ")", "+"):
-            if part.kind == "text" and not parts:
+            if part.kind == "text":
+                if parts and not (is_tag and parts[-1].endswith("=")):
+                    break
                 self.at += 1
-                return _unquote(part.text)
-            if part.kind not in ("word", "field", "bad"):
+                after = self.peek()
+                has_more = is_tag and after and after.start == part.end and after.text.startswith("=")
+                if parts or not has_more:
+                    return "".join([*parts, _unquote(part.text)])
+                parts.append(_unquote(part.text))
+            elif part.kind in ("word", "field", "bad"):
+                parts.append(part.text)
+                self.at += 1
+            else:
                 break
-            parts.append(part.text)
             end = part.end
-            self.at += 1
         return "".join(parts) or None
 
     def close(self, opening: _Token) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, NoneType
-from typing import Any, get_origin
+from typing import Any, cast, get_origin
 
 from headwater.catalog.config import is_config_class
 from headwater.catalog.definitions.dependencies import AssetIn
@@ -45,6 +45,8 @@ class Signature:
     inputs: tuple[InputDefinition, ...] = ()
     #: Parameter → name of the resource that fills it.
     resources: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Parameter → the class that its annotation wants the resource to be of, where it is one.
+    resource_classes: Mapping[str, type] = field(default_factory=dict[str, type])
     context_parameter: str | None = None
     config_parameter: str | None = None
     config_class: type | None = None
@@ -59,6 +61,8 @@ _NOTHING = Signature()
 def read_signature(function: FunctionType, ins: Mapping[str, AssetIn], source: SourceLocation) -> Signature:
     """What each parameter of `function` is for; `ins` says more of some. Raises `DefinitionError`."""
     code = function.__code__
+    if ins:
+        _check_ins(ins, source)
     if not (ins or code.co_argcount or code.co_kwonlyargcount or code.co_flags & _SPECIAL or function.__annotations__):
         return _NOTHING
     annotations: dict[str, Any] = {}
@@ -104,6 +108,7 @@ def _assign(
 ) -> Signature:
     inputs: list[InputDefinition] = []
     resources: dict[str, str] = {}
+    resource_classes: dict[str, type] = {}
     context: list[str] = []
     config: list[tuple[str, type]] = []
     for parameter, optional in defaulted.items():
@@ -117,6 +122,8 @@ def _assign(
             config.append((parameter, annotation))
         elif is_resource_annotation(annotation):
             resources[parameter] = parameter
+            if isinstance(annotation, type):
+                resource_classes[parameter] = annotation
         else:
             key = AssetKey(parameter)
             inputs.append(
@@ -132,6 +139,7 @@ def _assign(
     return Signature(
         inputs=tuple(inputs),
         resources=resources,
+        resource_classes=resource_classes,
         context_parameter=context[0] if context else None,
         config_parameter=config[0][0] if config else None,
         config_class=config[0][1] if config else None,
@@ -141,6 +149,16 @@ def _assign(
 
 
 _UNSAID = object()
+
+
+def _check_ins(ins: object, source: SourceLocation) -> None:
+    values: list[object] = list(cast(Mapping[Any, Any], ins).values()) if isinstance(ins, Mapping) else [ins]
+    wrong = [value for value in values if not isinstance(value, AssetIn)]
+    if wrong or not isinstance(ins, Mapping):
+        raise DefinitionError(
+            f"{source}: ins holds AssetIns by parameter, not a {type((wrong or [ins])[0]).__name__}.",
+            remedy="Write ins={'parameter': AssetIn('key')}.",
+        )
 
 
 def _given_input(parameter: str, given: AssetIn, annotation: Any) -> InputDefinition:

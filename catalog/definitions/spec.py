@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from headwater.catalog.definitions.dependencies import AssetDep, read_deps, texts
+from headwater.catalog.definitions.dependencies import AssetDep, mapping, read_deps, texts
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
@@ -68,11 +68,11 @@ class AssetSpec:
         try:
             put(self, "deps", read_deps(deps) if deps else ())
             put(self, "description", None if description is None else _text("description", description))
-            put(self, "metadata", dict(metadata) if metadata else {})
+            put(self, "metadata", dict(mapping(metadata, "metadata")) if metadata else {})
             put(self, "group_name", _group(group_name) if group_name else DEFAULT_GROUP)
             put(self, "code_version", None if code_version is None else _text("code_version", code_version))
             put(self, "owners", tuple(map(_owner, texts(owners, "owners"))) if owners else ())
-            put(self, "tags", _tags(tags) if tags else {})
+            put(self, "tags", _tags(mapping(tags, "tags")) if tags else {})
             put(self, "kinds", frozenset(map(_kind, texts(kinds, "kinds"))) if kinds else frozenset())
             put(self, "io_manager", one_io_manager(io_manager, io_manager_key) or DEFAULT_IO_MANAGER)
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:

@@ -151,6 +151,10 @@ def analyse(node: ast.AST, *, evaluated: bool) -> Body:
             continue
         if isinstance(current, ast.Import | ast.ImportFrom) and outer:
             imports.update(_imported(current))
+        if isinstance(current, ast.AnnAssign) and outer and not own:  # Python never evaluates the type of a local
+            if current.value is not None:
+                stack.append((ast.Assign([current.target], current.value), outer, own, counts))
+            continue
         is_past = evaluated and current is node
         inner_outer, inner_own = outer, own
         if isinstance(current, _SCOPES):

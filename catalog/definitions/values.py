@@ -10,7 +10,7 @@ import operator
 import re
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -43,20 +43,22 @@ class Telling:
     """What could be told of one value.
 
     `text` is its canonical text, in which `#0`, `#1`, … stand for the `others`. `exact` is False where something
-    was left out, because there is too much of it or because it has no order.
+    was left out, because there is too much of it or because it has no order. Texts and paths below one of `folders`,
+    nearest first, are told from there: what is read beside a module counts, where the module lies does not.
     """
 
-    __slots__ = ("_left", "exact", "others", "text")
+    __slots__ = ("_folders", "_left", "exact", "others", "text")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, folders: Sequence[str] = ()) -> None:
         self.others: list[Any] = []
         self.exact = True
+        self._folders = folders
         self._left = MAX_ENTRIES
         self.text = self._tell(value, 0)
 
     def _tell(self, value: Any, level: int) -> str:
         kind = exact_type(value)
-        plain = plain_text(value, kind)
+        plain = self._plain(value, kind)
         if plain is not None:
             return plain
         match _HOW.get(kind):
@@ -72,9 +74,16 @@ class Telling:
                 self.others.append(value)
                 return f"#{len(self.others) - 1}"
 
+    def _plain(self, value: Any, kind: type) -> str | None:
+        if self._folders and (kind is str or _is_path(kind)):
+            value = str(value)
+            for i, folder in enumerate(self._folders):
+                value = value.replace(folder, f"<{i}>") if folder in value else value
+        return plain_text(value, exact_type(value))
+
     def _tell_set(self, value: Any, kind: type) -> str:
         items = cast(Iterable[Any], value)
-        texts = [plain_text(item, exact_type(item)) for item in items] if len(value) <= self._left else [None]
+        texts = [self._plain(item, exact_type(item)) for item in items] if len(value) <= self._left else [None]
         if None in texts:
             self.exact = False
             return f"{kind.__name__} of {len(value)}"
@@ -116,9 +125,11 @@ def plain_text(value: Any, kind: type) -> str | None:
         return f"{kind.__name__} {value.isoformat()}"
     if kind is re.Pattern:
         return f"Pattern {value.pattern!r} {value.flags}"
-    if issubclass(kind, PurePath) and kind.__module__.partition(".")[0] == "pathlib":
-        return f"path {str(value)!r}"
-    return None
+    return f"path {str(value)!r}" if _is_path(kind) else None
+
+
+def _is_path(kind: type) -> bool:
+    return issubclass(kind, PurePath) and kind.__module__.partition(".")[0] == "pathlib"
 
 
 def is_record(kind: type) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from headwater.catalog.definitions.results import entries
 from headwater.catalog.errors import UserCodeError
 from headwater.catalog.keys import AssetKey
 
@@ -109,7 +110,10 @@ class AssetExecutionContext:
     def add_output_metadata(
         self, metadata: Mapping[str, Any], output_name: str | None = None, asset_key: AssetKey | str | None = None
     ) -> None:
-        """Attach metadata to the materialization being made; in a step with several, say of which output or asset."""
+        """Attach metadata to the materialization being made; in a step with several, say of which output or asset.
+
+        Raises `UserCodeError`.
+        """
         if asset_key is not None:
             named = [name for name, key in self._outputs.items() if key == asset_key]
             output_name = named[0] if named else str(asset_key)
@@ -120,7 +124,7 @@ class AssetExecutionContext:
                 f"The step `{self.step_key}` has no output '{output_name}' to add metadata to.",
                 remedy=f"Its outputs are {', '.join(self._outputs)}.",
             )
-        self._metadata.setdefault(output_name, {}).update(metadata)
+        self._metadata.setdefault(output_name, {}).update(entries(metadata, "The metadata of an output"))
 
     def output_metadata(self, output_name: str) -> dict[str, Any]:
         """What was added for an output so far."""

@@ -437,7 +437,7 @@ class _Coordinator:
                     asset=key,
                     partition=cell.cell.partition,
                     version_id=new_id(now),
-                    folder=self.managers.for_output(key).folder(key, cell.cell.partition)
+                    folder=self.managers.for_output(key).folder_of(key, cell.cell.partition)
                     if self.request.graph[key].stored
                     else None,
                 )

@@ -1,13 +1,14 @@
 import enum
 import json
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 import pytest
 
 from headwater.catalog.config import Config, EnvVar, bind_config, describe_config, is_config_class, references
-from headwater.catalog.errors import ConfigError
+from headwater.catalog.definitions.resource import ConfigurableResource
+from headwater.catalog.errors import ConfigError, DefinitionError
 
 PATH = "ops:best:config"
 SECRET = "s3cr3t-canary"
@@ -243,6 +244,38 @@ def test_a_variable_may_be_of_another_type(text: str, kind: type, value: Any, mo
 def test_only_config_classes_receive_configuration() -> None:
     assert is_config_class(Limits)
     assert not any(map(is_config_class, (int, Limits(), None, "Limits", msgspec.Struct, list[int])))
+
+
+@pytest.mark.parametrize("base", [Config, ConfigurableResource])
+def test_a_default_that_could_be_changed_is_copied(base: Any) -> None:
+    class Lists(base):
+        names: list[str] = ["a"]
+        nested: "dict[str, list[int]]" = {"n": [1]}
+        seen: set[int] = {1}
+        shared: ClassVar[list[int]] = [1]
+        plain = ["no field"]
+
+    one, other = Lists(), Lists()
+    one.names.append("b")
+    one.nested["n"].append(2)
+    assert (other.names, other.nested, other.seen) == (["a"], {"n": [1]}, {1})
+    assert (Lists.shared, Lists.plain) == ([1], ["no field"])
+    assert Lists(names=["c"]).names == ["c"]
+
+
+def test_a_default_that_could_be_changed_is_bound_and_described() -> None:
+    class Lists(Config):
+        names: list[str] = ["a"]
+
+    assert bind_config(Lists, None, "ops:f:config").names == ["a"]
+    assert describe_config(Lists, None, "ops:f:config") == {"names": ["a"]}
+
+
+def test_a_field_hides_no_method() -> None:
+    with pytest.raises(DefinitionError, match="Bad has the field `setup_for_execution`, which would hide a method"):
+
+        class Bad(ConfigurableResource):  # pyright: ignore[reportUnusedClass]
+            setup_for_execution: str = "x"  # type: ignore[assignment]  # pyright: ignore
 
 
 def test_a_config_does_not_change() -> None:

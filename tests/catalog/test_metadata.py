@@ -232,6 +232,30 @@ def test_limits_hold_for_all_of_it() -> None:
     assert normalize(None, "the test") == {}
 
 
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (MetadataValue.int, "x"),
+        (MetadataValue.int, 1.5),
+        (MetadataValue.int, 2**63),
+        (MetadataValue.float, "x"),
+        (MetadataValue.json, object()),
+        (MetadataValue.timestamp, "x"),
+        (MetadataValue.table, 3),
+        (MetadataValue.table, [3]),
+        (MetadataValue.table_schema, 3),
+        (MetadataValue.table_schema, TableSchema(["a"])),  # type: ignore[list-item]  # pyright: ignore
+        (MetadataValue.column_lineage, 3),
+        (MetadataValue.column_lineage, {"a": [3]}),
+        (MetadataValue.python_artifact, 3),
+    ],
+)
+def test_what_is_not_of_its_kind_is_refused(make: Any, value: Any) -> None:
+    with pytest.raises(UserCodeError, match=rf"^MetadataValue\.{make.__name__}\(…\) cannot keep this: ") as caught:
+        make(value)
+    assert caught.value.remedy
+
+
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 1e300, 10**18, -(10**18)])
 def test_a_timestamp_is_a_moment(seconds: float) -> None:
     with pytest.raises(UserCodeError, match="years 1 and 9999"):

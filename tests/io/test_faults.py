@@ -179,12 +179,14 @@ def test_a_killed_writer(tmp_path: Path, point: str) -> None:
     if point != "published":
         assert left[0].startswith(f".staging/{RUN}/{lost.version_id}.parquet")
     assert manager.load_input(input_of(context, pointer)).equals(good)
-    manager.sweep(manager.folder(lost.asset_key, None), lost.version_id, RUN)
+    manager.sweep(manager.folder_of(lost.asset_key, None), lost.version_id, RUN)
     assert {name: (root / name).read_bytes() for name in files_below(root)} == kept
     assert not (root / ".staging" / RUN).exists()
     with pytest.raises(MissingDataError):
         manager.load_input(
-            input_of(lost, pointer.__class__(uri=manager.folder(lost.asset_key, None) + "/x.parquet", format="parquet"))
+            input_of(
+                lost, pointer.__class__(uri=manager.folder_of(lost.asset_key, None) + "/x.parquet", format="parquet")
+            )
         )
 
 

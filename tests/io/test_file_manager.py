@@ -38,7 +38,7 @@ def test_the_default_root_is_in_the_home(manager: FileIOManager, tmp_path: Path)
     path = tmp_path / "home/data/shop/orders/partition=2024-01-31" / f"{context.version_id}.parquet"
     assert pointer.uri == path.as_uri().replace("%3D", "=")
     assert path.stat().st_size == pointer.bytes
-    assert manager.folder(AssetKey("shop/orders"), "2024-01-31") == pointer.uri.rpartition("/")[0]
+    assert manager.folder_of(AssetKey("shop/orders"), "2024-01-31") == pointer.uri.rpartition("/")[0]
 
 
 def test_a_manager_without_home_or_root_says_so() -> None:
@@ -95,6 +95,14 @@ def test_a_forgotten_return_is_noticed(annotation: Any, value: Any, stored: bool
     else:
         with pytest.raises(UnstorableValueError, match="returned None"):
             manager.stage(context, value)
+
+
+@pytest.mark.parametrize("value", [3, "x", [1], {"a": [1]}], ids=lambda value: type(value).__name__)
+def test_a_declared_frame_is_one(value: Any, manager: FileIOManager, tmp_path: Path) -> None:
+    with pytest.raises(UnstorableValueError, match=r"declares a polars\.DataFrame"):
+        manager.stage(output(annotation=pl.DataFrame | None), value)
+    assert files_below(tmp_path) == []
+    assert manager.stage(output(annotation=pd.DataFrame), TABLE).pointer.representation == "pyarrow.Table"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +207,7 @@ class TestLoading:
         context, pointer = store(manager, TABLE)
         other = FileIOManager(tmp_path / "other")
         assert other.load_input(input_of(context, pointer)).equals(TABLE)
-        other.sweep(manager.folder(context.asset_key, None), context.version_id, context.run_id)
+        other.sweep(manager.folder_of(context.asset_key, None), context.version_id, context.run_id)
         other.delete(pointer)
         with pytest.raises(MissingDataError):
             manager.load_input(input_of(context, pointer))
@@ -285,7 +293,7 @@ def test_a_manager_of_ones_own_keeps_working(tmp_path: Path) -> None:
     manager.delete(staged.pointer)
     manager.sweep("x", context.version_id, context.run_id)
     staged.discard()
-    assert manager.folder(context.asset_key, None) is None
+    assert manager.folder_of(context.asset_key, None) is None
     assert manager.in_process_only is False
 
 
@@ -298,7 +306,7 @@ def test_values_on_an_object_store(bucket: Bucket) -> None:
     lost = output()
     staged = manager.stage(lost, TABLE)
     staged.publish()
-    manager.sweep(manager.folder(lost.asset_key, None), lost.version_id, lost.run_id)
+    manager.sweep(manager.folder_of(lost.asset_key, None), lost.version_id, lost.run_id)
     assert len(bucket.keys()) == 1
     manager.delete(pointer)
     assert bucket.keys() == []

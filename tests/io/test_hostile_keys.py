@@ -69,7 +69,7 @@ def test_hostile_keys(name: str, tmp_path: Path) -> None:
         expected = value_of(encodable(str(context.asset_key)))
         assert back.equals(expected) if name == "parquet" else back == expected
     check_files(tmp_path, len(stored), in_memory=name == "memory")
-    assert len({manager.folder(context.asset_key, None) for context, _ in stored}) in (1, len(stored))
+    assert len({manager.folder_of(context.asset_key, None) for context, _ in stored}) in (1, len(stored))
 
 
 @pytest.mark.parametrize("name", MANAGERS)

@@ -103,5 +103,5 @@ def test_an_annotation_that_does_not_fit(manager: InMemoryIOManager) -> None:
 
 def test_it_says_what_it_is_for(manager: InMemoryIOManager) -> None:
     assert manager.in_process_only
-    assert manager.folder(output().asset_key, None) is None
+    assert manager.folder_of(output().asset_key, None) is None
     assert manager.fingerprint() == {"class": "headwater.io.memory.InMemoryIOManager"}

@@ -5,9 +5,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from headwater.catalog.errors import ChecksumError, ConfigError, MissingDataError, StorageError, UnstorableValueError
+from headwater.catalog.errors import (
+    ChecksumError,
+    ConfigError,
+    MissingDataError,
+    StorageError,
+    UnstorableValueError,
+    UserCodeError,
+)
 from headwater.catalog.records import Pointer
 from headwater.io import PickleIOManager
 from tests.io.support import files_below, input_of, output, round_trip, store
@@ -54,6 +62,13 @@ def nothing_ran() -> Any:
 def test_objects_come_back_equal(value: Any, manager: PickleIOManager) -> None:
     back = round_trip(manager, value)
     assert back == value and type(back) is type(value)
+
+
+def test_columns_are_those_of_a_frame(manager: PickleIOManager) -> None:
+    frame = pl.DataFrame({"a": [1], "b": [2]})
+    assert round_trip(manager, frame, columns=("b",)).columns == ["b"]
+    with pytest.raises(UserCodeError, match="holds a dict, which has no columns"):
+        round_trip(manager, {"a": 1}, columns=("a",))
 
 
 def test_the_key_lies_outside_of_the_data_and_is_its_owners_alone(manager: PickleIOManager, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_a_file_of_a_package_is_loaded_as_such(tmp_path: Path, load: Load) -> No
         ("x = 1", "defines no assets"),
         ("from headwater import Definitions\na, b = Definitions(), Definitions()", "holds 2 Definitions"),
         ("1 / 0", "(?s)some_assets.py.*line 1.*1 / 0.*ZeroDivisionError"),
+        ("from headwater import MetadataValue\nMetadataValue.int('x')", r"(?s)line 2.*MetadataValue\.int\(…\)"),
         ("import sys\nsys.exit(3)", "(?s)line 2.*SystemExit: 3"),
         ("def f(:", "(?s)line 1.*SyntaxError"),
         ("import no_such_module_at_all", "(?s)line 1.*ModuleNotFoundError.*no_such_module_at_all"),

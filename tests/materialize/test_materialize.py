@@ -356,6 +356,10 @@ def test_config_and_resources_are_injected(instance: hw.Instance, monkeypatch: p
     assert life == [f"up {result.run_id}", "down"]
     with pytest.raises(ConfigError, match="ops:greeting:config:name"):
         hw.materialize(defs, run_config={"ops": {"greeting": {"config": {"name": 3}}}})
+    with pytest.raises(ConfigError, match="run_config is a mapping of sections, not str"):
+        hw.materialize(defs, run_config="x")  # type: ignore[arg-type]  # pyright: ignore
+    with pytest.raises(ConfigError, match="resources:greeter: this is a mapping of fields, not int"):
+        hw.materialize(defs, run_config={"resources": {"greeter": 3}})
     with pytest.raises(ConfigError, match="ops:nope"):
         hw.materialize(defs, run_config={"ops": {"nope": {"config": {}}}})
     monkeypatch.delenv("GREETING")
@@ -785,3 +789,57 @@ def test_a_failing_resource_fails_before_any_step(instance: hw.Instance) -> None
     assert run.status is RunStatus.FAILURE, "the run does not stay unfinished"
     assert run.error is not None
     assert "no route" in run.error.message
+
+
+class Notes(hw.ConfigurableIOManager):
+    """An IO manager with fields."""
+
+    folder: str
+    suffixes: list[str] = ["txt"]
+
+    def setup_for_execution(self, context: Any) -> None:
+        Path(self.folder).mkdir(exist_ok=True)
+
+    def handle_output(self, context: hw.OutputContext, obj: Any) -> None:
+        self._path(context.asset_key).write_text(str(obj))
+
+    def load_input(self, context: hw.InputContext) -> Any:
+        return self._path(context.asset_key).read_text()
+
+    def _path(self, key: str) -> Path:
+        return Path(self.folder) / f"{key}.{self.suffixes[0]}"
+
+
+def test_an_io_manager_with_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+
+    @hw.asset(io_manager="notes")
+    def first() -> int:
+        return 5
+
+    @hw.asset(io_manager=Notes(folder=hw.EnvVar("NOTES"), suffixes=["md"]))
+    def second(first: str) -> str:
+        return first + "6"
+
+    def defined(**fields: Any) -> hw.Definitions:
+        return hw.Definitions([first, second], resources={"notes": Notes(folder=hw.EnvVar("NOTES"), **fields)})
+
+    with hw.Instance.ephemeral() as instance:
+        result = hw.materialize(defined(), instance=instance)
+        assert [result.asset_value("first"), result.asset_value("second")] == ["5", "56"]
+        assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["first.txt", "second.md"]
+        assert not hw.plan(defined(), instance=instance)
+        assert hw.plan(defined(suffixes=["rst"]), instance=instance), "its fields decide where the data lies"
+
+
+def test_a_resource_may_be_made_an_io_manager() -> None:
+    class Both(hw.ConfigurableResource, hw.IOManager):
+        path: str = "x"
+
+        def handle_output(self, context: hw.OutputContext, obj: Any) -> None:
+            pass
+
+        def load_input(self, context: hw.InputContext) -> Any:
+            pass
+
+    assert Both(path="y").fingerprint() == {"path": "y"}

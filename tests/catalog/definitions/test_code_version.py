@@ -56,6 +56,14 @@ SAME: list[tuple[str, Files, Files]] = [
         files(PLAIN),
         files(PLAIN.replace("sum(orders) + 1", "(  sum( orders )\n            + 1\n            )")),
     ),
+    (
+        "types of locals",
+        files("def subject(n):\n    a = n\n    def f(b):\n        b.x, c = a, b\n        return c\n    return f"),
+        files(
+            "def subject(n):\n    z: float\n    a: int = n\n    def f(b):\n        b.x, c = a, b\n        return c\n"
+            "    return f"
+        ),
+    ),
     ("quotes", files("def subject(): return 'a'"), files('def subject():\n    return "a"')),
     ("blank lines", files(PLAIN), files(PLAIN.replace("return total", "\n\n        return total\n\n"))),
     ("lines above", files(PLAIN), files("import os\n\n\n" + dedent(PLAIN))),
@@ -446,6 +454,11 @@ OWN = {
     "slice": ("return x[1:]", "return x[:1]"),
     "huge number": ("return 0x" + "f" * 5000, "return 0x" + "f" * 4999 + "e"),
     "type of a result": ("return x", "return x\n    "),
+    "field of a class in it": (
+        "class C:\n        n: int = 3\n    return C",
+        "class C:\n        n: float = 3\n    return C",
+    ),
+    "value of a local with a type": ("y: int = 3\n    return y", "y: int = 4\n    return y"),
 }
 
 #: Stand-ins for what packages do: values that nobody can look into.
@@ -508,6 +521,39 @@ def test_the_folder_and_the_name_of_the_module_do_not_matter(tmp_path: Path) -> 
     one = version_of(tmp_path / "one", {"assets.py": source})
     two = version_of(tmp_path / "elsewhere" / "two", {"other.py": source}, module="other")
     assert one == two
+
+
+#: Ways to read a file at module level.
+READ = {
+    "beside the module": "X = Path(__file__).with_name('q.sql').read_text()",
+    "in its folder": "HERE = Path(__file__).parent\nX = (HERE / 'q.sql').read_text()",
+    "as bytes": "import os\nX = Path(os.path.join(os.path.dirname(__file__), 'q.sql')).read_bytes()",
+    "several": "X = {p.name: p.read_text() for p in sorted(Path(__file__).parent.glob('*.sql'))}",
+    "by path": "X = {p: [p.read_text()] for p in sorted(Path(__file__).resolve().parent.glob('*.sql'))}",
+    "by a function": "def read(n): return Path(__file__).with_name(n).read_text()\nX = read('q.sql')",
+    "beside what is opaque": "X = [Path(__file__).with_name('q.sql').read_text(), object()]",
+}
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_a_file_read_at_module_level_counts_by_its_content(read: str, tmp_path: Path) -> None:
+    def version(folder: str, text: str) -> str:
+        source = f"from pathlib import Path\n{read}\ndef subject(): return X\n"
+        return version_of(tmp_path / folder, {"assets.py": source, "q.sql": text})
+
+    one = version("one", "select 1")
+    assert one == version("elsewhere/two", "select 1")
+    assert one != version("three", "select 2")
+
+
+def test_the_folder_is_left_out_where_a_file_names_it(tmp_path: Path) -> None:
+    around = "os.path.dirname(os.path.dirname(os.path.abspath(__file__)))"
+    source = f"import os\nX = [{around} + '/data/{{}}']\ndef subject(): return X\n"
+    one, two, other = (
+        version_of(tmp_path / folder, {"assets.py": source.format(name)})
+        for folder, name in (("one", "a"), ("deep/two", "a"), ("three", "b"))
+    )
+    assert one == two != other
 
 
 def test_functions_that_call_each_other(tmp_path: Path) -> None:

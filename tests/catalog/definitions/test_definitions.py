@@ -20,7 +20,6 @@ from headwater.catalog.errors import (
     DuplicateAssetError,
     MissingResourceError,
     UnknownDependencyError,
-    UserCodeError,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.node import UNBOUND, AssetNode, Dependency
@@ -101,9 +100,10 @@ def test_every_attribute_is_in_the_node() -> None:
 
 
 def test_metadata_that_cannot_be_kept_names_the_asset_and_the_place() -> None:
-    with pytest.raises(UserCodeError) as caught:
+    with pytest.raises(DefinitionError) as caught:
         Definitions([made("a", metadata={"x": object()})])
     assert "asset `a`: the metadata entry 'x'" in caught.value.message
+    assert caught.value.message.startswith("<string>:1: ")
 
 
 def test_what_assets_may_be() -> None:
@@ -284,6 +284,22 @@ def test_resources_that_nobody_provides() -> None:
         Definitions([made("a", io_manager_key="lake")], {"laek": 1})
     assert "Did you mean `laek`" in caught.value.remedy
     Definitions([f], {"db": Warehouse()})
+
+
+def test_resources_of_another_class() -> None:
+    @P.asset
+    def f(db: Warehouse):
+        pass
+
+    with pytest.raises(DefinitionError, match="parameter `db` of `f` wants a Warehouse, and the resource `db` is of"):
+        Definitions([f], {"db": 3})
+
+
+@pytest.mark.parametrize(("resources", "reason"), [([3], "not list"), ({3: 3}, "the name 3, which is no text")])
+def test_what_resources_may_not_be(resources: Any, reason: str) -> None:
+    with pytest.raises(DefinitionError, match=reason) as caught:
+        Definitions([made("a")], resources)
+    assert HERE in caught.value.message
 
 
 class TestFingerprints:

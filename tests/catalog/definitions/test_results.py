@@ -5,6 +5,7 @@ import pytest
 from headwater.catalog.definitions.results import NO_VALUE, DataVersion, MaterializeResult, Output
 from headwater.catalog.errors import InvalidKeyError, UserCodeError
 from headwater.catalog.keys import AssetKey
+from headwater.materialize.execution.context import build_asset_context
 
 
 def test_an_output_keeps_what_it_is_given() -> None:
@@ -40,12 +41,19 @@ def test_what_they_are_made_of_is_not_shared() -> None:
         ({"data_version": "\ud800"}, "cannot be kept"),
         ({"tags": {"a": 1}}, "tag's value is text, not int"),
         ({"tags": {1: "a"}}, "tag's name is text, not int"),
+        ({"tags": "x"}, "is a mapping of labels to values, not str"),
+        ({"metadata": "x"}, "metadata is a mapping of labels to values, not str"),
     ],
 )
 def test_what_cannot_be_recorded_is_refused_at_once(settings: dict[str, Any], reason: str) -> None:
     for make in (lambda: Output(1, **settings), lambda: MaterializeResult(**settings)):
         with pytest.raises(UserCodeError, match=reason):
             make()
+
+
+def test_what_a_context_adds_is_a_mapping() -> None:
+    with pytest.raises(UserCodeError, match="metadata of an output is a mapping of labels to values, not str"):
+        build_asset_context().add_output_metadata(cast(Any, "x"))
 
 
 def test_versions_and_keys_are_checked() -> None:

@@ -120,6 +120,16 @@ FACTS = Facts(
         ("tag:tier=gold", "raw/orders"),
         ('tag:"tier=silver"', "raw/lines"),
         ("tag:pii=", "raw/lines"),
+        ('tag:"tier"="gold"', "raw/orders"),
+        ('tag:tier="gold"', "raw/orders"),
+        ('tag:"tier"=gold and clean+', ""),
+        ('tag:"tier"=', ""),
+        ("owner:<null>", "raw/lines rejected report extra feed"),
+        ("kind:<null>", "clean rejected extra feed"),
+        ("not tag:<null>", "raw/orders raw/lines"),
+        ("group:<null>", "feed"),
+        ("step:<null>", "feed"),
+        ("column:<null> and not raw/*", "rejected extra feed"),
         ("io_manager:lake", "raw/lines"),
         ("step:both", "clean rejected"),
         ("key:raw/*", "raw/orders raw/lines"),
@@ -186,6 +196,9 @@ def test_a_selection_means(text: str, names: str) -> None:
         ("is:nothing", 3, "`is:` has no value 'nothing'"),
         (":", 0, "`:` cannot stand here"),
         ("clean : report", 6, "Here is `:`"),
+        ('tag:"a"="b""c"', 11, 'Here is `"c"`'),
+        ('tag:a"b"', 5, 'Here is `"b"`'),
+        ('kind:"a"="b"', 8, "Here is `=`"),
         ("(" * (MAX_LEVELS + 5), MAX_LEVELS, f"nested deeper than {MAX_LEVELS}"),
         ("not " * (MAX_LEVELS + 5) + "a", 4 * MAX_LEVELS, f"nested deeper than {MAX_LEVELS}"),
     ],
@@ -219,6 +232,31 @@ def test_an_asset_that_is_not_there_is_named() -> None:
     with pytest.raises(UnknownAssetError, match="Did you mean `report`"):
         parse_selection("+reprot").resolve(SHOP)
     assert parse_selection("nothing*").resolve(SHOP) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "position"), [("clean or reprot", 9), ('("reprot")', 1), ("group:raw and 2+reprot", 16), ("+reprot", 1)]
+)
+def test_an_asset_that_is_not_there_is_pointed_at(text: str, position: int) -> None:
+    with pytest.raises(UnknownAssetError, match="Did you mean `report`") as caught:
+        parse_selection(text).resolve(SHOP)
+    assert caught.value.message.splitlines() == ["No asset `reprot`.", f"  {text}", "  " + " " * position + "^"]
+
+
+def test_a_name_alone_needs_no_arrow() -> None:
+    with pytest.raises(UnknownAssetError) as caught:
+        parse_selection("reprot").resolve(SHOP)
+    assert caught.value.message == "No asset `reprot`."
+
+
+@pytest.mark.parametrize(("text", "position"), [("clean.amount+", 0), ("report and raw/orders.id.x", 11)])
+def test_columns_are_not_taken_for_assets(text: str, position: int) -> None:
+    with pytest.raises(
+        SelectionError, match="columns cannot be selected yet, that comes with column lineage"
+    ) as caught:
+        parse_selection(text).resolve(SHOP)
+    assert caught.value.position == position
+    assert "Select the asset: `" in caught.value.remedy
 
 
 def test_what_needs_the_catalog_says_so() -> None:
