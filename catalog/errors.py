@@ -4,6 +4,7 @@
     ├── UsageError                exit 2   a question that cannot be asked
     │   ├── SelectionError                 points at the character
     │   ├── UnknownAssetError              names the nearest
+    │   ├── UnknownTableError              in SQL; names the nearest
     │   └── ConfigError                    names the path
     ├── DefinitionError           exit 3   the project's definitions
     │   ├── InvalidKeyError
@@ -81,6 +82,16 @@ class UnknownAssetError(UsageError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"No asset `{name}`.", remedy=nearest(name, known, "`headwater ls` lists the assets."))
         self.name = name
+
+
+class UnknownTableError(UsageError):
+    """A name in SQL that neither a view nor an asset's data has."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        remedy = nearest(name, self.known, "SHOW TABLES lists what there is.")
+        super().__init__(f"There is no table or view '{name}'.", remedy=remedy)
 
 
 class ConfigError(UsageError):

@@ -1,11 +1,12 @@
 """How commands print: tables, times, sizes, JSON. Every text passes through `printable` here, and nowhere else."""
 
 import json
+import math
 import sys
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -49,8 +50,37 @@ def note(text: str) -> None:
 
 
 def say_json(data: Any) -> None:
-    """One JSON document on stdout: ASCII only, so that it is safe on any terminal and in any pipe."""
-    click.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None, default=_plain))
+    """One JSON document on stdout: ASCII only, so that it is safe on any terminal and in any pipe.
+
+    JSON has no NaN and no infinities: they are the texts `NaN`, `Infinity` and `-Infinity`.
+    """
+    try:
+        text = _json(data)
+    except (TypeError, ValueError):
+        text = _json(_strict(data))
+    click.echo(text)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2 if sys.stdout.isatty() else None, default=_plain, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    """`value` without what JSON has no form for: such numbers, and keys that are no text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {_key(key): _strict(item) for key, item in cast(dict[Any, Any], value).items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_strict(item) for item in cast(list[Any], value)]
+    return value
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, str | int | None):
+        return key
+    text = _plain(key)
+    return text if isinstance(text, str) else str(text)
 
 
 def _plain(value: Any) -> Any:
@@ -212,6 +242,11 @@ def failure_text(error: ErrorRecord) -> str:
 def styled(status: str) -> str:
     """A status in its colour."""
     return click.style(status, fg=COLOURS.get(status))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `1,000 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def tags_text(tags: Mapping[str, str]) -> str:

@@ -74,7 +74,9 @@ def protect(folder: Path, *, folders: int, files: int) -> None:
 # ---- the catalog
 
 
-@pytest.mark.parametrize("kind", ["garbage", "cut", "sqlite", "another database", "log of another", "no log"])
+@pytest.mark.parametrize(
+    "kind", ["garbage", "cut", "sqlite", "another database", "log of another", "no log", "removed"]
+)
 def test_a_wrong_catalog_is_refused_by_every_command(built: ProjectFolder, kind: str) -> None:
     home = built.path / ".headwater"
     catalog = home / "catalog.duckdb"
@@ -96,6 +98,8 @@ def test_a_wrong_catalog_is_refused_by_every_command(built: ProjectFolder, kind:
                 connection.execute("create table t (i int)").fetchall()
                 shutil.copyfile(built.path / "other.duckdb.wal", home / "catalog.duckdb.wal")
             (home / "catalog.duckdb.wal").chmod(0o600)
+        case "removed":
+            catalog.unlink()
         case _:
             # As if the log had been lost that held the last commits.
             from headwater.catalog.storage.duckdb.head import HeadFile, read_head

@@ -181,6 +181,16 @@ def test_sql(shop: ProjectFolder) -> None:
     assert shop.json("sql", "select count(*) as n from runs")["rows"] == [{"n": 1}]
 
 
+def test_sql_as_json_is_json_and_drops_nothing(shop: ProjectFolder) -> None:
+    """Also before anything is built."""
+    assert shop.json("sql", "select * from materializations")["rows"] == []
+    odd = "'nan'::double as a, '-inf'::float as a, 1 as a_1, map([date '2020-01-01'], ['inf'::double]) as m"
+    done = shop.run("sql", f"select {odd}", "--json")
+    document = json.loads(done.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert document["columns"] == ["a", "a_2", "a_1", "m"]
+    assert document["rows"] == [{"a": "NaN", "a_2": "-Infinity", "a_1": 1, "m": {"2020-01-01": "Infinity"}}]
+
+
 def test_help_has_examples_and_completion_scripts_work(shop: ProjectFolder) -> None:
     commands = ["init", "ls", "show", "search", "lineage", "status", "why", "plan", "materialize", "runs", "events"]
     assert all(command in shop.run("--help").out for command in [*commands, "logs", "versions", "sql"])
