@@ -11,6 +11,7 @@ from types import ModuleType
 
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module
 from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError
+from headwater.materialize.execution.user_traceback import user_frames, user_traceback
 from headwater.materialize.project import Project
 
 
@@ -98,7 +99,10 @@ def _import_module(name: str) -> ModuleType:
 
 
 class _user_errors:
-    """Turns what importing user code raises into a `DefinitionError` with the user's part of the traceback."""
+    """Turns what importing user code raises into a `DefinitionError` with the user's part of the traceback.
+
+    An error of ours stays what it is, and says where in user code it comes from.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -107,15 +111,14 @@ class _user_errors:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, HeadwaterError | KeyboardInterrupt):
+        if error is None or isinstance(error, KeyboardInterrupt):
             return
-        summary = traceback.TracebackException.from_exception(error, compact=True)
-        package = str(Path(__file__).resolve().parents[1])
-        frames = [f for f in summary.stack if not f.filename.startswith((package, "<frozen importlib"))]
-        summary.stack = traceback.StackSummary.from_list(frames)
-        text = "".join(summary.format()).rstrip()
+        if isinstance(error, HeadwaterError):
+            error.message = f"{error.message}\n{user_frames(error)}".rstrip()
+            return
+        text = user_traceback(error) or "".join(traceback.format_exception_only(error))
         raise DefinitionError(
-            f"Importing {self._what} failed:\n{text}", remedy="Correct it and run the command again."
+            f"Importing {self._what} failed:\n{text.rstrip()}", remedy="Correct it and run the command again."
         ) from error
 
 

@@ -119,6 +119,20 @@ def test_files_that_cannot_be_loaded(tmp_path: Path, load: Load, text: str, says
     assert list(load("some_assets.py").graph.nodes) == ["a"]
 
 
+@pytest.mark.parametrize("folder", ["", "headwater-shop/"])
+def test_an_error_in_a_module_that_a_file_imports(tmp_path: Path, load: Load, folder: str) -> None:
+    """Also one of ours, and wherever the project lies."""
+    write(tmp_path, f"{folder}some_assets.py", "import some_part\n")
+    for line, kind in (("{}['x']", "KeyError"), ("from headwater import AssetKey; AssetKey('')", "key")):
+        write(tmp_path, f"{folder}some_part.py", f"def f():\n    {line}\n\nf()\n")
+        with pytest.raises(DefinitionError, match=kind) as caught:
+            load(f"{folder}some_assets.py")
+        text = str(caught.value)
+        for place in ('some_assets.py", line 1', 'some_part.py", line 4', 'some_part.py", line 2, in f'):
+            assert place in text
+        assert "importlib" not in text and "code_location" not in text and "keys.py" not in text
+
+
 def test_an_interrupt_is_one(tmp_path: Path, load: Load) -> None:
     write(tmp_path, "some_assets.py", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):

@@ -116,9 +116,7 @@ def _lists_tables(tree: Any) -> bool:
     return source.get("type") == "SHOW_REF" and source.get("table_name") in ('"tables"', "__show_tables_expanded")
 
 
-def _check(
-    tree: Any, known: Mapping[str, bool], relations: Mapping[str, Any]
-) -> tuple[set[str], dict[str, Any]]:
+def _check(tree: Any, known: Mapping[str, bool], relations: Mapping[str, Any]) -> tuple[set[str], dict[str, Any]]:
     """The tables that a parse tree names, folded, and those of `relations` that are meant.
 
     `known` holds what is there besides, folded, and whether it is a view. Raises `UsageError` for what it may not use.
