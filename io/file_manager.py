@@ -13,7 +13,7 @@ from headwater.io.data_version import json_version
 from headwater.io.json_codec import canonical, encode_value
 from headwater.io.location import folder_path, version_path
 from headwater.io.parquet_file import COMPRESSIONS, Encoding, describe, read_footer
-from headwater.io.pointers import read_stored, verify_stored
+from headwater.io.pointers import Owner, read_stored, verify_stored
 from headwater.io.representation import Representation, class_name, of_annotation, of_value
 from headwater.io.schema_drift import POLICIES, SchemaDrift, compare, enforce
 from headwater.io.store import StagedFile, Store, locate, store_for
@@ -141,10 +141,10 @@ class FileIOManager(IOManager):
 
         def read(store: Store, path: str) -> Any:
             return read_stored(
-                store, path, context.pointer, annotation=context.annotation, columns=context.columns, what=what
+                store, path, context.pointer, annotation=context.annotation, columns=context.columns, owner=owner
             )
 
-        what = describe_version(context)
+        owner = owner_of(context)
         store, path = self._place(context.pointer.uri)
         try:
             return read(store, path)
@@ -160,7 +160,7 @@ class FileIOManager(IOManager):
         Raises `MissingDataError`, `ChecksumError`.
         """
         store, path = self._place(context.pointer.uri)
-        verify_stored(store, path, context.pointer, what=describe_version(context))
+        verify_stored(store, path, context.pointer, owner=owner_of(context))
 
     def delete(self, pointer: Pointer) -> None:
         """Remove the file of a version. Idempotent."""
@@ -236,10 +236,9 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def describe_version(context: InputContext) -> str:
+def owner_of(context: InputContext) -> Owner:
     """A version as errors name it."""
-    partition = "" if context.partition_key is None else f" [{context.partition_key}]"
-    return f"{context.asset_key}{partition} version {context.version_id}"
+    return Owner(context.asset_key, context.partition_key, context.version_id)
 
 
 def _owner(context: OutputContext) -> str:

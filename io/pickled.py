@@ -21,7 +21,7 @@ from headwater.catalog.records import Pointer
 from headwater.io.base import InputContext, OutputContext
 from headwater.io.data_version import value_version
 from headwater.io.engines import blake3
-from headwater.io.file_manager import FileIOManager, StagedOutput, describe_version
+from headwater.io.file_manager import FileIOManager, StagedOutput, owner_of
 from headwater.io.location import version_path
 from headwater.io.pointers import missing
 from headwater.io.representation import class_name
@@ -92,19 +92,19 @@ class PickleIOManager(FileIOManager):
         import hmac
         import pickle
 
-        what = describe_version(context)
+        owner = owner_of(context)
         store, path = self._place(context.pointer.uri)
         try:
             data = store.read_bytes(path)
         except FileNotFoundError:
-            raise missing(context.pointer, what) from None
+            raise missing(context.pointer, owner) from None
         body = memoryview(data)[len(_MAGIC) : -_SEAL_BYTES]
         seal = _seal(self._key(create=False), context.asset_key, context.partition_key, context.version_id)
         seal.update(body)
         if not data.startswith(_MAGIC) or not hmac.compare_digest(seal.digest(), data[-_SEAL_BYTES:]):
             raise ChecksumError(
-                f"The pickle of {what} at '{store.uri(path)}' was not written by this project, or was changed.",
-                remedy="It was not loaded, because a pickle can run anything: materialize the asset again.",
+                f"The pickle of {owner} at '{store.uri(path)}' was not written by this project, or was changed.",
+                remedy=f"It was not loaded, because a pickle can run anything: {owner.again}.",
             )
         # The seal proves that a process which knows the key wrote these very bytes for this very version.
         return pickle.loads(body)  # noqa: S301

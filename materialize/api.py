@@ -251,9 +251,14 @@ def load_asset(
     if wanted is None and found.pointer.format == "parquet" and definitions is None:
         wanted = "pl.LazyFrame"
     if definitions is None:
-        from headwater.io.pointers import load_pointer
+        from headwater.io.pointers import Owner, load_pointer
 
-        return load_pointer(found.pointer, annotation=wanted, columns=None if columns is None else tuple(columns))
+        return load_pointer(
+            found.pointer,
+            owner=Owner(asset, found.partition, found.version_id),
+            annotation=wanted,
+            columns=None if columns is None else tuple(columns),
+        )
     manager = IOManagers(definitions, definitions.resources, instance.home).for_output(asset)
     return manager.load_input(
         InputContext(

@@ -10,7 +10,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Materialization, Pointer
 from headwater.catalog.storage.base import FileRelation, QueryResult
-from headwater.io.pointers import load_pointer, verify_pointer
+from headwater.io.pointers import Owner, load_pointer, verify_pointer
 
 _SHOW_TABLES = re.compile(r"\s*show(\s+all)?(\s+tables)?\s*;?\s*", re.IGNORECASE)
 
@@ -28,8 +28,12 @@ def query_catalog(instance: Instance, sql: str, parameters: Sequence[Any] = ()) 
     lists = _SHOW_TABLES.fullmatch(sql) is not None
     mentioned = list(keys) if lists else [key for key in keys if key.casefold() in text]
     latest = instance.catalog.latest(mentioned) if mentioned else {}
-    pointers = {key: made.pointer for key, made in latest.items() if made.pointer and made.pointer.format == "parquet"}
-    relations: dict[str, Any] = {key: None if lists else _relation(pointer) for key, pointer in pointers.items()}
+    tables = {
+        key: (made.pointer, Owner(key, made.partition, made.version_id))
+        for key, made in latest.items()
+        if made.pointer is not None and made.pointer.format == "parquet"
+    }
+    relations: dict[str, Any] = {key: None if lists else _relation(*found) for key, found in tables.items()}
     try:
         return instance.catalog.query(sql, parameters, relations=relations)
     except UnknownTableError as error:
@@ -38,9 +42,9 @@ def query_catalog(instance: Instance, sql: str, parameters: Sequence[Any] = ()) 
             raise UnknownTableError(error.name, [*error.known, *keys]) from None
         raise _no_table(key, latest.get(key)) from None
     except UsageError:
-        for pointer in pointers.values():
+        for pointer, owner in tables.values():
             if pointer.checksum is not None:
-                verify_pointer(pointer)
+                verify_pointer(pointer, owner=owner)
         raise
 
 
@@ -59,9 +63,9 @@ def _no_table(key: AssetKey, made: Materialization | None) -> UsageError:
     )
 
 
-def _relation(pointer: Pointer) -> Any:
+def _relation(pointer: Pointer, owner: Owner) -> Any:
     if pointer.uri.startswith("file://"):
         path = unquote(urlsplit(pointer.uri).path)
         quoted = path.replace("'", "''")
         return FileRelation(sql=f"select * from read_parquet('{quoted}')", paths=(path,))  # noqa: S608  (quoted)
-    return load_pointer(pointer, annotation="pa.Table")
+    return load_pointer(pointer, owner=owner, annotation="pa.Table")

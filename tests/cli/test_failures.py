@@ -119,6 +119,19 @@ def test_a_wrong_catalog_is_refused_by_every_command(built: ProjectFolder, kind:
     assert not (built.path / "ran").exists()
 
 
+def test_the_error_about_data_that_is_gone_says_which_command_makes_it_anew(built: ProjectFolder) -> None:
+    """To the catalog it is fresh, so `materialize` alone has nothing to do."""
+    (file,) = (built.path / ".headwater" / "data" / "raw").iterdir()
+    file.unlink()
+    for command, code in ((["materialize", "total", "--force"], 5), (["sql", "select * from raw"], 5)):
+        done = built.run(*command, code=code)
+        assert f"The data of `raw` (version {file.stem}) is not at " in done.err
+    found = re.search("`headwater (materialize .*)`", done.err)
+    assert found is not None
+    assert built.built(*found[1].split()[1:]) == {"raw": "SUCCESS"}
+    assert built.json("sql", "select count(*) as n from raw")["rows"] == [{"n": 3}]
+
+
 def test_what_holds_the_catalog_is_named(built: ProjectFolder) -> None:
     built.edit('(HERE / "ran").touch()', '(HERE / "ran").touch()\n    import time; time.sleep(60)')
     process = built.start("materialize", "--force")
