@@ -11,7 +11,7 @@ from headwater.catalog.records import Column, Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext, Staged
 from headwater.io.data_version import json_version
 from headwater.io.json_codec import canonical, encode_value
-from headwater.io.location import folder_path, version_path
+from headwater.io.location import absolute_root, folder_path, version_path
 from headwater.io.parquet_file import COMPRESSIONS, Encoding, describe, read_footer
 from headwater.io.pointers import Owner, read_stored, verify_stored
 from headwater.io.representation import Representation, class_name, of_annotation, of_value
@@ -26,9 +26,11 @@ class FileIOManager(IOManager):
     would not come back equal is refused; nothing is ever pickled.
 
     `root` is a folder or the address of an object store (see `headwater.io.store`); without one it is the folder
-    `data` of the project's home. `storage_options` configure the object store. `compression` is zstd, snappy, lz4,
-    gzip, brotli or none. `schema_drift` says which changes of a frame's columns are taken while the code is the
-    same (see `headwater.io.schema_drift`). Raises `ConfigError` for settings that are none.
+    `data` of the project's home. A relative folder starts from the folder of the project's settings while its
+    definitions are imported, and otherwise, in a notebook say, from the current one. `storage_options` configure the
+    object store. `compression` is zstd, snappy, lz4, gzip, brotli or none. `schema_drift` says which changes of a
+    frame's columns are taken while the code is the same (see `headwater.io.schema_drift`). Raises `ConfigError` for
+    settings that are none.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class FileIOManager(IOManager):
         self._compression = compression
         self._drift: SchemaDrift = schema_drift
         self._home: Path | None = None
-        self._store = None if self._root is None else store_for(self._root, self._options)
+        self._store = None if self._root is None else store_for(absolute_root(self._root), self._options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self._root is None else repr(self._root)})"

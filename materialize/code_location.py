@@ -11,6 +11,7 @@ from types import ModuleType
 
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module
 from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError
+from headwater.io.location import PROJECT_FOLDER
 from headwater.materialize.execution.user_traceback import user_frames, user_traceback
 from headwater.materialize.project import Project
 
@@ -18,7 +19,8 @@ from headwater.materialize.project import Project
 def load_definitions(project: Project) -> Definitions:
     """Import the project's files and modules and merge what they define.
 
-    Of each module, its `Definitions` object counts, or else all assets found in it. Raises `DefinitionError` with
+    Of each module, its `Definitions` object counts, or else all assets found in it. Relative roots of IO managers start
+    from the project's folder. Raises `DefinitionError` with
     the user's part of the traceback when importing fails, and whatever checking the definitions finds.
     """
     if not project.files and not project.modules:
@@ -27,11 +29,14 @@ def load_definitions(project: Project) -> Definitions:
             remedy="Name them with -f FILE or -m MODULE, list them under [tool.headwater] in pyproject.toml as "
             'files = ["assets.py"], or start with `headwater init`.',
         )
-    for entry in (str(project.root),):
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
-    loaded = [_definitions_of(_import_file(file, project.root)) for file in project.files]
-    loaded += [_definitions_of(_import_module(name)) for name in project.modules]
+    if str(project.root) not in sys.path:
+        sys.path.insert(0, str(project.root))
+    token = PROJECT_FOLDER.set(project.root)
+    try:
+        loaded = [_definitions_of(_import_file(file, project.root)) for file in project.files]
+        loaded += [_definitions_of(_import_module(name)) for name in project.modules]
+    finally:
+        PROJECT_FOLDER.reset(token)
     return loaded[0] if len(loaded) == 1 else Definitions.merge(*loaded)
 
 

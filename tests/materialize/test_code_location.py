@@ -8,6 +8,7 @@ import pytest
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import DefinitionError, UsageError
+from headwater.io.file_manager import FileIOManager
 from headwater.materialize.code_location import load_definitions
 from headwater.materialize.project import Project
 from tests.project import ProjectFolder
@@ -37,6 +38,27 @@ def write(folder: Path, name: str, text: str) -> None:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
+
+
+def test_a_relative_root_starts_from_the_project(
+    project: ProjectFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a command is given; in Python, from the current folder."""
+    project.write("""
+        from headwater import Definitions, FileIOManager, asset
+
+        @asset
+        def one() -> int:
+            return 1
+
+        definitions = Definitions([one], {"io_manager": FileIOManager("lake")})
+        """)
+    (project.path / "deep" / "er").mkdir(parents=True)
+    assert ProjectFolder(project.path / "deep" / "er").built() == {"one": "SUCCESS"}
+    assert len(list((project.path / "lake" / "one").iterdir())) == 1
+    assert project.built() == {}
+    monkeypatch.chdir(tmp_path)
+    assert FileIOManager("lake").store.root == (tmp_path / "lake").as_uri()
 
 
 def test_nothing_to_load(load: Load) -> None:
