@@ -76,7 +76,14 @@ Examples:
 @click.option("-f", "--file", "files", metavar="FILE", multiple=True, help="A Python file with definitions.")
 @click.option("-m", "--module", "modules", metavar="MODULE", multiple=True, help="A module with definitions.")
 @click.option("-w", "--workspace", metavar="FILE", help="A workspace file that lists files and modules.")
-@click.option("--wait", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Wait for a busy catalog.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default="10",
+    metavar="SECONDS",
+    help="Wait for a busy catalog.",
+)
 @click.option("--no-color", is_flag=True, help="Plain text; so does the variable NO_COLOR.")
 @click.option("--debug", is_flag=True, help="Show Headwater's own tracebacks.")
 @click.version_option(headwater.__version__, prog_name="headwater")

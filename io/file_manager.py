@@ -7,6 +7,7 @@ from typing import Any
 
 from headwater.catalog.errors import ConfigError, MissingDataError, StorageError, UnstorableValueError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import with_article
 from headwater.catalog.records import Column, Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext, Staged
 from headwater.io.data_version import json_version
@@ -93,7 +94,7 @@ class FileIOManager(IOManager):
         if form is Representation.VALUE:
             return self.stage_value(context, obj)
         raise UnstorableValueError(
-            f"{_owner(context)} returned a {class_name(obj)}, which {type(self).__name__} does not keep.",
+            f"{_owner(context)} returned {with_article(class_name(obj))}, which {type(self).__name__} does not keep.",
             remedy="Return a frame of polars, pandas, Arrow or DuckDB, or JSON-able data; "
             "PickleIOManager keeps any Python object.",
         )

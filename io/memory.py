@@ -6,6 +6,7 @@ from typing import Any
 
 from headwater.catalog.errors import HeadwaterError, MissingDataError, UserCodeError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import with_article
 from headwater.catalog.records import Column, Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext, Staged
 from headwater.io.data_version import TableHasher, json_version, table_version, type_text
@@ -82,7 +83,7 @@ class InMemoryIOManager(IOManager):
         if not stored.is_frame:
             if context.columns is not None or (wanted.is_frame and value is not None):
                 raise UserCodeError(
-                    f"{owner} holds a {type(value).__name__}, and a frame is asked for.",
+                    f"{owner} holds {with_article(type(value).__name__)}, and a frame is asked for.",
                     remedy="Annotate the parameter with what the asset returns.",
                 )
             return copy.deepcopy(value) if of_value(value) is Representation.VALUE else value

@@ -16,7 +16,7 @@ from typing import Any
 
 from headwater.catalog.errors import ChecksumError, ConfigError, StorageError, UnstorableValueError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.printable import printable_line
+from headwater.catalog.printable import printable_line, with_article
 from headwater.catalog.records import Pointer
 from headwater.io.base import InputContext, OutputContext
 from headwater.io.data_version import value_version
@@ -69,7 +69,7 @@ class PickleIOManager(FileIOManager):
                 raise
             except Exception as error:
                 raise UnstorableValueError(
-                    f"{context.asset_key} returned a {class_name(obj)} that cannot be pickled: "
+                    f"{context.asset_key} returned {with_article(class_name(obj))} that cannot be pickled: "
                     f"{printable_line(str(error), 200)}.",
                     remedy="Return plain data; open files, locks, connections and lambdas cannot be kept.",
                 ) from error

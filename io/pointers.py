@@ -8,7 +8,7 @@ from typing import Any
 
 from headwater.catalog.errors import ChecksumError, MissingDataError, StorageError, UserCodeError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.printable import printable_line
+from headwater.catalog.printable import printable_line, with_article
 from headwater.catalog.records import Pointer
 from headwater.io.engines import blake3
 from headwater.io.json_codec import decode_value
@@ -148,12 +148,12 @@ def _read_value(
         raise _damaged(pointer, owner, str(error)) from error
     if wanted.representation.is_frame and not (value is None and wanted.optional):
         raise UserCodeError(
-            f"{owner} holds a {type(value).__name__}, and a {wanted.representation} is asked for.",
+            f"{owner} holds {with_article(type(value).__name__)}, and a {wanted.representation} is asked for.",
             remedy="Annotate the parameter with what the asset returns, or return a frame.",
         )
     if columns is not None:
         raise UserCodeError(
-            f"{owner} holds a {type(value).__name__}, which has no columns.", remedy="Leave out columns=…."
+            f"{owner} holds {with_article(type(value).__name__)}, which has no columns.", remedy="Leave out columns=…."
         )
     return value
 
