@@ -5,6 +5,7 @@
     │   ├── SelectionError                 points at the character
     │   ├── UnknownAssetError              names the nearest
     │   ├── UnknownPartitionError          names the nearest
+    │   ├── UnknownTableError              in SQL; names the nearest
     │   └── ConfigError                    names the path
     ├── DefinitionError           exit 3   the project's definitions
     │   ├── InvalidKeyError
@@ -91,6 +92,16 @@ class UnknownPartitionError(UsageError):
     """A key that no partition has, or not yet."""
 
     code = "E-UNKNOWN-PARTITION"
+
+
+class UnknownTableError(UsageError):
+    """A name in SQL that neither a view nor an asset's data has."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        remedy = nearest(name, self.known, "SHOW TABLES lists what there is.")
+        super().__init__(f"There is no table or view '{name}'.", remedy=remedy)
 
 
 class ConfigError(UsageError):

@@ -42,14 +42,16 @@ class Instance:
         """Open a home, made if there is none; wait up to `wait` seconds for a process that holds it.
 
         With `read_only`, nothing is made and several processes may read at a time; a home without a catalog is then
-        an empty one. Raises `BusyError` naming the holder, and `CatalogError`.
+        an empty one, unless something is left of a catalog. Raises `BusyError` naming the holder, and `CatalogError`.
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()
         if read_only and not (path / "catalog.duckdb").exists():
-            from headwater.catalog.storage.memory import MemoryStorage
+            from headwater.catalog.storage.duckdb.opening import check_absent
+            from headwater.catalog.storage.duckdb.unmade import UnmadeStorage
 
-            return Instance(path, MemoryStorage(), clock)
+            check_absent(path)
+            return Instance(path, UnmadeStorage(), clock)
         from headwater.catalog.storage.duckdb.opening import open_catalog
 
         return Instance(path, open_catalog(path, wait=wait, read_only=read_only, clock=clock), clock)

@@ -45,3 +45,8 @@ def find_unprintable(text: str) -> str | None:
     """The first character of `text` that no key may hold, or None."""
     match = _UNSAFE_KEY.search(text)
     return match.group() if match else None
+
+
+def with_article(noun: str) -> str:
+    """`an int`, `a dict`, `a uint8`: the name of a type as it stands in a sentence."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}" if noun else noun

@@ -1,7 +1,5 @@
 """What every command works with: the project, its graph, the catalog."""
 
-import os
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.catalog.instance import Instance
+from headwater.cli.streams import stdout_to_stderr
 from headwater.materialize.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -74,20 +73,6 @@ class App:
         graph = self.graph
         with self.reading() as instance:
             yield Reader(graph, instance.catalog)
-
-
-@contextmanager
-def stdout_to_stderr() -> Generator[None]:
-    """What user code prints while it is imported is not the command's answer."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

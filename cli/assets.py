@@ -1,15 +1,19 @@
 """`ls`, `show` and `search`: what there is."""
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from headwater.catalog.clock import SystemClock
 from headwater.catalog.definitions.selection import coerce_selection
+from headwater.catalog.errors import UnknownAssetError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.node import AssetNode
-from headwater.catalog.metadata import MetadataValue, display
+from headwater.catalog.metadata import MetadataKind, MetadataValue, display
 from headwater.catalog.metadata import to_json as metadata_to_json
-from headwater.catalog.records import Materialization
+from headwater.catalog.records import Cell, DefinitionChange, Materialization
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
 
@@ -70,29 +74,36 @@ def show(app: App, asset: str, as_json: bool) -> None:
       headwater show orders
       headwater show orders --json | jq .materialization.rows
     """
-    node = app.graph.find(asset)
+    from headwater.cli.status import describe_failure, failure_line
+
+    try:
+        node = app.graph.find(asset)
+    except UnknownAssetError as error:
+        _show_undefined(app, asset, error, as_json=as_json)
+        return
     with app.reader() as reader:
         last = reader.catalog.current(node.key)
         history = reader.catalog.definition_history(node.key, limit=5)
         status = None if node.external else reader.status(node.key)
-        now = _now()
+        failure = reader.failures.get(Cell(node.key))
     if as_json:
         output.say_json(
             {
                 **describe(node),
+                "defined": True,
                 "status": status.status if status else None,
                 "causes": [str(cause) for cause in status.causes] if status else [],
+                "failure": describe_failure(failure),
                 "downstream": list(app.graph.children(node.key)),
                 "io_manager": node.io_manager,
                 "source": node.source,
-                "definition_metadata": metadata_to_json(node.metadata),
-                "definition_history": [
-                    {"changed": output.rfc3339(c.changed), "change": c.change, "parts": c.parts} for c in history
-                ],
+                "definition_metadata": describe_metadata(node.metadata),
+                "definition_history": _describe_history(history),
                 "materialization": describe_materialization(last) if last else None,
             }
         )
         return
+    failures = [failure_line(failure)] if failure else []
     output.say(node.key, bold=True)
     if node.description:
         output.say_block(node.description)
@@ -108,15 +119,45 @@ def show(app: App, asset: str, as_json: bool) -> None:
             ("code version", node.code_version),
             ("IO manager", None if node.external else node.io_manager if node.stored else "(stores nothing)"),
             ("source", node.source),
-            ("status", status and f"{status.status}" + "".join(f"\n· {cause}" for cause in status.causes)),
+            ("status", status and "\n· ".join((status.status, *map(str, status.causes), *failures))),
         ]
     )
     if node.metadata:
         output.say("\nDefinition metadata".strip(), dim=True)
         _show_metadata(node.metadata)
-    if last is None:
-        output.say("never materialized here" if node.external else "never materialized", colour="magenta")
+    if last is not None:
+        _show_materialization(last)
+    elif node.external:
+        output.say("never materialized here", colour="magenta")
+
+
+def _show_undefined(app: App, asset: str, error: UnknownAssetError, *, as_json: bool) -> None:
+    """What the catalog still knows of an asset that no definition makes. Raises `error` where that is nothing."""
+    key = AssetKey(asset)
+    with app.reading() as instance:
+        last = instance.catalog.current(key)
+        history = instance.catalog.definition_history(key, limit=5)
+    if last is None and not history:
+        raise error
+    if as_json:
+        output.say_json(
+            {
+                "key": key,
+                "defined": False,
+                "definition_history": _describe_history(history),
+                "materialization": describe_materialization(last) if last else None,
+            }
+        )
         return
+    output.say(key, bold=True)
+    output.say("no longer defined", colour="yellow")
+    if last is not None:
+        _show_materialization(last)
+    output.note(f"{error.remedy} `headwater versions {key}` and `headwater events {key}` show what is kept.")
+
+
+def _show_materialization(last: Materialization) -> None:
+    now = SystemClock().now()
     pointer = last.pointer
     output.say()
     output.say("Last materialization", bold=True)
@@ -198,6 +239,19 @@ def _hits(node: AssetNode, last: Materialization | None, text: str) -> list[tupl
     return [(rank, where, what) for rank, where, what in places if text in what.casefold()]
 
 
+def describe_metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, Any]:
+    """Metadata as JSON, with times as everywhere."""
+    plain = metadata_to_json(metadata)
+    for label, entry in metadata.items():
+        if entry.kind is MetadataKind.TIMESTAMP and isinstance(entry.value, int | float):
+            plain[label]["value"] = output.rfc3339(datetime.fromtimestamp(entry.value, UTC))
+    return plain
+
+
+def _describe_history(history: Sequence[DefinitionChange]) -> list[dict[str, Any]]:
+    return [{"changed": output.rfc3339(c.changed), "change": c.change, "parts": c.parts} for c in history]
+
+
 def describe(node: AssetNode) -> dict[str, Any]:
     """A node as the JSON of `ls`."""
     return {
@@ -230,7 +284,7 @@ def describe_materialization(made: Materialization) -> dict[str, Any]:
         "format": pointer.format if pointer else None,
         "rows": pointer.rows if pointer else None,
         "bytes": pointer.bytes if pointer else None,
-        "metadata": metadata_to_json(made.metadata),
+        "metadata": describe_metadata(made.metadata),
         "tags": made.tags,
         "columns": [
             {"name": c.name, "type": c.type, "version": c.version, "nulls": c.nulls, "min": c.min, "max": c.max}
@@ -261,9 +315,3 @@ def _show_metadata(metadata: Any) -> None:
 
 def _short(value: Any) -> str:
     return "-" if value is None else output.cut(str(value), 24)
-
-
-def _now() -> Any:
-    from headwater.catalog.clock import SystemClock
-
-    return SystemClock().now()

@@ -124,6 +124,10 @@ def materialize(
     assert app is not None  # the group makes one
     run_config = _read_config(app, config)
     given = _parse_tags(tags)
+    if executor is not None:
+        from headwater.materialize.api import check_executor
+
+        check_executor(executor)
     asked: _Asked = {"force": force, "upstream": not no_upstream, "only_missing": only_missing}
     with app.writing() as instance:
         result = None if run_config else _nothing_to_do(app, instance, selection, asked)
@@ -207,7 +211,7 @@ def print_plan(found: Plan) -> None:
     if rows:
         output.table(["ASSET", "STATUS", "WHY"], rows)
         maybe = sum(not step.certain for step in found.steps)
-        text = f"{len(found.steps)} steps" if len(found.steps) != 1 else "1 step"
+        text = output.counted(len(found.steps), "step")
         output.note(text + (f", {maybe} of them only if what they read really changes" if maybe else ""))
     _say_left_out(found)
 

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -76,7 +77,7 @@ def versions(app: App, asset: str, limit: int, as_json: bool) -> None:
 def sql(app: App, query: str, as_csv: bool, limit: int | None, as_json: bool) -> None:
     """Run a read-only QUERY over the catalog's views and over the assets' data, each under its key.
 
-    The views are described in docs/catalog-views.md; `select * from duckdb_views()` lists them.
+    `SHOW TABLES` lists them; the views are described in docs/catalog-views.md.
 
     \b
     Examples:
@@ -89,9 +90,8 @@ def sql(app: App, query: str, as_csv: bool, limit: int | None, as_json: bool) ->
         answer = query_catalog(instance, query)
     rows = answer.rows if limit is None else answer.rows[:limit]
     if as_json:
-        output.say_json(
-            {"columns": answer.columns, "rows": [dict(zip(answer.columns, row, strict=True)) for row in rows]}
-        )
+        columns = _unique(answer.columns)
+        output.say_json({"columns": columns, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
     elif as_csv:
         # A program gets what the data are; a terminal, what cannot harm it.
         shown = printable if sys.stdout.isatty() else str
@@ -102,4 +102,16 @@ def sql(app: App, query: str, as_csv: bool, limit: int | None, as_json: bool) ->
         shown = rows if limit is not None else rows[:1000]
         output.table(answer.columns, [["NULL" if cell is None else cell for cell in row] for row in shown])
         rest = len(answer.rows) - len(shown)
-        output.note(f"{len(answer.rows):,} rows" + (f", {rest:,} not shown" if rest else ""))
+        output.note(output.counted(len(answer.rows), "row") + (f", {rest:,} not shown" if rest else ""))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names of which each occurs once, as an object's must: `a` and `a` become `a` and `a_1`."""
+    found: list[str] = []
+    for name in names:
+        number, unique = 0, name
+        while unique in found or (number and unique in names):
+            number += 1
+            unique = f"{name}_{number}"
+        found.append(unique)
+    return found

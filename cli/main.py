@@ -1,5 +1,6 @@
 """The command `headwater`: its options, its commands, its errors."""
 
+import errno
 import importlib
 import os
 import sys
@@ -8,9 +9,10 @@ from typing import Any
 import click
 
 import headwater
-from headwater.catalog.errors import HeadwaterError
+from headwater.catalog.errors import DiskFullError, HeadwaterError, StorageError
 from headwater.catalog.printable import printable
 from headwater.cli.app import App
+from headwater.cli.streams import OutputError, drop_answer, take_streams
 
 #: Command → where it is and what it does in a line, so that `--help` imports none of them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -74,7 +76,14 @@ Examples:
 @click.option("-f", "--file", "files", metavar="FILE", multiple=True, help="A Python file with definitions.")
 @click.option("-m", "--module", "modules", metavar="MODULE", multiple=True, help="A module with definitions.")
 @click.option("-w", "--workspace", metavar="FILE", help="A workspace file that lists files and modules.")
-@click.option("--wait", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Wait for a busy catalog.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default="10",
+    metavar="SECONDS",
+    help="Wait for a busy catalog.",
+)
 @click.option("--no-color", is_flag=True, help="Plain text; so does the variable NO_COLOR.")
 @click.option("--debug", is_flag=True, help="Show Headwater's own tracebacks.")
 @click.version_option(headwater.__version__, prog_name="headwater")
@@ -100,28 +109,44 @@ def cli(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
+    take_streams()
+    try:
+        code = _run(arguments, debug=debug)
+        sys.stdout.flush()
+    except OutputError as error:
+        drop_answer()
+        code = _explain(error.cause)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None, *, debug: bool) -> int:
     try:
         code = cli.main(args=arguments, prog_name="headwater", standalone_mode=False)
     except HeadwaterError as error:
         if debug:
             raise
         _complain(error.message, error.remedy, error.code)
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
-        code = 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code if isinstance(code, int) else 0)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: OSError) -> int:
+    """Say why the answer was not written; returns the exit code."""
+    if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+        return 0
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StorageError
+    _complain(
+        f"The answer could not be written: {error.strerror}.",
+        "What the command did is done. Make room where its output goes, or send it elsewhere, and ask again.",
+        kind.code,
+    )
+    return kind.exit_code
 
 
 def _complain(message: str, remedy: str, code: str) -> None:

@@ -1,11 +1,12 @@
 """How commands print: tables, times, sizes, JSON. Every text passes through `printable` here, and nowhere else."""
 
 import json
+import math
 import sys
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -33,6 +34,13 @@ COLOURS = {
 }
 
 
+_FALLBACK_COLUMNS = 80
+#: How wide a tree may get where no terminal sets a limit: 64 levels.
+_TREE_COLUMNS = 200
+#: What a line of a tree leaves for the name of its node.
+_LABEL_COLUMNS = 32
+
+
 def say(text: str = "", *, bold: bool = False, dim: bool = False, colour: str | None = None) -> None:
     """A line on stdout. Commands whose answer may hold newlines use `say_block`."""
     click.echo(click.style(printable_line(text), bold=bold or None, dim=dim or None, fg=colour))
@@ -49,8 +57,37 @@ def note(text: str) -> None:
 
 
 def say_json(data: Any) -> None:
-    """One JSON document on stdout: ASCII only, so that it is safe on any terminal and in any pipe."""
-    click.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None, default=_plain))
+    """One JSON document on stdout: ASCII only, so that it is safe on any terminal and in any pipe.
+
+    JSON has no NaN and no infinities: they are the texts `NaN`, `Infinity` and `-Infinity`.
+    """
+    try:
+        text = _json(data)
+    except (TypeError, ValueError):
+        text = _json(_strict(data))
+    click.echo(text)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2 if sys.stdout.isatty() else None, default=_plain, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    """`value` without what JSON has no form for: such numbers, and keys that are no text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {_key(key): _strict(item) for key, item in cast(dict[Any, Any], value).items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_strict(item) for item in cast(list[Any], value)]
+    return value
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, str | int | None):
+        return key
+    text = _plain(key)
+    return text if isinstance(text, str) else str(text)
 
 
 def _plain(value: Any) -> Any:
@@ -146,7 +183,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Seque
 def _columns() -> int:
     import shutil
 
-    return shutil.get_terminal_size((100, 24)).columns
+    # A terminal that does not know its width says 0.
+    return shutil.get_terminal_size((_FALLBACK_COLUMNS, 24)).columns or _FALLBACK_COLUMNS
 
 
 def width(text: str) -> int:
@@ -187,9 +225,12 @@ def tree(
 ) -> None:
     """A tree in box-drawing lines; what occurs twice is expanded once, then marked `…`.
 
-    With `root`, the roots themselves stand at the margin. Iterative, as graphs may be deeper than the call stack.
+    With `root`, the roots themselves stand at the margin. What would begin beyond the width of the terminal is only
+    counted. Iterative, as graphs may be deeper than the call stack.
     """
+    room = (_columns() if sys.stdout.isatty() else _TREE_COLUMNS) - _LABEL_COLUMNS
     expanded: set[T] = set()
+    counted: set[T] = set()
     stack = [(node, "", i == len(roots) - 1, root) for i, node in enumerate(roots)][::-1]
     while stack:
         node, indent, last, bare = stack.pop()
@@ -197,10 +238,26 @@ def tree(
         again = bool(beyond) and node in expanded
         branch = "" if bare else "└─ " if last else "├─ "
         click.echo(f"{indent}{branch}{label(node)}{' …' if again else ''}")
-        if not again:
-            expanded.add(node)
-            deeper = indent if bare else indent + ("   " if last else "│  ")
-            stack.extend((child, deeper, i == len(beyond) - 1, False) for i, child in reversed(list(enumerate(beyond))))
+        if again or not beyond:
+            continue
+        expanded.add(node)
+        deeper = indent if bare else indent + ("   " if last else "│  ")
+        if len(deeper) > room:
+            click.echo(f"{deeper}└─ … {_count_below(beyond, children, counted):,} more below")
+            continue
+        stack.extend((child, deeper, i == len(beyond) - 1, False) for i, child in reversed(list(enumerate(beyond))))
+
+
+def _count_below(nodes: Sequence[T], children: Callable[[T], Sequence[T]], counted: set[T]) -> int:
+    """How many there are of `nodes` and below them, without those in `counted`, to which they are added."""
+    before = len(counted)
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in counted:
+            counted.add(node)
+            stack.extend(children(node))
+    return len(counted) - before
 
 
 def failure_text(error: ErrorRecord) -> str:
@@ -212,6 +269,11 @@ def failure_text(error: ErrorRecord) -> str:
 def styled(status: str) -> str:
     """A status in its colour."""
     return click.style(status, fg=COLOURS.get(status))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `1,000 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def tags_text(tags: Mapping[str, str]) -> str:

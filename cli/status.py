@@ -47,7 +47,7 @@ def status(context: click.Context, selection: str, check: bool, partitions: bool
                         "status": one.status,
                         "causes": [describe_cause(cause) for cause in one.causes],
                         "cells": _counts(one, failed=key in failures),
-                        "failure": _describe_failure(failures.get(key)),
+                        "failure": describe_failure(failures.get(key)),
                     }
                     for key, one in found.items()
                 ]
@@ -129,11 +129,17 @@ def _shown(status: CellStatus) -> list[Cause]:
 def _reasons(status: CellStatus, failure: Failure | None) -> str:
     parts = [str(cause) for cause in _shown(status)]
     if failure:
-        parts.append(f"failed {output.ago(failure.time, SystemClock().now())} ({failure})")
+        parts.append(failure_line(failure))
     return "; ".join(parts)
 
 
-def _describe_failure(failure: Failure | None) -> dict[str, Any] | None:
+def failure_line(failure: Failure) -> str:
+    """A failure in a sentence."""
+    return f"failed {output.ago(failure.time, SystemClock().now())} ({failure})"
+
+
+def describe_failure(failure: Failure | None) -> dict[str, Any] | None:
+    """A failure as JSON."""
     if failure is None:
         return None
     return {"run_id": failure.run_id, "step": failure.step_key, "at": failure.time, "error": str(failure)}

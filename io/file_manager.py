@@ -7,13 +7,14 @@ from typing import Any
 
 from headwater.catalog.errors import ConfigError, MissingDataError, StorageError, UnstorableValueError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import with_article
 from headwater.catalog.records import Column, Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext, Staged
 from headwater.io.data_version import json_version
 from headwater.io.json_codec import canonical, encode_value
-from headwater.io.location import folder_path, version_path
+from headwater.io.location import absolute_root, folder_path, version_path
 from headwater.io.parquet_file import COMPRESSIONS, Encoding, describe, read_footer
-from headwater.io.pointers import read_stored, verify_stored
+from headwater.io.pointers import Owner, read_stored, verify_stored
 from headwater.io.representation import Representation, class_name, of_annotation, of_value
 from headwater.io.schema_drift import POLICIES, SchemaDrift, compare, enforce
 from headwater.io.store import StagedFile, Store, locate, store_for
@@ -26,9 +27,11 @@ class FileIOManager(IOManager):
     would not come back equal is refused; nothing is ever pickled.
 
     `root` is a folder or the address of an object store (see `headwater.io.store`); without one it is the folder
-    `data` of the project's home. `storage_options` configure the object store. `compression` is zstd, snappy, lz4,
-    gzip, brotli or none. `schema_drift` says which changes of a frame's columns are taken while the code is the
-    same (see `headwater.io.schema_drift`). Raises `ConfigError` for settings that are none.
+    `data` of the project's home. A relative folder starts from the folder of the project's settings while its
+    definitions are imported, and otherwise, in a notebook say, from the current one. `storage_options` configure the
+    object store. `compression` is zstd, snappy, lz4, gzip, brotli or none. `schema_drift` says which changes of a
+    frame's columns are taken while the code is the same (see `headwater.io.schema_drift`). Raises `ConfigError` for
+    settings that are none.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class FileIOManager(IOManager):
         self._compression = compression
         self._drift: SchemaDrift = schema_drift
         self._home: Path | None = None
-        self._store = None if self._root is None else store_for(self._root, self._options)
+        self._store = None if self._root is None else store_for(absolute_root(self._root), self._options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self._root is None else repr(self._root)})"
@@ -95,7 +98,7 @@ class FileIOManager(IOManager):
         if form is Representation.VALUE:
             return self.stage_value(context, obj)
         raise UnstorableValueError(
-            f"{_owner(context)} returned a {class_name(obj)}, which {type(self).__name__} does not keep.",
+            f"{_owner(context)} returned {with_article(class_name(obj))}, which {type(self).__name__} does not keep.",
             remedy="Return a frame of polars, pandas, Arrow or DuckDB, or JSON-able data; "
             "PickleIOManager keeps any Python object.",
         )
@@ -145,10 +148,10 @@ class FileIOManager(IOManager):
 
         def read(store: Store, path: str) -> Any:
             return read_stored(
-                store, path, context.pointer, annotation=context.annotation, columns=context.columns, what=what
+                store, path, context.pointer, annotation=context.annotation, columns=context.columns, owner=owner
             )
 
-        what = describe_version(context)
+        owner = owner_of(context)
         store, path = self._place(context.pointer.uri)
         try:
             return read(store, path)
@@ -164,7 +167,7 @@ class FileIOManager(IOManager):
         Raises `MissingDataError`, `ChecksumError`.
         """
         store, path = self._place(context.pointer.uri)
-        verify_stored(store, path, context.pointer, what=describe_version(context))
+        verify_stored(store, path, context.pointer, owner=owner_of(context))
 
     def delete(self, pointer: Pointer) -> None:
         """Remove the file of a version. Idempotent."""
@@ -240,10 +243,9 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def describe_version(context: InputContext) -> str:
+def owner_of(context: InputContext) -> Owner:
     """A version as errors name it."""
-    partition = "" if context.partition_key is None else f" [{context.partition_key}]"
-    return f"{context.asset_key}{partition} version {context.version_id}"
+    return Owner(context.asset_key, context.partition_key, context.version_id)
 
 
 def _owner(context: OutputContext) -> str:

@@ -192,7 +192,8 @@ def _as_written(source: ParquetSource) -> Generator[None]:
 def _damaged(source: ParquetSource, reason: str) -> ChecksumError:
     return ChecksumError(
         f"'{source.uri}' is not the file that was written: {printable_line(reason, 200)}",
-        remedy="It was changed or damaged since: materialize the asset again, or restore the file from a backup.",
+        remedy="It was changed or damaged since: materialize the asset again with --force, or restore the "
+        "file from a backup.",
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from headwater.catalog.errors import UnstorableValueError
-from headwater.catalog.printable import printable_line
+from headwater.catalog.printable import printable_line, with_article
 from headwater.io.representation import class_name
 
 #: Levels of lists and dicts inside of each other; Python's parser gives up not far above.
@@ -71,7 +71,7 @@ def _plain(value: Any, path: tuple[Any, ...], depth: int) -> Any:
         return dict(_items(cast(dict[Any, Any], value), path, depth))
     raise _refused(
         path,
-        f"is a {class_name(value)}, which would not come back as one",
+        f"is {with_article(class_name(value))}, which would not come back as one",
         "Return a frame, or None, booleans, numbers, text, lists and dicts; PickleIOManager keeps any Python object.",
     )
 

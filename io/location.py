@@ -13,10 +13,15 @@ and `sales` do. Their files are apart even there, because a version id is never 
 
 import functools
 import re
+from contextvars import ContextVar
+from pathlib import Path
 
 from headwater.catalog.errors import StorageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line
+
+#: The folder of the project whose definitions are being imported: relative roots start from it.
+PROJECT_FOLDER: ContextVar[Path | None] = ContextVar("headwater project folder", default=None)
 
 #: What the built-in IO managers write.
 EXTENSIONS = ("parquet", "json", "pickle")
@@ -32,6 +37,15 @@ _RESERVED = re.compile(
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?<!\.)")
 _VERSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def absolute_root(root: str) -> str:
+    """A root that means the same wherever a command is given: addresses and absolute folders stay as they are.
+
+    A relative folder starts from the project's folder while its definitions are imported, else from the current one.
+    """
+    folder = PROJECT_FOLDER.get()
+    return root if folder is None or "://" in root else str(folder / Path(root).expanduser())
 
 
 @functools.lru_cache(maxsize=4096)

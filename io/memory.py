@@ -6,10 +6,11 @@ from typing import Any
 
 from headwater.catalog.errors import HeadwaterError, MissingDataError, UserCodeError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import with_article
 from headwater.catalog.records import Column, Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext, Staged
 from headwater.io.data_version import TableHasher, json_version, table_version, type_text
-from headwater.io.file_manager import describe_version
+from headwater.io.file_manager import owner_of
 from headwater.io.frames import from_arrow, to_arrow
 from headwater.io.json_codec import canonical, encode_value
 from headwater.io.representation import Representation, class_name, of_annotation, of_value
@@ -68,11 +69,11 @@ class InMemoryIOManager(IOManager):
 
         Raises `MissingDataError`, `UserCodeError` for a column or a representation that does not fit.
         """
-        what = describe_version(context)
+        owner = owner_of(context)
         with self._lock:
             if context.pointer.uri not in self._values:
                 raise MissingDataError(
-                    f"The data of {what} was kept in the memory of a process that is gone.",
+                    f"The data of {owner} was kept in the memory of a process that is gone.",
                     remedy="Materialize it in the same run as its reader, or give it an IO manager that writes files.",
                 )
             value = self._values[context.pointer.uri]
@@ -82,16 +83,17 @@ class InMemoryIOManager(IOManager):
         if not stored.is_frame:
             if context.columns is not None:
                 raise UserCodeError(
-                    f"{what} holds a {type(value).__name__}, which has no columns.", remedy="Leave out columns=…."
+                    f"{owner} holds {with_article(type(value).__name__)}, which has no columns.",
+                    remedy="Leave out columns=….",
                 )
             if wanted.is_frame and value is not None:
                 raise UserCodeError(
-                    f"{what} holds a {type(value).__name__}, and a frame is asked for.",
+                    f"{owner} holds {with_article(type(value).__name__)}, and a frame is asked for.",
                     remedy="Annotate the parameter with what the asset returns.",
                 )
             return copy.deepcopy(value) if of_value(value) is Representation.VALUE else value
         if wanted is Representation.VALUE:
-            raise UserCodeError(f"{what} holds a frame.", remedy="Annotate the parameter with a frame type.")
+            raise UserCodeError(f"{owner} holds a frame.", remedy="Annotate the parameter with a frame type.")
         return from_arrow(value, wanted if wanted.is_frame else stored, context.columns)
 
     def delete(self, pointer: Pointer) -> None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from headwater.catalog.errors import MixedTimeZonesError, UnstorableValueError
-from headwater.catalog.printable import printable_line
+from headwater.catalog.printable import printable_line, with_article
 from headwater.io.engines import arrow, numpy, pandas
 from headwater.io.representation import class_name
 
@@ -219,15 +219,11 @@ def _blame(values: Any, where: str, error: Exception) -> UnstorableValueError:
 def _refused(value: Any, row: int, where: str) -> UnstorableValueError:
     name = class_name(value)
     return UnstorableValueError(
-        f"The {where} holds {_article(name)} {name} in row {row} that would not come back equal: "
+        f"The {where} holds {with_article(name)} in row {row} that would not come back equal: "
         f"{printable_line(_text(value), 80)}.",
         remedy="Convert the column to text, numbers, times, lists or structs of one type; "
         "PickleIOManager keeps any Python object.",
     )
-
-
-def _article(name: str) -> str:
-    return "an" if name[:1] in "aeiou" else "a"
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from headwater.catalog.errors import UnstorableValueError
+from headwater.catalog.printable import with_article
 from headwater.io.base import OutputContext
 from headwater.io.file_manager import FileIOManager, StagedOutput
 
@@ -17,7 +18,8 @@ class ParquetIOManager(FileIOManager):
 
     def stage_value(self, context: OutputContext, value: Any) -> StagedOutput:
         """Refuse a plain value."""
+        kind = with_article(type(value).__name__)
         raise UnstorableValueError(
-            f"{context.asset_key} returned a {type(value).__name__}, and ParquetIOManager keeps frames only.",
+            f"{context.asset_key} returned {kind}, and ParquetIOManager keeps frames only.",
             remedy="Return a frame, or use FileIOManager, which keeps plain values too.",
         )

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from headwater.catalog.errors import DuplicateColumnError, NoColumnsError, StorageError, UnstorableValueError
-from headwater.catalog.printable import printable_line
+from headwater.catalog.printable import printable_line, with_article
 from headwater.catalog.records import Column
 from headwater.io.column_bounds import column_bounds
 from headwater.io.data_version import TableHasher, table_version, type_text
@@ -310,7 +310,7 @@ def _refuse_objects(series: Any) -> None:
         if value is not None:
             raise UnstorableValueError(
                 f"The column '{printable_line(series.name, 120)}' is of type Object, which Parquet does not have: "
-                f"it holds a {printable_line(class_name(value), 80)} in row {row}.",
+                f"it holds {with_article(printable_line(class_name(value), 80))} in row {row}.",
                 remedy="Convert it to what its objects hold: text, numbers, lists, structs.",
             )
 

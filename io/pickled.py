@@ -16,12 +16,12 @@ from typing import Any
 
 from headwater.catalog.errors import ChecksumError, ConfigError, StorageError, UnstorableValueError, UserCodeError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.printable import printable_line
+from headwater.catalog.printable import printable_line, with_article
 from headwater.catalog.records import Pointer
 from headwater.io.base import InputContext, OutputContext
 from headwater.io.data_version import value_version
 from headwater.io.engines import blake3
-from headwater.io.file_manager import FileIOManager, StagedOutput, describe_version
+from headwater.io.file_manager import FileIOManager, StagedOutput, owner_of
 from headwater.io.location import version_path
 from headwater.io.pointers import missing
 from headwater.io.representation import class_name, of_value
@@ -69,7 +69,7 @@ class PickleIOManager(FileIOManager):
                 raise
             except Exception as error:
                 raise UnstorableValueError(
-                    f"{context.asset_key} returned a {class_name(obj)} that cannot be pickled: "
+                    f"{context.asset_key} returned {with_article(class_name(obj))} that cannot be pickled: "
                     f"{printable_line(str(error), 200)}.",
                     remedy="Return plain data; open files, locks, connections and lambdas cannot be kept.",
                 ) from error
@@ -95,19 +95,19 @@ class PickleIOManager(FileIOManager):
 
         from headwater.io.frames import from_arrow
 
-        what = describe_version(context)
+        owner = owner_of(context)
         store, path = self._place(context.pointer.uri)
         try:
             data = store.read_bytes(path)
         except FileNotFoundError:
-            raise missing(context.pointer, what) from None
+            raise missing(context.pointer, owner) from None
         body = memoryview(data)[len(_MAGIC) : -_SEAL_BYTES]
         seal = _seal(self._key(create=False), context.asset_key, context.partition_key, context.version_id)
         seal.update(body)
         if not data.startswith(_MAGIC) or not hmac.compare_digest(seal.digest(), data[-_SEAL_BYTES:]):
             raise ChecksumError(
-                f"The pickle of {what} at '{store.uri(path)}' was not written by this project, or was changed.",
-                remedy="It was not loaded, because a pickle can run anything: materialize the asset again.",
+                f"The pickle of {owner} at '{store.uri(path)}' was not written by this project, or was changed.",
+                remedy=f"It was not loaded, because a pickle can run anything: {owner.again}.",
             )
         # The seal proves that a process which knows the key wrote these very bytes for this very version.
         value = pickle.loads(body)  # noqa: S301
@@ -116,7 +116,7 @@ class PickleIOManager(FileIOManager):
         form = of_value(value)
         if not form.is_frame:
             raise UserCodeError(
-                f"{what} holds a {class_name(value)}, which has no columns.", remedy="Leave out columns=…."
+                f"{owner} holds {with_article(class_name(value))}, which has no columns.", remedy="Leave out columns=…."
             )
         return from_arrow(value, form, context.columns)
 

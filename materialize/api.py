@@ -108,9 +108,7 @@ def materialize(
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
     if isinstance(assets, Definitions) and resources:
         definitions = Definitions([*assets.assets, *assets.specs], {**assets.resources, **resources}, assets.executor)
-    executor = executor or definitions.executor or EXECUTORS[0]
-    if executor not in EXECUTORS:
-        raise UsageError(f"There is no executor '{executor}'.", remedy=f"It is one of {', '.join(EXECUTORS)}.")
+    executor = check_executor(executor or definitions.executor or EXECUTORS[0])
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
     recover(instance, definitions)
@@ -156,6 +154,13 @@ def plan(
     instance = instance or Instance.ephemeral()
     reader = Reader(definitions.graph_with(check_run_config(run_config or {}, definitions)), instance.catalog)
     return reader.plan(selection, force=force, upstream=upstream, only_missing=only_missing)
+
+
+def check_executor(name: str) -> str:
+    """`name` itself, where an executor is called so. Raises `UsageError` otherwise."""
+    if name not in EXECUTORS:
+        raise UsageError(f"There is no executor '{name}'.", remedy=f"It is one of {', '.join(EXECUTORS)}.")
+    return name
 
 
 def record_definitions(instance: Instance, graph: AssetGraph) -> None:
@@ -271,9 +276,14 @@ def load_asset(
     if wanted is None and found.pointer.format == "parquet" and definitions is None:
         wanted = "pl.LazyFrame"
     if definitions is None:
-        from headwater.io.pointers import load_pointer
+        from headwater.io.pointers import Owner, load_pointer
 
-        return load_pointer(found.pointer, annotation=wanted, columns=None if columns is None else tuple(columns))
+        return load_pointer(
+            found.pointer,
+            owner=Owner(asset, found.partition, found.version_id),
+            annotation=wanted,
+            columns=None if columns is None else tuple(columns),
+        )
     manager = IOManagers(definitions, None, instance.home).for_output(asset)
     return manager.load_input(
         InputContext(

@@ -11,13 +11,16 @@ from types import ModuleType
 
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module
 from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError, UserCodeError
+from headwater.io.location import PROJECT_FOLDER
+from headwater.materialize.execution.user_traceback import user_frames, user_traceback
 from headwater.materialize.project import Project
 
 
 def load_definitions(project: Project) -> Definitions:
     """Import the project's files and modules and merge what they define.
 
-    Of each module, its `Definitions` object counts, or else all assets found in it. Raises `DefinitionError` with
+    Of each module, its `Definitions` object counts, or else all assets found in it. Relative roots of IO managers start
+    from the project's folder. Raises `DefinitionError` with
     the user's part of the traceback when importing fails, and whatever checking the definitions finds.
     """
     if not project.files and not project.modules:
@@ -26,11 +29,14 @@ def load_definitions(project: Project) -> Definitions:
             remedy="Name them with -f FILE or -m MODULE, list them under [tool.headwater] in pyproject.toml as "
             'files = ["assets.py"], or start with `headwater init`.',
         )
-    for entry in (str(project.root),):
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
-    loaded = [_definitions_of(_import_file(file, project.root)) for file in project.files]
-    loaded += [_definitions_of(_import_module(name)) for name in project.modules]
+    if str(project.root) not in sys.path:
+        sys.path.insert(0, str(project.root))
+    token = PROJECT_FOLDER.set(project.root)
+    try:
+        loaded = [_definitions_of(_import_file(file, project.root)) for file in project.files]
+        loaded += [_definitions_of(_import_module(name)) for name in project.modules]
+    finally:
+        PROJECT_FOLDER.reset(token)
     return loaded[0] if len(loaded) == 1 else Definitions.merge(*loaded)
 
 
@@ -98,7 +104,10 @@ def _import_module(name: str) -> ModuleType:
 
 
 class _user_errors:
-    """Turns what importing user code raises into a `DefinitionError` with the user's part of the traceback."""
+    """Turns what importing user code raises into a `DefinitionError` with the user's part of the traceback.
+
+    An error of ours stays what it is, and says where in user code it comes from.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -110,14 +119,11 @@ class _user_errors:
         if error is None or isinstance(error, KeyboardInterrupt):
             return
         if isinstance(error, HeadwaterError) and not isinstance(error, UserCodeError):
+            error.message = f"{error.message}\n{user_frames(error)}".rstrip()
             return
-        summary = traceback.TracebackException.from_exception(error, compact=True)
-        package = str(Path(__file__).resolve().parents[1])
-        frames = [f for f in summary.stack if not f.filename.startswith((package, "<frozen importlib"))]
-        summary.stack = traceback.StackSummary.from_list(frames)
-        text = "".join(summary.format()).rstrip()
+        text = user_traceback(error) or "".join(traceback.format_exception_only(error))
         raise DefinitionError(
-            f"Importing {self._what} failed:\n{text}", remedy="Correct it and run the command again."
+            f"Importing {self._what} failed:\n{text.rstrip()}", remedy="Correct it and run the command again."
         ) from error
 
 

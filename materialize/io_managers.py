@@ -9,6 +9,7 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.resource import resolve_resource
 from headwater.catalog.errors import DefinitionError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import with_article
 from headwater.catalog.records import Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext
 
@@ -68,7 +69,7 @@ class IOManagers:
                 getattr(manager, "load_input", None)
             ):
                 raise DefinitionError(
-                    f"What stores `{key}` is a {type(manager).__name__}, which is no IO manager.",
+                    f"What stores `{key}` is {with_article(type(manager).__name__)}, which is no IO manager.",
                     remedy="An IO manager has the methods handle_output(context, obj) and load_input(context).",
                 )
             self._bound[id(given)] = (given, self._bind(manager))

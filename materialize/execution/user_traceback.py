@@ -13,6 +13,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(str(_ROOT / name) + os.sep for name in ("catalog", "cli", "io", "materialize", "tui"))
 _STANDARD = os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+#: Sources of compiled libraries, such as pyarrow/array.pxi, whose frames do not say where they are installed.
+_COMPILED = (".pyx", ".pxi")
 
 
 def user_traceback(error: BaseException) -> str:
@@ -30,6 +32,15 @@ def user_traceback(error: BaseException) -> str:
         return ""
 
 
+def user_frames(error: BaseException) -> str:
+    """Where in user code an error was raised, without the error itself; empty where none of it is."""
+    trace = traceback.TracebackException.from_exception(error)
+    trace.__cause__ = trace.__context__ = None
+    files = [name for name in _trim(trace) if not _is_installed(name)]
+    stack = [frame for frame in trace.stack if not _is_machinery(frame.filename)]
+    return "".join(traceback.StackSummary.from_list(stack).format()) if files else ""
+
+
 def _trim(trace: traceback.TracebackException) -> list[str]:
     """Drop the frames before the first of the user's; the files of those left, here and in what led to it."""
     stack = list(trace.stack)
@@ -45,9 +56,11 @@ def _trim(trace: traceback.TracebackException) -> list[str]:
 @lru_cache(maxsize=4096)
 def _is_machinery(filename: str) -> bool:
     """Whether a file is Headwater's or the standard library's."""
+    if filename.startswith("<frozen "):
+        return True
     path = os.path.realpath(filename)
     return path.startswith(_OURS) or (path.startswith(_STANDARD) and not _is_installed(path))
 
 
 def _is_installed(filename: str) -> bool:
-    return any(folder in filename for folder in _INSTALLED)
+    return filename.endswith(_COMPILED) or any(folder in filename for folder in _INSTALLED)

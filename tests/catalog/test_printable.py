@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.catalog.errors import HeadwaterError, SelectionError
-from headwater.catalog.printable import find_unprintable, printable, printable_line
+from headwater.catalog.printable import find_unprintable, printable, printable_line, with_article
 from tests.corpus import HOSTILE
 
 #: Marks that are formatting characters to Unicode, and visible all the same.
@@ -74,3 +74,8 @@ def test_keys_hold_less_than_text() -> None:
     assert find_unprintable("⚠\ufe0f") == "\ufe0f"
     assert find_unprintable("a\nb") == "\n"
     assert find_unprintable("schön") is None
+
+
+def test_articles() -> None:
+    names = ("int", "object", "Int128", "dict", "uint8", "str")
+    assert [with_article(name) for name in names] == ["an int", "an object", "an Int128", "a dict", "a uint8", "a str"]

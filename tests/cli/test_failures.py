@@ -74,7 +74,9 @@ def protect(folder: Path, *, folders: int, files: int) -> None:
 # ---- the catalog
 
 
-@pytest.mark.parametrize("kind", ["garbage", "cut", "sqlite", "another database", "log of another", "no log"])
+@pytest.mark.parametrize(
+    "kind", ["garbage", "cut", "sqlite", "another database", "log of another", "no log", "removed"]
+)
 def test_a_wrong_catalog_is_refused_by_every_command(built: ProjectFolder, kind: str) -> None:
     home = built.path / ".headwater"
     catalog = home / "catalog.duckdb"
@@ -96,6 +98,8 @@ def test_a_wrong_catalog_is_refused_by_every_command(built: ProjectFolder, kind:
                 connection.execute("create table t (i int)").fetchall()
                 shutil.copyfile(built.path / "other.duckdb.wal", home / "catalog.duckdb.wal")
             (home / "catalog.duckdb.wal").chmod(0o600)
+        case "removed":
+            catalog.unlink()
         case _:
             # As if the log had been lost that held the last commits.
             from headwater.catalog.storage.duckdb.head import HeadFile, read_head
@@ -113,6 +117,19 @@ def test_a_wrong_catalog_is_refused_by_every_command(built: ProjectFolder, kind:
         assert "Traceback" not in done.err and not done.out
     assert {path.name: path.read_bytes() for path in home.glob("catalog.duckdb*")} == before
     assert not (built.path / "ran").exists()
+
+
+def test_the_error_about_data_that_is_gone_says_which_command_makes_it_anew(built: ProjectFolder) -> None:
+    """To the catalog it is fresh, so `materialize` alone has nothing to do."""
+    (file,) = (built.path / ".headwater" / "data" / "raw").iterdir()
+    file.unlink()
+    for command, code in ((["materialize", "total", "--force"], 5), (["sql", "select * from raw"], 5)):
+        done = built.run(*command, code=code)
+        assert f"The data of `raw` (version {file.stem}) is not at " in done.err
+    found = re.search("`headwater (materialize .*)`", done.err)
+    assert found is not None
+    assert built.built(*found[1].split()[1:]) == {"raw": "SUCCESS"}
+    assert built.json("sql", "select count(*) as n from raw")["rows"] == [{"n": 3}]
 
 
 def test_what_holds_the_catalog_is_named(built: ProjectFolder) -> None:

@@ -1,4 +1,12 @@
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -81,6 +89,85 @@ def test_show(shop: ProjectFolder) -> None:
     text = shop.run("show", "shop/orders").out
     for expected in ("shop/orders", "## hi", "team:x", "amount", "elsewhere", made["version_id"]):
         assert expected in text
+
+
+def test_show_of_a_failed_asset(shop: ProjectFolder) -> None:
+    shop.edit('return {"sum"', 'raise ValueError("boom")\n    return {"sum"')
+    run_id = shop.json("materialize", code=4)["run_id"]
+    failure = shop.json("show", "report")["failure"]
+    assert (failure["run_id"], failure["error"]) == (run_id, "ValueError: boom")
+    assert failure["at"].endswith("Z")
+    text = shop.run("show", "report").out
+    assert text.count("never materialized") == 1 and text.count("(ValueError: boom)") == 1
+    assert shop.json("show", "shop/orders")["failure"] is None
+
+
+def test_show_of_an_asset_that_is_no_longer_defined(shop: ProjectFolder) -> None:
+    shop.run("materialize")
+    version = shop.json("show", "report")["materialization"]["version_id"]
+    shop.edit("def report(", "def summary(")
+    shop.run("materialize")
+    text = shop.run("show", "report").out
+    assert text.startswith("report\nno longer defined\n") and version in text
+    shown = shop.json("show", "report")
+    assert (shown["defined"], shown["materialization"]["version_id"]) == (False, version)
+    assert [change["change"] for change in shown["definition_history"]] == ["removed", "added"]
+    assert shop.json("show", "summary")["defined"] is True
+    assert "E-UNKNOWN-ASSET" in shop.run("show", "repot", code=2).err
+
+
+def test_times_in_metadata_are_times(shop: ProjectFolder) -> None:
+    shop.edit('metadata={"count": 2,', 'metadata={"then": MetadataValue.timestamp(1.5), "count": 2,')
+    shop.run("materialize", "shop/orders")
+    then = {"kind": "timestamp", "value": "1970-01-01T00:00:01.500000Z"}
+    assert shop.json("show", "shop/orders")["materialization"]["metadata"]["then"] == then
+    assert shop.json("versions", "shop/orders")["versions"][0]["metadata"]["then"] == then
+
+
+def test_options_that_make_no_sense(shop: ProjectFolder) -> None:
+    """Whether anything is to be done or not."""
+    for _ in range(2):
+        assert "no executor 'bogus'" in shop.run("materialize", "--executor", "bogus", code=2).err
+        shop.run("materialize")
+    assert "--wait" in shop.run("--wait", "-1", "ls", code=2).err
+
+
+def test_the_lineage_of_a_long_chain(project: ProjectFolder) -> None:
+    project.write("""
+        from headwater import AssetSpec, Definitions
+
+        names = [f"a{i:04}" for i in range(3000)]
+        definitions = Definitions([AssetSpec(b, deps=[a]) for a, b in zip(names, names[1:])])
+        """)
+    for command in (["lineage"], ["lineage", "a2999"]):
+        lines = project.run(*command).out.splitlines()
+        assert max(len(line) for line in lines) <= 200
+        assert re.fullmatch(r" +└─ … 2,9\d\d more below", lines[-1])
+    assert len(project.json("lineage")["nodes"]) == 3000
+
+
+def test_a_terminal_that_does_not_know_its_width(shop: ProjectFolder) -> None:
+    """It has 0 columns; 80 are as good a guess as any."""
+    shop.edit("All orders.", "All orders " + "and more " * 20 + ".")
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headwater", "ls"], cwd=shop.path, env=shop.environment() | {"COLUMNS": ""}, stdout=side
+    )
+    os.close(side)
+    out = b""
+    while data := read_terminal(main):
+        out += data
+    assert process.wait() == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out.decode()).splitlines()
+    assert max(len(line) for line in lines) == 80
+
+
+def read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: nobody has the other side open any more
+        return b""
 
 
 def test_lineage(shop: ProjectFolder) -> None:
@@ -179,6 +266,16 @@ def test_sql(shop: ProjectFolder) -> None:
         done = shop.run("sql", attack, code=2)
         assert done.err.startswith("Error"), attack
     assert shop.json("sql", "select count(*) as n from runs")["rows"] == [{"n": 1}]
+
+
+def test_sql_as_json_is_json_and_drops_nothing(shop: ProjectFolder) -> None:
+    """Also before anything is built."""
+    assert shop.json("sql", "select * from materializations")["rows"] == []
+    odd = "'nan'::double as a, '-inf'::float as a, 1 as a_1, map([date '2020-01-01'], ['inf'::double]) as m"
+    done = shop.run("sql", f"select {odd}", "--json")
+    document = json.loads(done.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert document["columns"] == ["a", "a_2", "a_1", "m"]
+    assert document["rows"] == [{"a": "NaN", "a_2": "-Infinity", "a_1": 1, "m": {"2020-01-01": "Infinity"}}]
 
 
 def test_help_has_examples_and_completion_scripts_work(shop: ProjectFolder) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import headwater as hw
-from headwater.catalog.errors import MissingDataError, StorageError, UnknownAssetError, UsageError
+from headwater.catalog.errors import LostCommitsError, MissingDataError, StorageError, UnknownAssetError, UsageError
 from headwater.io.engines import arrow, pandas
 
 
@@ -105,6 +105,62 @@ def test_documented_views_hide_assets_and_tables_behind_them_do_not(tmp_path: Pa
     catalog = hw.Catalog.open(tmp_path / "home")
     assert catalog.sql("select status from runs").rows == [("SUCCESS",)]
     assert catalog.sql("select n from event").rows == [(2,)]
+
+
+def test_keys_that_sql_spells_in_its_own_way(tmp_path: Path) -> None:
+    def make(key: list[str], number: int) -> hw.AssetsDefinition:
+        @hw.asset(key=key)
+        def one() -> pl.DataFrame:
+            return pl.DataFrame({"n": [number]})
+
+        return one
+
+    with hw.Instance.open(tmp_path / "home") as instance:
+        made = [make(["x", "y"], 1), make(["X", "Y"], 2), make(['q"q'], 3), make(["É"], 4), make(["é"], 5)]
+        hw.materialize(made, instance=instance)
+    catalog = hw.Catalog.open(tmp_path / "home")
+    for name, number in (("x/y", 1), ("X/Y", 2), ('q""q', 3), ("É", 4), ("é", 5), ('Q""Q', 3)):
+        assert catalog.sql(f'select n from "{name}"').rows == [(number,)]
+    assert catalog.sql('select n from "É" union all select n from "é"').rows == [(4,), (5,)]
+    with pytest.raises(UsageError, match="`X/Y` or `x/y`"):
+        catalog.sql('select * from "x/Y"')
+    with pytest.raises(UsageError, match="cannot read both"):
+        catalog.sql('select * from "x/y", "X/Y"')
+
+
+def test_show_tables_lists_views_and_assets_that_are_tables(home: Path, tmp_path: Path) -> None:
+    views = {"assets", "lineage", "materializations", "partitions", "columns", "inputs", "runs", "steps", "events"}
+    views |= {"definition_history"}
+    catalog = hw.Catalog.open(home)
+    for command in ("show tables", "SHOW ALL TABLES;"):
+        assert {name for (name,) in catalog.sql(command).rows} == views | {"orders"}
+    assert {name for (name,) in hw.Catalog.open(tmp_path / "none").sql("show tables").rows} == views
+
+
+def test_assets_that_are_no_tables(home: Path) -> None:
+    catalog = hw.Catalog.open(home)
+    with pytest.raises(UsageError, match="`total` holds a value, not a table"):
+        catalog.sql("select * from total")
+    with pytest.raises(UsageError, match="`elsewhere` stores nothing"):
+        catalog.sql("select * from elsewhere")
+    with pytest.raises(UsageError, match="no table or view 'orderz'") as caught:
+        catalog.sql("select * from orderz")
+    assert "`orders`" in caught.value.remedy
+
+
+def test_a_home_without_a_catalog_has_empty_views(tmp_path: Path) -> None:
+    catalog = hw.Catalog.open(tmp_path / "none")
+    answer = catalog.sql("select m.asset, r.status from materializations m join runs r using (run_id)")
+    assert (answer.columns, answer.rows) == (("asset", "status"), [])
+    with pytest.raises(UsageError, match="materialisations"):
+        catalog.sql("select * from materialisations")
+    assert not (tmp_path / "none").exists(), "reading makes no home"
+
+
+def test_a_catalog_that_was_removed_is_not_an_empty_one(home: Path) -> None:
+    (home / "catalog.duckdb").unlink()
+    with pytest.raises(LostCommitsError, match="moved or removed"):
+        hw.Catalog.open(home).assets()
 
 
 def test_what_is_not_there(home: Path, tmp_path: Path) -> None:

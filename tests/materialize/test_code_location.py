@@ -8,6 +8,7 @@ import pytest
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import DefinitionError, UsageError
+from headwater.io.file_manager import FileIOManager
 from headwater.materialize.code_location import load_definitions
 from headwater.materialize.project import Project
 from tests.project import ProjectFolder
@@ -37,6 +38,27 @@ def write(folder: Path, name: str, text: str) -> None:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
+
+
+def test_a_relative_root_starts_from_the_project(
+    project: ProjectFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a command is given; in Python, from the current folder."""
+    project.write("""
+        from headwater import Definitions, FileIOManager, asset
+
+        @asset
+        def one() -> int:
+            return 1
+
+        definitions = Definitions([one], {"io_manager": FileIOManager("lake")})
+        """)
+    (project.path / "deep" / "er").mkdir(parents=True)
+    assert ProjectFolder(project.path / "deep" / "er").built() == {"one": "SUCCESS"}
+    assert len(list((project.path / "lake" / "one").iterdir())) == 1
+    assert project.built() == {}
+    monkeypatch.chdir(tmp_path)
+    assert FileIOManager("lake").store.root == (tmp_path / "lake").as_uri()
 
 
 def test_nothing_to_load(load: Load) -> None:
@@ -118,6 +140,20 @@ def test_files_that_cannot_be_loaded(tmp_path: Path, load: Load, text: str, says
     sys.modules.pop("some_assets", None)
     write(tmp_path, "some_assets.py", ASSET.format(name="a") + "# of another size\n" * 9)
     assert list(load("some_assets.py").graph.nodes) == ["a"]
+
+
+@pytest.mark.parametrize("folder", ["", "headwater-shop/"])
+def test_an_error_in_a_module_that_a_file_imports(tmp_path: Path, load: Load, folder: str) -> None:
+    """Also one of ours, and wherever the project lies."""
+    write(tmp_path, f"{folder}some_assets.py", "import some_part\n")
+    for line, kind in (("{}['x']", "KeyError"), ("from headwater import AssetKey; AssetKey('')", "key")):
+        write(tmp_path, f"{folder}some_part.py", f"def f():\n    {line}\n\nf()\n")
+        with pytest.raises(DefinitionError, match=kind) as caught:
+            load(f"{folder}some_assets.py")
+        text = str(caught.value)
+        for place in ('some_assets.py", line 1', 'some_part.py", line 4', 'some_part.py", line 2, in f'):
+            assert place in text
+        assert "importlib" not in text and "code_location" not in text and "keys.py" not in text
 
 
 def test_an_interrupt_is_one(tmp_path: Path, load: Load) -> None:

@@ -59,11 +59,11 @@ def open_catalog(
     clock = clock or SystemClock()
     command = _command_line() if command is None else command
     home = home.resolve()
-    try:
+    with _reachable(home):
         writable = not read_only and _make(home) and _is_writable(home)
         _check_permissions(home)
         if not writable and not (home / DATABASE_FILE).exists():
-            _check_absent(home)
+            check_absent(home)
             raise _nothing_to_read(home, read_only)
         lock = acquire(home, shared=not writable, wait=wait, clock=clock, command=command)
         try:
@@ -79,6 +79,12 @@ def open_catalog(
         if lock is not None:
             lock.release()
         return _open_after_kill(home, wait, clock, command)
+
+
+@contextmanager
+def _reachable(home: Path) -> Generator[None]:
+    try:
+        yield
     except OSError as error:
         raise CatalogError(
             f"The catalog in {home} cannot be opened: {error.strerror}: {error.filename}.",
@@ -181,10 +187,11 @@ def _compare(path: Path, version: schema.Version, seq: int, head: Head) -> None:
         )
 
 
-def _check_absent(home: Path) -> None:
-    """Raise where the database file is gone, and not just not made yet."""
-    left = [log for log in _LOGS if (home / log).exists()]
-    head = read_head(home / HEAD_FILE)
+def check_absent(home: Path) -> None:
+    """Raise `LostCommitsError` where the database file is gone, and not just not made yet."""
+    with _reachable(home):
+        left = [log for log in _LOGS if (home / log).exists()]
+        head = read_head(home / HEAD_FILE)
     if left or (head is not None and head.seq):
         rest = left[0] if left else HEAD_FILE
         raise LostCommitsError(
@@ -195,7 +202,7 @@ def _check_absent(home: Path) -> None:
 
 def _create(home: Path, migrations: Sequence[schema.Migration], clock: Clock) -> None:
     """Make a catalog: under another name, renamed when it is complete, so that there is never half of one."""
-    _check_absent(home)
+    check_absent(home)
     unfinished = home / f"{DATABASE_FILE}.new"
     for leftover in (unfinished, home / f"{unfinished.name}.wal"):
         leftover.unlink(missing_ok=True)

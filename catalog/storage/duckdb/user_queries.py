@@ -16,9 +16,10 @@ copies of the views that the query names.
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any, cast
 
-from headwater.catalog.errors import UsageError, nearest
+from headwater.catalog.errors import UnknownTableError, UsageError
 from headwater.catalog.storage.base import FileRelation, QueryResult
 from headwater.catalog.storage.duckdb.connection import connect, is_damage, literal
 
@@ -63,15 +64,16 @@ def answer(
     select = sql[explain.end() :] if explain else sql
     try:
         tree = _parse(cursor, select)
-        catalog = {name.lower(): is_view for name, is_view in cursor.execute(_KNOWN).fetchall()}
-        known = set(catalog)
+        known = {folded(name): is_view for name, is_view in cursor.execute(_KNOWN).fetchall()}
         # A documented view means the same in every project; a table behind them gives way to an asset of its name.
-        relations = {name: relation for name, relation in relations.items() if not catalog.get(name.lower())}
-        named = _check(tree, known | {name.lower() for name in relations})
-        used = {name: relation for name, relation in relations.items() if name.lower() in named}
+        relations = {name: relation for name, relation in relations.items() if not known.get(folded(name))}
+        if _lists_tables(tree):
+            names = sorted({*(name for name, is_view in known.items() if is_view), *relations})
+            return QueryResult(("name",), ("VARCHAR",), [(name,) for name in names])
+        named, used = _check(tree, known, relations)
         prefix = sql[: explain.end()] if explain else ""
         if any(isinstance(relation, FileRelation) for relation in used.values()):
-            copied = {name for name in named & known if name not in used}
+            copied = (named & known.keys()) - {folded(name) for name in used}
             return _answer_apart(cursor, prefix, select, parameters, used, copied)
         for name, relation in used.items():
             cursor.register(name, relation)
@@ -101,11 +103,27 @@ def _parse(cursor: "DuckDBPyConnection", select: str) -> Any:
     return tree["statements"][0]
 
 
-def _check(tree: Any, known: Collection[str]) -> set[str]:
-    """The tables that a parse tree names, in lower case. Raises `UsageError` for what it may not use."""
-    named: set[str] = set()
+def folded(name: str) -> str:
+    """`name` as DuckDB compares it with others: without regard to the case of ASCII letters."""
+    return name.translate(_LOWER)
+
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def _lists_tables(tree: Any) -> bool:
+    source = cast(dict[str, Any], tree["node"].get("from_table") or {})
+    return source.get("type") == "SHOW_REF" and source.get("table_name") in ('"tables"', "__show_tables_expanded")
+
+
+def _check(tree: Any, known: Mapping[str, bool], relations: Mapping[str, Any]) -> tuple[set[str], dict[str, Any]]:
+    """The tables that a parse tree names, folded, and those of `relations` that are meant.
+
+    `known` holds what is there besides, folded, and whether it is a view. Raises `UsageError` for what it may not use.
+    """
+    named: dict[str, str] = {}
     nodes = list(_nodes(tree))
-    local = {str(entry["key"]).lower() for node in nodes for entry in _entries(node.get("cte_map"))}
+    local = {folded(str(entry["key"])) for node in nodes for entry in _entries(node.get("cte_map"))}
     for node in nodes:
         function = str(node.get("function_name") or "").lower()
         if node.get("type") == "TABLE_FUNCTION":
@@ -119,12 +137,27 @@ def _check(tree: Any, known: Collection[str]) -> set[str]:
             raise UsageError(f"A query of the catalog may not use {function}(…).", remedy="Leave it out.")
         elif node.get("type") == "BASE_TABLE" and str(node.get("schema_name")).lower() not in _SYSTEM_SCHEMAS:
             name = str(node["table_name"])
-            if name.lower() not in known and name.lower() not in local:
+            meant = _meant(name, relations)
+            if meant is None and folded(name) not in known and folded(name) not in local:
+                raise UnknownTableError(name, [*(view for view, is_view in known.items() if is_view), *relations])
+            before = named.setdefault(folded(name), meant or name)
+            if meant not in (None, before):
                 raise UsageError(
-                    f"There is no table or view '{name}'.", remedy=nearest(name, known, "SHOW TABLES lists them.")
+                    f"One query cannot read both `{before}` and `{meant}`: SQL takes no notice of case.",
+                    remedy="Read one at a time, or load both in Python with headwater.load_asset.",
                 )
-            named.add(name.lower())
-    return named
+    return set(named), {name: relations[name] for name in named.values() if name in relations}
+
+
+def _meant(name: str, relations: Mapping[str, Any]) -> str | None:
+    """Which relation an SQL name means: the one spelled so, or else the only one that differs in case alone."""
+    if name in relations:
+        return name
+    alike = sorted(relation for relation in relations if folded(relation) == folded(name))
+    if len(alike) > 1:
+        either = " or ".join(f"`{relation}`" for relation in alike)
+        raise UsageError(f"'{name}' may mean {either}.", remedy="Write the one that you mean as it is spelled.")
+    return alike[0] if alike else None
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

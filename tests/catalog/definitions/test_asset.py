@@ -58,14 +58,6 @@ def test_a_function_is_an_asset() -> None:
     assert orders.source.file == __file__
 
 
-def test_a_retry_policy_is_one() -> None:
-    with pytest.raises(DefinitionError, match="the retry_policy of `one` is a int"):
-
-        @P.asset(retry_policy=3)  # type: ignore
-        def one() -> int:
-            return 1
-
-
 def test_every_attribute_is_kept() -> None:
     policy = P.RetryPolicy(max_retries=2)
 

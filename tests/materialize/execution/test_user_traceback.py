@@ -1,13 +1,17 @@
 """Which frames a person sees."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from headwater.catalog.errors import StorageError
+from headwater.catalog.errors import StorageError, UnstorableValueError
 from headwater.catalog.keys import AssetKey
-from headwater.materialize.execution.user_traceback import user_traceback
+from headwater.io.base import OutputContext
+from headwater.io.engines import arrow, pandas
+from headwater.io.file_manager import FileIOManager
+from headwater.materialize.execution.user_traceback import user_frames, user_traceback
 
 
 def caught(call: Any) -> BaseException:
@@ -42,6 +46,26 @@ def test_an_error_of_ours_shows_only_the_users_code() -> None:
     ours.__cause__.__traceback__ = without_this_file(ours.__cause__.__traceback__)
     assert "polars" in user_traceback(ours.__cause__)
     assert user_traceback(ours) == ""
+
+
+def test_a_refusal_is_no_traceback_whatever_library_noticed(tmp_path: Path) -> None:
+    """Frames of compiled libraries name no folder, as in pyarrow/array.pxi."""
+    manager = FileIOManager(tmp_path)
+    context = OutputContext(asset_key=AssetKey("a"), version_id="v", run_id="r", step_key="a")
+    for value in (pandas().DataFrame({"a": [Decimal("NaN")]}), pandas().DataFrame({"a": [2**70]}), pl.Series([1])):
+        error = caught(lambda value=value: manager.stage(context, value))
+        error.__traceback__ = without_this_file(error.__traceback__)
+        assert isinstance(error, UnstorableValueError) and error.__cause__ is not None
+        assert user_traceback(error) == ""
+    arrow_error = caught(lambda: arrow().array([1, "x"]))
+    assert "pyarrow" in user_traceback(arrow_error)
+
+
+def test_where_in_user_code_an_error_comes_from() -> None:
+    error = caught(users_function("def make():\n    return AssetKey('')\n", "/srv/project/assets.py"))
+    error.__traceback__ = without_this_file(error.__traceback__)
+    assert user_frames(error).strip() == 'File "/srv/project/assets.py", line 2, in make'
+    assert user_frames(StorageError("damaged")) == ""
 
 
 def test_an_exception_that_cannot_be_printed() -> None:
