@@ -793,3 +793,29 @@ def test_a_resource_may_be_made_an_io_manager() -> None:
             pass
 
     assert Both(path="y").fingerprint() == {"path": "y"}
+
+
+def test_an_asset_that_may_make_nothing() -> None:
+    @hw.asset(output_required=False)
+    def returned() -> Any:
+        return made[0] or None
+
+    @hw.asset(output_required=False)
+    def yielded() -> Iterator[hw.Output[int]]:
+        if made[0]:
+            yield hw.Output(made[0])
+
+    @hw.asset
+    def below(returned: int) -> int:
+        return returned + 1
+
+    with hw.Instance.ephemeral() as instance:
+        made = [0]
+        result = hw.materialize([returned, yielded, below], instance=instance)
+        assert result.success
+        assert {cell.asset: cell.status for cell in result.cells} == dict.fromkeys(
+            ("returned", "yielded", "below"), StepStatus.SKIPPED
+        )
+        made = [1]
+        result = hw.materialize([returned, yielded, below], instance=instance)
+        assert (result.asset_value("below"), result.asset_value("yielded")) == (2, 1)
