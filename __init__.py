@@ -17,6 +17,7 @@ _NAMES = {
         "AssetOut",
         "AssetSpec",
         "AssetsDefinition",
+        "SourceAsset",
         "asset",
         "multi_asset",
     ),
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         AssetOut,
         AssetsDefinition,
         AssetSpec,
+        SourceAsset,
         asset,
         multi_asset,
     )

@@ -56,6 +56,15 @@ class AssetKey(str):
         """The last segment."""
         return self.path[-1]
 
+    def to_user_string(self) -> str:
+        """The printed form, as Dagster calls it."""
+        return str.__str__(self)
+
+    @staticmethod
+    def from_user_string(text: str) -> "AssetKey":
+        """The key whose printed form this is, as Dagster calls it."""
+        return AssetKey(text)
+
     def with_prefix(self, prefix: Union[str, Sequence[str], "AssetKey"]) -> "AssetKey":
         """This key below `prefix`."""
         return AssetKey((*AssetKey(prefix).path, *self.path))

@@ -158,7 +158,7 @@ def _explained(make: Callable[P, T]) -> Callable[P, T]:
             raise UserCodeError(
                 f"MetadataValue.{make.__name__}(…) cannot keep this: {error}.",
                 remedy=f"It is for: {make.__doc__}" if make.__doc__ else "",
-            ) from error
+            ) from None
 
     return explained
 

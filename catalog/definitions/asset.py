@@ -18,7 +18,9 @@ from headwater.catalog.definitions.spec import (
     DEFAULT_IO_MANAGER,
     AssetOut,
     AssetSpec,
+    SourceAsset,
     one_io_manager,
+    refuse_others,
     replace_spec,
 )
 from headwater.catalog.errors import DefinitionError, InvalidKeyError
@@ -34,6 +36,7 @@ __all__ = [
     "AssetsDefinition",
     "InputDefinition",
     "OutputDefinition",
+    "SourceAsset",
     "asset",
     "multi_asset",
 ]
@@ -161,6 +164,9 @@ class AssetSettings(TypedDict, total=False):
     config: Config | Mapping[str, Any] | None
     retry_policy: RetryPolicy | None
     required_resource_keys: Iterable[str]
+    output_required: bool
+    compute_kind: str | None
+    io_manager_def: Any
 
 
 @overload
@@ -187,6 +193,10 @@ def asset(
     config: Config | Mapping[str, Any] | None = None,
     retry_policy: RetryPolicy | None = None,
     required_resource_keys: Iterable[str] = (),
+    output_required: bool = True,
+    compute_kind: str | None = None,
+    io_manager_def: Any = None,
+    **others: Any,
 ) -> Any:
     """Declare that a function computes an asset; usable as `@asset` and as `@asset(...)`.
 
@@ -195,10 +205,16 @@ def asset(
     annotated with a resource class, or named like a resource, the resource; every other one the value of the
     upstream asset of its name, or of the asset that `ins` names for it. A parameter with a default does without an
     asset of its name. `deps` are dependencies that are not loaded. The annotations choose the representation:
-    `pl.LazyFrame`, `pd.DataFrame`, `pa.Table`, …
+    `pl.LazyFrame`, `pd.DataFrame`, `pa.Table`, … With `output_required=False`, the function may return None, or
+    yield nothing, when there is nothing to make: what depends on it is skipped then.
+
+    `compute_kind="polars"` is another way to write `kinds={"polars"}`, and `io_manager_def` another to write
+    `io_manager`: definitions written for Dagster have them.
 
     Returns an `AssetsDefinition`. Raises `DefinitionError`.
     """
+
+    refuse_others(others, AssetSettings.__annotations__, "@asset")
 
     def define(function: Callable[..., Any]) -> AssetsDefinition:
         function = _plain_function(function, "asset")
@@ -214,14 +230,14 @@ def asset(
             code_version=code_version,
             owners=owners,
             tags=tags,
-            kinds=kinds,
-            io_manager=one_io_manager(io_manager, io_manager_key),
+            kinds=_all_kinds(kinds, compute_kind),
+            io_manager=one_io_manager(io_manager if io_manager is not None else io_manager_def, io_manager_key),
             source=source,
         )
         return _definition(
             str(own),
             function,
-            (OutputDefinition(name="result", spec=spec),),
+            (OutputDefinition(name="result", spec=spec, is_required=output_required),),
             signature,
             config=config,
             retry_policy=retry_policy,
@@ -246,6 +262,8 @@ def multi_asset(
     config: Config | Mapping[str, Any] | None = None,
     retry_policy: RetryPolicy | None = None,
     required_resource_keys: Iterable[str] = (),
+    compute_kind: str | None = None,
+    **others: Any,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
     """Declare that a function computes several assets in one step.
 
@@ -256,6 +274,8 @@ def multi_asset(
 
     Raises `DefinitionError`.
     """
+    own = [name for name in multi_asset.__annotations__ if name not in ("others", "return")]
+    refuse_others(others, own, "@multi_asset")
     for given, kind, name_of in ((outs, Mapping, "outs"), (specs, Iterable, "specs")):
         if given is not None and not isinstance(cast(object, given), kind):
             raise DefinitionError(
@@ -287,6 +307,7 @@ def multi_asset(
                 description=description,
                 group_name=group_name,
                 code_version=code_version,
+                kinds=_all_kinds(None, compute_kind),
                 source=source,
             )
             outputs.append(OutputDefinition(name=label, spec=spec, is_required=out.is_required))
@@ -297,6 +318,7 @@ def multi_asset(
                 description=spec.description or description,
                 group_name=spec.group_name if spec.group_name != DEFAULT_GROUP else group_name,
                 code_version=spec.code_version or code_version,
+                kinds=_all_kinds(spec.kinds, compute_kind),
             )
             outputs.append(OutputDefinition(name=str(spec.key), spec=completed))
         return _definition(
@@ -358,6 +380,12 @@ def _definition(
         source=source,
         **settings,
     )
+
+
+def _all_kinds(kinds: Iterable[str] | None, compute_kind: str | None) -> Iterable[str] | None:
+    if compute_kind is None or isinstance(kinds, str):  # a text is no list of kinds, which the spec says
+        return kinds
+    return (*(kinds or ()), compute_kind)
 
 
 def _own_key(

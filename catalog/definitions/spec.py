@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from headwater.catalog.definitions.dependencies import AssetDep, mapping, read_deps, texts
 from headwater.catalog.definitions.source import SourceLocation
-from headwater.catalog.errors import DefinitionError
+from headwater.catalog.errors import DefinitionError, nearest
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.metadata import RawMetadata
 
@@ -84,6 +84,10 @@ class AssetSpec:
         return hash(self.key)
 
 
+#: What Dagster calls the spec of an asset that something else computes.
+SourceAsset = AssetSpec
+
+
 @dataclass(frozen=True, slots=True)
 class AssetOut:
     """One of the assets that a `@multi_asset` computes; its key is the output's name unless `key` says otherwise."""
@@ -137,6 +141,33 @@ def replace_spec(spec: AssetSpec, **changes: Any) -> AssetSpec:
     """A copy of `spec` with some attributes changed."""
     attributes = {name: getattr(spec, name) for name in AssetSpec.__dataclass_fields__}
     return AssetSpec(**{**attributes, **changes})
+
+
+#: Arguments that Dagster's decorators have and ours do not: nothing may be said with them.
+_OF_DAGSTER = frozenset(
+    {
+        *("partitions_def", "automation_condition", "auto_materialize_policy", "freshness_policy", "backfill_policy"),
+        *("op_tags", "check_specs", "config_schema", "resource_defs", "dagster_type", "pool", "hooks"),
+        *("legacy_freshness_policy", "non_argument_deps", "internal_asset_deps"),
+    }
+)
+
+
+def refuse_others(others: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raise `DefinitionError` for arguments that there are not; those of Dagster's may say nothing."""
+    for name, value in others.items():
+        if name not in _OF_DAGSTER:
+            names = list(known)
+            raise DefinitionError(
+                f"{SourceLocation.of_caller()}: {where} has no argument `{name}`.",
+                remedy=nearest(name, names) or f"Its arguments are {', '.join(names)}.",
+            )
+        if value is not None and value != {} and value != []:
+            raise DefinitionError(
+                f"{SourceLocation.of_caller()}: {where} knows the argument `{name}` from Dagster, and does not support "
+                "it.",
+                remedy="Leave it out.",
+            )
 
 
 def one_io_manager(io_manager: Any, io_manager_key: str | None) -> Any:

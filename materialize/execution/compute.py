@@ -62,7 +62,7 @@ def _normalise(
     elif not definition.is_multi:
         if isinstance(returned, Output | MaterializeResult):
             yield _one(definition, returned, outputs)  # pyright: ignore[reportUnknownArgumentType]
-        else:
+        elif returned is not None or definition.stores_nothing or definition.outputs[0].is_required:
             yield _plain(definition, definition.outputs[0], returned)
     elif isinstance(returned, dict):
         for name, value in cast(dict[str, Any], returned).items():

@@ -52,6 +52,8 @@ class Resources:
             yield from resource_references(resource)
         for step in self._steps:
             yield from self._definitions.references_of(step, self._run_config)
+            for spec in map(self._definitions.spec_of, (*step.keys, *(item.key for item in step.inputs))):
+                yield from resource_references(spec.io_manager if spec else None)
 
     @contextlib.contextmanager
     def set_up(self, run: RunInfo, redaction: Redaction) -> Generator[dict[str, Any]]:

@@ -832,6 +832,23 @@ def test_an_io_manager_with_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert hw.plan(defined(suffixes=["rst"]), instance=instance), "its fields decide where the data lies"
 
 
+def test_what_an_io_manager_of_one_asset_takes_from_the_environment_is_kept_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path / "s3cr3t-canary"))
+
+    @hw.asset(io_manager=Notes(folder=hw.EnvVar("NOTES")))
+    def first() -> int:
+        return 5
+
+    with hw.Instance.ephemeral() as instance:  # nobody makes the folder, so that writing fails
+        result = hw.materialize([first], instance=instance, raise_on_error=False)
+        assert result.run_id is not None
+        error = instance.catalog.steps(result.run_id)[0].error
+        assert error is not None and error.kind == "FileNotFoundError"
+        assert "s3cr3t-canary" not in f"{error.message} {error.traceback}"
+
+
 def test_a_resource_may_be_made_an_io_manager() -> None:
     class Both(hw.ConfigurableResource, hw.IOManager):
         path: str = "x"
@@ -843,3 +860,29 @@ def test_a_resource_may_be_made_an_io_manager() -> None:
             pass
 
     assert Both(path="y").fingerprint() == {"path": "y"}
+
+
+def test_an_asset_that_may_make_nothing() -> None:
+    @hw.asset(output_required=False)
+    def returned() -> Any:
+        return made[0] or None
+
+    @hw.asset(output_required=False)
+    def yielded() -> Iterator[hw.Output[int]]:
+        if made[0]:
+            yield hw.Output(made[0])
+
+    @hw.asset
+    def below(returned: int) -> int:
+        return returned + 1
+
+    with hw.Instance.ephemeral() as instance:
+        made = [0]
+        result = hw.materialize([returned, yielded, below], instance=instance)
+        assert result.success
+        assert {cell.asset: cell.status for cell in result.cells} == dict.fromkeys(
+            ("returned", "yielded", "below"), StepStatus.SKIPPED
+        )
+        made = [1]
+        result = hw.materialize([returned, yielded, below], instance=instance)
+        assert (result.asset_value("below"), result.asset_value("yielded")) == (2, 1)

@@ -136,6 +136,11 @@ def test_a_key_may_be_given_whole() -> None:
         ({"config": {"top": 5}}, "has a config, and no parameter of f() takes one", "Annotate"),
         ({"required_resource_keys": "db"}, "required_resource_keys is a list of texts", "['db']"),
         ({"ins": {"y": P.AssetIn("z")}}, "ins names `y`, which is no parameter of f()", "none"),
+        ({"grup_name": "x"}, "@asset has no argument `grup_name`", "Did you mean `group_name`"),
+        ({"zzzz": "x"}, "@asset has no argument `zzzz`", "Its arguments are name, key, key_prefix"),
+        ({"partitions_def": 3}, "the argument `partitions_def` from Dagster, and does not support it", "Leave it out"),
+        ({"compute_kind": "a b"}, "the kind 'a b'", "1 to 63"),
+        ({"kinds": "sql", "compute_kind": "x"}, "kinds is a list of texts", "['sql']"),
         ({"ins": ["y"]}, "ins holds AssetIns by parameter, not a list", "AssetIn('key')"),
         ({"ins": {"y": "z"}}, "ins holds AssetIns by parameter, not a str", "AssetIn('key')"),
         ({"retry_policy": 3}, "the retry_policy of `f` is of the type int", "RetryPolicy(max_retries=3)"),
@@ -172,6 +177,32 @@ def test_hostile_attributes_are_refused_or_kept(text: str) -> None:
             P.asset(lambda: 1, **named)
         except DefinitionError as error:
             str(error).encode()
+
+
+def test_what_dagster_has_other_words_for() -> None:
+    manager = P.InMemoryIOManager()
+
+    unsaid: dict[str, Any] = {"partitions_def": None, "op_tags": {}}
+
+    @P.asset(compute_kind="polars", io_manager_def=manager, output_required=False, **unsaid)
+    def f():
+        pass
+
+    assert (f.specs[0].kinds, f.specs[0].io_manager, f.outputs[0].is_required) == ({"polars"}, manager, False)
+
+    @P.asset(kinds={"sql"}, compute_kind="polars")
+    def g():
+        pass
+
+    assert g.specs[0].kinds == {"sql", "polars"}
+
+    @P.multi_asset(outs={"a": P.AssetOut(), "b": P.AssetOut(kinds={"sql"})}, compute_kind="polars", partitions_def=None)
+    def h():
+        pass
+
+    assert [spec.kinds for spec in h.specs] == [{"polars"}, {"sql"}]
+    assert P.SourceAsset(key="x", io_manager_key="lake") == P.AssetSpec("x", io_manager="lake")
+    assert P.AssetKey.from_user_string("a/b").to_user_string() == "a/b"
 
 
 def test_only_functions_are_decorated() -> None:
@@ -512,6 +543,7 @@ def test_specs_may_depend_on_each_other() -> None:
         ({"specs": []}, "needs its assets as outs or as specs"),
         ({"outs": {"a": P.AssetOut()}, "specs": [P.AssetSpec("b")]}, "needs its assets as outs or as specs"),
         ({"specs": ["a"]}, "was given a str"),
+        ({"outs": {"a": P.AssetOut()}, "can_subest": True}, "@multi_asset has no argument `can_subest`"),
         ({"specs": 3}, "the specs of @multi_asset are of the type int"),
         ({"outs": ["a"]}, "the outs of @multi_asset are of the type list"),
         ({"outs": {"a": P.AssetSpec("a")}}, "was given a AssetSpec"),
