@@ -153,7 +153,11 @@ class _Coordinator:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
                 with self.interruption, self.capture, resources.set_up(self.info, self.redaction) as ready:
                     self.environment = StepEnvironment(
-                        definitions=self.request.definitions, io_managers=self.managers, resources=ready, log=self._log
+                        definitions=self.request.definitions,
+                        io_managers=self.managers,
+                        resources=ready,
+                        check_resources=resources.check,
+                        log=self._log,
                     )
                     with self._executor() as executor:
                         self._loop(executor)
