@@ -198,6 +198,8 @@ class LogSlice:
     file: str
     offset: int
     size: int
+    #: Which attempt at the step, from 1.
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

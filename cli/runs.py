@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from headwater.catalog.records import LoggedEvent, Run, RunStatus, Step, StepSta
 from headwater.catalog.storage.base import CatalogReader
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
-from headwater.io.compute_logs import STREAMS, read_slices, read_stream, run_folder
+from headwater.io.compute_logs import STREAMS, read_rest, read_slices, run_folder
 from headwater.materialize.reader import settled, settled_steps
 
 #: Seconds between two looks for news.
@@ -178,6 +179,8 @@ def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
 def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: bool) -> None:
     """Print what the steps of a run wrote to stdout and stderr, and what they logged.
 
+    Of a whole run also what no step wrote: resources that were set up and torn down, steps that were killed.
+
     \b
     Examples:
       headwater logs 01a1fbdc-d141
@@ -193,10 +196,12 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: b
     folder = run_folder(app.project.home, found.run_id)
     streams = STREAMS if stream is None else (stream,)
     wanted = [one for one in steps if step is None or one.step_key == step]
+    everything = [piece for one in steps for piece in one.logs]
     if as_json:
         output.say_json(
             {
                 "run_id": found.run_id,
+                **({} if step else {"run": {s: _text(b"".join(read_rest(folder, everything, s))) for s in streams}}),
                 "steps": [
                     {"key": one.step_key, **{s: _text(b"".join(read_slices(folder, one.logs, s))) for s in streams}}
                     for one in wanted
@@ -212,24 +217,25 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: b
                 f"{output.rfc3339(event.time)} {level} {event.step_key}: {event.message}",
                 colour=output.COLOURS.get(level),
             )
-    printed = bool(logged)
-    attributed = False
+    parts: list[tuple[str, str, Iterator[bytes]]] = []
+    if step is None:
+        parts += [("(no step)", name, read_rest(folder, everything, name)) for name in streams]
     for one in wanted:
-        for name in streams:
-            pieces = read_slices(folder, one.logs, name)
-            first = next(pieces, None)
-            if first is None:
-                continue
-            attributed = printed = True
-            if len(wanted) > 1 or stream is None:
-                click.echo(click.style(f"── {printable(one.step_key)} {name} ──", dim=True))
-            _stream_out(first, pieces)
-    if not attributed and step is None:
-        # A run that was killed recorded no slices; what it wrote is still there.
-        for name in streams:
-            for piece in read_stream(folder, name):
-                printed = True
-                _stream_out(piece, iter(()))
+        attempts = sorted({piece.attempt for piece in one.logs})
+        for attempt in attempts:
+            title = one.step_key if one.attempts < 2 else f"{one.step_key}, attempt {attempt}"
+            slices = [piece for piece in one.logs if piece.attempt == attempt]
+            parts += [(title, name, read_slices(folder, slices, name)) for name in streams]
+    headed = stream is None or len(wanted) > 1 or any(one.attempts > 1 for one in wanted)
+    printed = bool(logged)
+    for title, name, pieces in parts:
+        first = next(pieces, None)
+        if first is None:
+            continue
+        printed = True
+        if headed:
+            click.echo(click.style(f"── {printable(title)} {name} ──", dim=True))
+        _stream_out(first, pieces)
     if not printed:
         output.note("Nothing was printed.")
 

@@ -27,10 +27,19 @@ def read_slices(folder: Path, slices: Iterable[LogSlice], stream: str, *, chunk:
             yield from _read(folder / piece.file, piece.offset, piece.size, chunk)
 
 
-def read_stream(folder: Path, stream: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
-    """Everything that a run wrote to `stream`, whoever wrote it, in pieces."""
+def read_rest(folder: Path, slices: Iterable[LogSlice], stream: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+    """What a run wrote to `stream` outside of `slices`, in pieces: of all steps' slices, it is what no step wrote.
+
+    That is what resources wrote when they were set up and torn down, and what steps wrote that came to no end.
+    """
+    known = sorted((piece.file, piece.offset, piece.size) for piece in slices if piece.stream == stream)
     for path in sorted(folder.glob(f"*{stream}"), key=lambda path: (len(path.name), path.name)):
-        yield from _read(path, 0, path.stat().st_size, chunk)
+        at = 0
+        for file, offset, size in known:
+            if file == path.name:
+                yield from _read(path, at, offset - at, chunk)
+                at = offset + size
+        yield from _read(path, at, path.stat().st_size - at, chunk)
 
 
 def _read(path: Path, offset: int, size: int, chunk: int) -> Iterator[bytes]:

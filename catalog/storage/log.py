@@ -1,7 +1,7 @@
 """How events read in the log. One function for every storage, so that the log is the same everywhere."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from headwater.catalog import metadata
@@ -91,7 +91,7 @@ def _step_end(event: StepEnded, mark: dict[str, Any]) -> Entry:
     data = _present(
         cells=[_cell_data(cell) for cell in event.cells],
         error=error_data(event.error),
-        logs=[{"stream": log.stream, "file": log.file, "offset": log.offset, "size": log.size} for log in event.logs],
+        logs=[asdict(log) for log in event.logs],
     )
     if mark:
         data |= mark | _present(versions=[made.version_id for made in event.materializations])

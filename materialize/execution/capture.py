@@ -139,6 +139,7 @@ class _Stream:
         else:
             self._steps.path = self._folder / f"{own}.{self.name}"
             self._steps.file = None
+            self._steps.start = 0
 
     def end(self) -> list[LogSlice]:
         """The step that began in this thread is over: what it wrote."""
@@ -148,10 +149,11 @@ class _Stream:
             self._steps.path = self._steps.file = None
             if file is None:
                 return []
-            size = _shorten(file, 0)
+            start = cast(int, self._steps.start)
+            size = _shorten(file, start)
             os.close(file)
-            self._blot(own, 0, size)
-            return [LogSlice(stream=self.name, file=own.name, offset=0, size=size)]
+            self._blot(own, start, size)
+            return [LogSlice(stream=self.name, file=own.name, offset=start, size=size)]
         self._flush()
         start, self._start = self._start, None
         if start is None:
@@ -235,6 +237,7 @@ class _Router(io.TextIOBase):
             return self._shared
         if self._steps.file is None:
             self._steps.file = os.open(path, _FLAGS, 0o600)
+            self._steps.start = os.fstat(self._steps.file).st_size  # behind an earlier attempt's
         return cast(int, self._steps.file)
 
 

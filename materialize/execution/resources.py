@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from headwater.catalog.config import EnvVar
+from headwater.catalog.definitions.asset import AssetsDefinition
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
-from headwater.catalog.errors import ConfigError, HeadwaterError, ResourceError
+from headwater.catalog.errors import ConfigError, ResourceError
 from headwater.catalog.keys import AssetKey
 from headwater.materialize.execution.context import RunContext, RunInfo
 from headwater.materialize.execution.redaction import Redaction
@@ -37,6 +38,7 @@ class Resources:
                 f"resources:{unknown[0]}: there is no resource of this name.",
                 remedy=f"The resources are {', '.join(definitions.resources) or 'none'}.",
             )
+        self._failures: dict[str, ResourceError] = {}
         used = self._used()
         self._configured = {
             name: _configured(resource, config.get(name))
@@ -59,31 +61,51 @@ class Resources:
     def set_up(self, run: RunInfo, redaction: Redaction) -> Generator[dict[str, Any]]:
         """The resources, ready for use; torn down afterwards in reverse order.
 
-        Raises `ResourceError`, without secrets, for one that cannot be set up or torn down.
+        One that cannot be set up is left out, for `check` to say. Raises `ResourceError`, without secrets, for one
+        that cannot be torn down.
         """
         context = RunContext(run=run, log=logging.getLogger("headwater"))
         with contextlib.ExitStack() as stack:
             ready: dict[str, Any] = {}
             for name, resource in self.values.items():
-                ready[name] = resource
-                if isinstance(resource, ConfigurableResource):
-                    manager = resource.yield_for_execution(context)
+                if not isinstance(resource, ConfigurableResource):
+                    ready[name] = resource
+                    continue
+                try:
                     with _blamed(name, "set up", redaction):
+                        manager = resource.yield_for_execution(context)
                         ready[name] = manager.__enter__()
+                except ResourceError as error:
+                    self._failures[name] = error
+                else:
                     stack.push(_blamed(name, "torn down", redaction)(manager.__exit__))
             yield ready
+
+    def check(self, step: AssetsDefinition) -> None:
+        """Raise `ResourceError` for a step that needs a resource that could not be set up."""
+        failed = self._failures.keys() & self._needed_by(step)
+        if failed:
+            error = self._failures[min(failed)]
+            raise ResourceError(error.message, remedy=error.remedy) from error.__cause__
 
     def _used(self) -> set[str]:
         used = {DEFAULT_IO_MANAGER}
         for step in self._steps:
             self._definitions.config_of(step, self._run_config)
-            used.update(step.resources.values(), step.required_resource_keys)
-            used.update(item.input_manager_key for item in step.inputs if item.input_manager_key)
-            for key in (*step.keys, *(item.key for item in step.inputs)):
-                spec = self._definitions.spec_of(key)
-                if spec is not None and isinstance(spec.io_manager, str):
-                    used.add(spec.io_manager)
+            used |= self._needed_by(step)
         return used
+
+    def _needed_by(self, step: AssetsDefinition) -> set[str]:
+        """What a step is given, and what stores its assets and loads its inputs."""
+        needed = {*step.resources.values(), *step.required_resource_keys}
+        needed.update(item.input_manager_key for item in step.inputs if item.input_manager_key)
+        loaded = (item.key for item in step.inputs if not item.input_manager_key)
+        for key in (*step.keys, *loaded):
+            spec = self._definitions.spec_of(key)
+            manager = spec.io_manager if spec else DEFAULT_IO_MANAGER
+            if isinstance(manager, str):
+                needed.add(manager)
+        return needed
 
 
 @contextlib.contextmanager
@@ -91,12 +113,12 @@ def _blamed(name: str, what: str, redaction: Redaction) -> Generator[None]:
     """A block whose exceptions are the resource's own: they become `ResourceError`, without secrets."""
     try:
         yield
-    except HeadwaterError:
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failure = describe_failure(error).error
         text = redaction.text(failure.traceback or f"{failure.kind}: {failure.message}")
-        raise ResourceError(f"The resource `{name}` could not be {what}:\n{text.rstrip()}") from error
+        raise ResourceError(
+            f"The resource `{name}` could not be {what}:\n{text.rstrip()}", remedy=redaction.text(failure.remedy)
+        ) from error
 
 
 def _configured(resource: Any, config: Mapping[str, Any] | None) -> Any:

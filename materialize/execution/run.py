@@ -39,6 +39,7 @@ from headwater.catalog.records import (
     ErrorRecord,
     Fingerprint,
     Input,
+    LogSlice,
     Materialization,
     PlannedCell,
     PlannedStep,
@@ -128,6 +129,8 @@ class _Coordinator:
         self.in_flight = 0
         #: The attempts that compute right now.
         self.running: dict[str, StepSpec] = {}
+        #: What the attempts at each step printed.
+        self.printed: dict[str, tuple[LogSlice, ...]] = {}
         #: The steps of which there was an attempt.
         self.attempted: set[str] = set()
 
@@ -153,7 +156,11 @@ class _Coordinator:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
                 with self.interruption, self.capture, resources.set_up(self.info, self.redaction) as ready:
                     self.environment = StepEnvironment(
-                        definitions=self.request.definitions, io_managers=self.managers, resources=ready, log=self._log
+                        definitions=self.request.definitions,
+                        io_managers=self.managers,
+                        resources=ready,
+                        check_resources=resources.check,
+                        log=self._log,
                     )
                     with self._executor() as executor:
                         self._loop(executor)
@@ -248,6 +255,7 @@ class _Coordinator:
 
     def _settle(self, result: StepResult, executor: Executor) -> None:
         spec = result.spec
+        printed = self.printed[spec.step_key] = self.printed.get(spec.step_key, ()) + result.logs
         if result.failure is None:
             self._succeed(result)
             return
@@ -271,7 +279,7 @@ class _Coordinator:
             self.exit_code, self.exception = result.failure.exit_code, result.failure.exception
         ended = self._end_of(spec, status, self.clock.now())
         error = result.failure.error if status is StepStatus.FAILURE else None
-        self._record(replace(ended, error=error, logs=result.logs))
+        self._record(replace(ended, error=error, logs=printed))
         self.state.finished(spec.step_key, status, ran=[cell.asset for cell in spec.cells])
 
     def _succeed(self, result: StepResult) -> None:
@@ -321,7 +329,7 @@ class _Coordinator:
                 status=StepStatus.SUCCESS,
                 cells=tuple(cells),
                 materializations=tuple(materializations),
-                logs=result.logs,
+                logs=self.printed[spec.step_key],
             )
         )
         self.state.finished(spec.step_key, StepStatus.SUCCESS, ran=[c.asset for c in spec.cells], made=made)
@@ -363,7 +371,7 @@ class _Coordinator:
                 attempt = Attempt(spec, 0.0)
                 attempt.failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
         del self.running[spec.step_key]
-        attempt.logs = tuple(logs)
+        attempt.logs = tuple(replace(one, attempt=spec.attempt) for one in logs)
         return attempt
 
     def _executor(self) -> Executor:
@@ -511,7 +519,15 @@ class _Coordinator:
             status = UNFINISHED[StepStatus.STARTED if started else StepStatus.PENDING]
             cells = tuple(StepCell(asset=c.cell.asset, partition=c.cell.partition, status=status) for c in step.cells)
             events.append(
-                StepEnded(time=now, run_id=self.run_id, step_key=step.key, status=status, cells=cells, message=_OVER)
+                StepEnded(
+                    time=now,
+                    run_id=self.run_id,
+                    step_key=step.key,
+                    status=status,
+                    cells=cells,
+                    logs=self.printed.get(step.key, ()),
+                    message=_OVER,
+                )
             )
         status = RunStatus.CANCELED if canceled else RunStatus.FAILURE
         events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=error))

@@ -14,7 +14,7 @@ from headwater.catalog.definitions.asset import AssetsDefinition
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.policies import Failure, RetryRequested
 from headwater.catalog.definitions.results import NO_VALUE
-from headwater.catalog.errors import HeadwaterError, MissingDataError, UserCodeError
+from headwater.catalog.errors import HeadwaterError, MissingDataError, ResourceError, UserCodeError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue, normalize
 from headwater.catalog.records import ErrorRecord, LogSlice, PlannedCell, Pointer
@@ -105,6 +105,8 @@ class StepEnvironment:
     io_managers: IOManagers
     #: The run's own resources, set up.
     resources: Mapping[str, Any]
+    #: Raises `ResourceError` for a step that needs a resource that could not be set up.
+    check_resources: Callable[[AssetsDefinition], None]
     #: Receives each line that user code logs: level, message.
     log: Callable[[str, str, str], None]
 
@@ -160,6 +162,7 @@ def attempt_step(spec: StepSpec, environment: StepEnvironment) -> Attempt:
 def _run(spec: StepSpec, environment: StepEnvironment, attempt: Attempt) -> None:
     definitions = environment.definitions
     definition = definitions.definition_of(spec.cells[0].asset)
+    environment.check_resources(definition)
     cells = {cell.asset: cell for cell in spec.cells}
     log = _logger(spec.step_key, environment.log)
     context = AssetExecutionContext(
@@ -280,6 +283,9 @@ def _describe(error: BaseException) -> StepFailure:
         case Failure():
             record = _record(error, error.description or "Failure", normalize(error.metadata, "the failure"))
             return StepFailure(error=record, allow_retries=error.allow_retries)
+        case ResourceError():  # its message holds the traceback, and trying again sets nothing up
+            record = ErrorRecord(kind=error.code, message=error.message[:MAX_ERROR_TEXT], remedy=error.remedy)
+            return StepFailure(error=record, exit_code=error.exit_code, allow_retries=False)
         case HeadwaterError():
             record = ErrorRecord(
                 kind=error.code,

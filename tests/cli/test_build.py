@@ -180,6 +180,55 @@ def test_what_steps_print_is_kept_by_step(chain: ProjectFolder) -> None:
     assert "no step" in chain.run("logs", run_id, "nope", code=2).err
 
 
+TRIED = """
+import sys
+from headwater import ConfigurableResource, Definitions, RetryPolicy, asset
+
+class Database(ConfigurableResource):
+    def setup_for_execution(self, context):
+        print("setting up")
+
+    def teardown_after_execution(self, context):
+        print("tearing down")
+
+@asset(retry_policy=RetryPolicy(max_retries=1))
+def flaky(context, database: Database) -> int:
+    print("try", context.retry_number + 1)
+    if context.retry_number == 0:
+        print("bad luck", file=sys.stderr)
+        raise ValueError("again")
+    return 1
+
+@asset
+def once() -> int:
+    print("once")
+    return 1
+
+definitions = Definitions([flaky, once], resources={"database": Database()})
+"""
+
+
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+def test_what_every_attempt_and_resource_prints_is_kept(project: ProjectFolder, executor: str) -> None:
+    project.write(TRIED)
+    run_id = project.json("materialize", "--executor", executor)["run_id"]
+    tried = [
+        "── flaky, attempt 1 stdout ──",
+        "try 1",
+        "── flaky, attempt 1 stderr ──",
+        "bad luck",
+        "── flaky, attempt 2 stdout ──",
+        "try 2",
+    ]
+    rest = ["── (no step) stdout ──", "setting up", "tearing down"]
+    once = ["── once stdout ──", "once"]
+    assert project.run("logs", run_id).out.splitlines() == [*rest, *tried, *once]
+    assert project.run("logs", run_id, "flaky").out.splitlines() == tried
+    told = project.json("logs", run_id)
+    assert told["run"] == {"stdout": "setting up\ntearing down\n", "stderr": ""}
+    assert told["steps"][0] == {"key": "flaky", "stdout": "try 1\ntry 2\n", "stderr": "bad luck\n"}
+
+
 def test_config_is_checked_before_anything_runs(project: ProjectFolder) -> None:
     project.write("""
         from headwater import Config, asset

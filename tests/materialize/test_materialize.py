@@ -773,22 +773,54 @@ def test_a_keyboard_interrupt_from_user_code_cancels_the_run(instance: hw.Instan
         hw.materialize([one, two], instance=instance)
 
 
-def test_a_failing_resource_fails_before_any_step(instance: hw.Instance) -> None:
+@pytest.mark.parametrize("executor", ["in_process", "threads"])
+def test_a_failing_resource_fails_the_steps_that_use_it(instance: hw.Instance, executor: str) -> None:
     class Bad(hw.ConfigurableResource):
         def setup_for_execution(self, context: Any) -> None:
             raise ConnectionError("no route")
 
-    @hw.asset
+    @hw.asset(retry_policy=hw.RetryPolicy(max_retries=5, delay=3000))
     def one(bad: Bad) -> int:
         return 1
 
+    @hw.asset(required_resource_keys={"bad"})
+    def two() -> int:
+        return 1
+
+    @hw.asset(io_manager_key="lost")
+    def three() -> int:
+        return 1
+
+    @hw.asset
+    def below(three: int) -> int:
+        return 1
+
+    @hw.asset
+    def apart() -> int:
+        return 1
+
+    class Lost(hw.ConfigurableResource):
+        def setup_for_execution(self, context: Any) -> None:
+            raise SystemExit("no disk")
+
+        def handle_output(self, context: Any, obj: Any) -> None: ...
+        def load_input(self, context: Any) -> Any: ...
+
+    assets = [one, two, three, below, apart]
+    resources: dict[str, Any] = {"bad": Bad(), "lost": Lost()}
+    result = hw.materialize(assets, resources=resources, instance=instance, executor=executor, raise_on_error=False)
+    failed = dict.fromkeys(["one", "two", "three"], "FAILURE")
+    assert statuses(result) == {**failed, "below": "SKIPPED", "apart": "SUCCESS"}
+    assert result.outcome is not None
+    assert result.outcome.exit_code == ResourceError.exit_code
+    errors = {step.step_key: step.error for step in instance.catalog.steps(result.run_id or "")}
+    for key, said in (("one", "no route"), ("two", "no route"), ("three", "no disk")):
+        error = errors[key]
+        assert error is not None
+        assert (error.kind, said in error.message) == ("E-RESOURCE", True)
     with pytest.raises(ResourceError, match="no route") as caught:
         hw.materialize([one], resources={"bad": Bad()}, instance=instance)
     assert isinstance(caught.value.__cause__, ConnectionError)
-    run = instance.catalog.runs()[0]
-    assert run.status is RunStatus.FAILURE, "the run does not stay unfinished"
-    assert run.error is not None
-    assert "no route" in run.error.message
 
 
 class Notes(hw.ConfigurableIOManager):

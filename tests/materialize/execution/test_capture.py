@@ -10,7 +10,7 @@ import pytest
 
 from headwater.catalog.records import LogSlice
 from headwater.io import compute_logs
-from headwater.io.compute_logs import read_slices, read_stream
+from headwater.io.compute_logs import read_rest, read_slices
 from headwater.materialize.execution import capture
 from headwater.materialize.execution.capture import OutputCapture
 
@@ -170,14 +170,14 @@ with OutputCapture(pathlib.Path(sys.argv[1])) as captured, captured.step(0):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
-    assert b"".join(read_stream(tmp_path / "run", "stdout")) == b"last words\n"
-    assert b"".join(read_stream(tmp_path / "run", "stderr")) == b"and an error\n"
+    assert b"".join(read_rest(tmp_path / "run", [], "stdout")) == b"last words\n"
+    assert b"".join(read_rest(tmp_path / "run", [], "stderr")) == b"and an error\n"
 
 
 def test_missing_log_files_read_as_empty(tmp_path: Path) -> None:
     gone = LogSlice(stream="stdout", file="stdout", offset=0, size=10)
     assert list(read_slices(tmp_path, [gone], "stdout")) == []
-    assert list(read_stream(tmp_path / "nowhere", "stdout")) == []
+    assert list(read_rest(tmp_path / "nowhere", [], "stdout")) == []
 
 
 def test_the_logger_of_a_library_does_not_lose_its_lines(tmp_path: Path) -> None:
