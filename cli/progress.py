@@ -1,5 +1,6 @@
 """What a run looks like while it goes on: a line for each finished step, and on a terminal what is running now."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -51,7 +52,8 @@ class Progress:
         self._closed.set()
         with self._lock:
             self._clear()
-        self._stream.close()
+        with contextlib.suppress(OSError):  # it flushes what could not be written before
+            self._stream.close()
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -91,7 +93,7 @@ class Progress:
             elif seconds is not None:
                 parts.append(output.duration(seconds))
             if cell.rows is not None:
-                parts.append(f"{cell.rows:,} rows")
+                parts.append(output.counted(cell.rows, "row"))
             if event.status is not StepStatus.SUCCESS:
                 parts.append(event.message or output.word(event.status))
             self._print("  ".join(parts), colour)
@@ -115,7 +117,7 @@ class Progress:
         )
         more = f" and {len(self._running) - 3} more" if len(self._running) > 3 else ""
         try:
-            room = os.get_terminal_size(self._stream.fileno()).columns
+            room = os.get_terminal_size(self._stream.fileno()).columns or 80
         except OSError:
             room = 80
         line = output.cut(printable_line(f"[{self._finished}/{self._total}] {running}{more}"), room - 1)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from headwater.catalog.errors import BusyError, UsageError
+from headwater.catalog.events import EventKind
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import to_json as metadata_to_json
 from headwater.catalog.printable import printable
@@ -242,7 +243,14 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: b
 
 @click.command()
 @click.argument("subject", required=False, metavar="[ASSET|RUN]", shell_complete=complete_asset)
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only events of this kind, such as STEP_FAILURE.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([str(kind) for kind in EventKind], case_sensitive=False),
+    metavar="KIND",
+    help="Only events of this kind, such as STEP_FAILURE.",
+)
 @click.option("--after", type=int, default=0, metavar="SEQ", help="Only events after this number.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--follow", is_flag=True, help="Go on printing events as they come.")
@@ -285,7 +293,7 @@ def events(
 def _events(
     catalog: CatalogReader, subject: str | None, kinds: tuple[str, ...], after: int, limit: int
 ) -> list[LoggedEvent]:
-    chosen: dict[str, Any] = {"kinds": [kind.upper() for kind in kinds] or None, "after": after, "limit": limit}
+    chosen: dict[str, Any] = {"kinds": list(kinds) or None, "after": after, "limit": limit}
     if subject is None:
         return catalog.events(**chosen)
     found = _maybe_run(catalog, subject)

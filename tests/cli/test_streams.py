@@ -51,6 +51,7 @@ def test_messages_that_cannot_be_said(noisy: ProjectFolder) -> None:
     done = shell(noisy, "headwater ls --json 2> /dev/full")
     assert done.returncode == 0 and done.stdout.startswith('{"assets":')
     assert shell(noisy, "headwater nope 2> /dev/full").returncode == 2
+    assert shell(noisy, "headwater materialize --force 2> /dev/full").returncode == 0
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
