@@ -83,7 +83,7 @@ class Resources:
 
     def check(self, step: AssetsDefinition) -> None:
         """Raise `ResourceError` for a step that needs a resource that could not be set up."""
-        failed = self._failures.keys() & self._needed_by(step)
+        failed = self._failures.keys() & self._needed_by(step) if self._failures else ()
         if failed:
             error = self._failures[min(failed)]
             raise ResourceError(error.message, remedy=error.remedy) from error.__cause__
