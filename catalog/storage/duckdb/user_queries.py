@@ -97,7 +97,10 @@ def _parse(cursor: "DuckDBPyConnection", select: str) -> Any:
     if tree["error"]:
         if tree["error_type"] == "not implemented":  # what DuckDB says of DELETE, CREATE and the like
             raise UsageError("This statement does more than read.", remedy="Write one SELECT.")
-        raise UsageError(f"Not one query that only reads: {tree['error_message']}", remedy="Write one SELECT.")
+        raise UsageError(
+            f"The query is not SQL that DuckDB understands: {tree['error_message']}",
+            remedy="Correct it; one SELECT is read.",
+        )
     if len(tree["statements"]) != 1:
         raise UsageError(f"{len(tree['statements'])} statements where one is expected.", remedy="Write one SELECT.")
     return tree["statements"][0]
