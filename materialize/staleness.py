@@ -108,7 +108,7 @@ class CellStatus:
     @property
     def settled(self) -> bool:
         """Whether building it now would change nothing: it is fresh, or its step chose not to make it."""
-        return self.status is Status.FRESH or self is _NOT_MADE
+        return all(cause.kind is CauseKind.NOT_MADE for cause in self.causes)
 
 
 _FRESH = CellStatus(status=Status.FRESH)

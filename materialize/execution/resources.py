@@ -11,14 +11,12 @@ from headwater.catalog.config import EnvVar
 from headwater.catalog.definitions.asset import AssetsDefinition
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.resource import ConfigurableResource, resolve_resource, resource_references
+from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER
 from headwater.catalog.errors import ConfigError, ResourceError
 from headwater.catalog.keys import AssetKey
 from headwater.materialize.execution.context import RunContext, RunInfo
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.step import describe_failure
-
-#: The name of the IO manager of every asset that names none.
-DEFAULT_IO_MANAGER = "io_manager"
 
 
 class Resources:

@@ -167,6 +167,7 @@ def test_an_optional_output_that_is_left_out_stays_out(project: ProjectFolder) -
     assert "Nothing to do." in second.out
     assert "left out an optional output: sometimes, after." in second.err
     assert project.json("materialize")["absent"] == ["sometimes", "after"]
+    project.run("status", "always or sometimes", "--check")
     assert project.statuses() == {"always": "FRESH", "sometimes": "MISSING", "after": "MISSING"}
     project.edit("MAKE_BOTH = False", "MAKE_BOTH = True")
     assert project.built() == {"always": "SUCCESS", "sometimes": "SUCCESS", "after": "SUCCESS"}
