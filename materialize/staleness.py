@@ -1,147 +1,95 @@
 """What is stale, and why.
 
 Pure: takes a graph and the recorded state of cells, returns values, touches nothing. One pass over the graph in
-topological order decides every cell; the work is proportional to cells and edges.
+topological order decides every cell: unpartitioned assets one by one, partitioned ones and those that read them a
+whole asset at a time. The work is proportional to cells and edges.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
-from headwater.catalog.lineage.node import UNBOUND, AssetNode, Dependency
-from headwater.catalog.records import Cell, Fingerprint, Input
+from headwater.catalog.lineage.node import AssetNode
+from headwater.catalog.records import Cell
 from headwater.catalog.storage.base import CellState
-
-
-class Status(StrEnum):
-    """Whether a cell's data is what building it now would give."""
-
-    FRESH = "FRESH"
-    STALE = "STALE"
-    MISSING = "MISSING"
-
-
-class CauseKind(StrEnum):
-    """Why a cell is not fresh."""
-
-    NEVER_MATERIALIZED = "never_materialized"
-    NOT_MADE = "not_made"
-    CODE_CHANGED = "code_changed"
-    DEFINITION_CHANGED = "definition_changed"
-    CONFIG_CHANGED = "config_changed"
-    RESOURCES_CHANGED = "resources_changed"
-    IO_MANAGER_CHANGED = "io_manager_changed"
-    DEPENDENCY_ADDED = "dependency_added"
-    DEPENDENCY_REMOVED = "dependency_removed"
-    UPSTREAM_DATA_CHANGED = "upstream_data_changed"
-    UPSTREAM_STALE = "upstream_stale"
-    UPSTREAM_MISSING = "upstream_missing"
-    UPSTREAM_REBUILT = "upstream_rebuilt"
-    FORCED = "forced"
-
-
-#: Causes that lie further up: whether they matter shows when the upstream asset has been built.
-TRANSITIVE = frozenset({CauseKind.UPSTREAM_STALE, CauseKind.UPSTREAM_MISSING, CauseKind.UPSTREAM_REBUILT})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
-    """One reason why a cell is not fresh."""
-
-    kind: CauseKind
-    #: The upstream asset that it is about.
-    upstream: AssetKey | None = None
-    #: The columns of it that changed, where known.
-    columns: tuple[str, ...] = ()
-    detail: str = ""
-    #: The upstream version that was read, where its data changed.
-    read_version: str | None = None
-
-    @property
-    def transitive(self) -> bool:
-        """Whether it lies further up than the asset's own inputs."""
-        return self.kind in TRANSITIVE
-
-    def __str__(self) -> str:
-        text = _PHRASES[self.kind].format(upstream=self.upstream)
-        if self.columns:
-            text += f" in {', '.join(self.columns)}"
-        return f"{text} ({self.detail})" if self.detail else text
-
-
-_PHRASES: Mapping[CauseKind, str] = {
-    CauseKind.NEVER_MATERIALIZED: "never materialized",
-    CauseKind.NOT_MADE: "optional, and its step did not make it",
-    CauseKind.CODE_CHANGED: "code changed",
-    CauseKind.DEFINITION_CHANGED: "inputs are wired differently",
-    CauseKind.CONFIG_CHANGED: "config changed",
-    CauseKind.RESOURCES_CHANGED: "a resource changed",
-    CauseKind.IO_MANAGER_CHANGED: "the IO manager changed",
-    CauseKind.DEPENDENCY_ADDED: "new dependency {upstream}",
-    CauseKind.DEPENDENCY_REMOVED: "no longer depends on {upstream}",
-    CauseKind.UPSTREAM_DATA_CHANGED: "{upstream} has new data",
-    CauseKind.UPSTREAM_STALE: "{upstream} is stale",
-    CauseKind.UPSTREAM_MISSING: "{upstream} is missing",
-    CauseKind.UPSTREAM_REBUILT: "{upstream} is rebuilt",
-    CauseKind.FORCED: "forced",
-}
-
-_PARTS = (
-    ("code", CauseKind.CODE_CHANGED),
-    ("definition", CauseKind.DEFINITION_CHANGED),
-    ("config", CauseKind.CONFIG_CHANGED),
-    ("resources", CauseKind.RESOURCES_CHANGED),
-    ("io", CauseKind.IO_MANAGER_CHANGED),
+from headwater.materialize.causes import (
+    FRESH,
+    MISSING,
+    NOT_MADE,
+    Cause,
+    CauseKind,
+    CellStatus,
+    Status,
+    direct_causes,
 )
 
+if TYPE_CHECKING:
+    from headwater.materialize.cell_table import CellTable
+    from headwater.materialize.partition_staleness import PartitionsStatus
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellStatus:
-    """The status of one cell and its causes, direct ones first; a fresh cell has none."""
-
-    status: Status
-    causes: tuple[Cause, ...] = ()
-
-    @property
-    def settled(self) -> bool:
-        """Whether building it now would change nothing: it is fresh, or its step chose not to make it."""
-        return all(cause.kind is CauseKind.NOT_MADE for cause in self.causes)
-
-
-_FRESH = CellStatus(status=Status.FRESH)
-_MISSING = CellStatus(status=Status.MISSING, causes=(Cause(kind=CauseKind.NEVER_MATERIALIZED),))
-_NOT_MADE = CellStatus(status=Status.MISSING, causes=(Cause(kind=CauseKind.NOT_MADE),))
+#: Some cells of an asset: True or False for that of an unpartitioned asset, else a mask over ordinals.
+Cells = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Staleness:
     """The status of every cell of every asset that is computed here."""
 
+    #: Of unpartitioned assets.
     cells: Mapping[Cell, CellStatus]
+    #: Of partitioned assets.
+    partitioned: "Mapping[AssetKey, PartitionsStatus]" = field(default_factory=dict[AssetKey, Any])
 
     def of(self, asset: AssetKey) -> CellStatus:
-        """The status of an unpartitioned asset."""
+        """The status of an unpartitioned asset. Raises `UsageError` for a partitioned one."""
+        if asset in self.partitioned:
+            raise UsageError(f"`{asset}` is partitioned.", remedy="Ask for one of its partitions.")
         return self.cells[Cell(asset)]
 
-    def is_not_made(self, asset: AssetKey) -> bool:
-        """Whether an asset is an optional output that its step left out, and would again."""
+    def missing(self, asset: AssetKey) -> Cells:
+        """The cells that were never built."""
+        many = self.partitioned.get(asset)
+        return self.cells[Cell(asset)].status is Status.MISSING if many is None else many.missing
+
+    def stale(self, asset: AssetKey) -> Cells:
+        """The cells that are stale."""
+        many = self.partitioned.get(asset)
+        return self.cells[Cell(asset)].status is Status.STALE if many is None else many.stale
+
+    def direct(self, asset: AssetKey) -> Cells:
+        """The stale cells that have a cause of their own."""
+        many = self.partitioned.get(asset)
+        if many is not None:
+            return many.direct
+        status = self.cells[Cell(asset)]
+        return status.status is Status.STALE and any(not cause.transitive for cause in status.causes)
+
+    def not_made(self, asset: AssetKey) -> Cells:
+        """The cells of an optional output that its step left out, and would again."""
+        many = self.partitioned.get(asset)
+        if many is not None:
+            return many.not_made
         status = self.cells.get(Cell(asset))
         return status is not None and status.status is Status.MISSING and status.settled
 
     def statuses(self) -> Mapping[AssetKey, Status]:
         """Each asset's status: missing when all of its cells are, fresh when all of them are, otherwise stale."""
-        found: dict[AssetKey, Status] = {}
-        for cell, status in self.cells.items():
-            if found.setdefault(cell.asset, status.status) is not status.status:
-                found[cell.asset] = Status.STALE
+        found = {cell.asset: status.status for cell, status in self.cells.items()}
+        for key, status in self.partitioned.items():
+            counts = status.counts()
+            total = status.partitions.count
+            alike = (one for one in (Status.FRESH, Status.MISSING) if counts[one] == total)
+            found[key] = next(alike, Status.STALE)
         return found
 
 
-def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState]) -> Staleness:
-    """The status of every cell, given the recorded current state of each; a cell that is not among them is missing.
+def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState], table: "CellTable | None" = None) -> Staleness:
+    """The status of every cell, given the recorded current state of each; a cell that is not recorded is missing.
+
+    `states` are those of unpartitioned assets; `table` is needed where some are partitioned.
 
     A cell is STALE when it has a direct cause, or when something that it depends on is stale or missing (a
     transitive cause). Exact: an edge is never skipped, and an external asset without a recorded version causes nothing.
@@ -149,82 +97,64 @@ def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState]) -> Staleness:
     """
     current = {cell.asset: state for cell, state in states.items() if cell.partition is None}
     statuses: dict[Cell, CellStatus] = {}
-    #: What each asset that is not fresh is to those that depend on it.
+    many: dict[AssetKey, PartitionsStatus] = {}
+    #: What each unpartitioned asset that is not fresh is to those that depend on it.
     behind: dict[AssetKey, Cause] = {}
     for node in graph:
         if node.step is None:
             continue
         key = node.key
         state = current.get(key)
-        if state is None:
-            statuses[Cell(key)] = _MISSING
-            behind[key] = Cause(kind=CauseKind.UPSTREAM_MISSING, upstream=key)
-            continue
-        causes = direct_causes(node, state, current)
-        causes += [behind[dep.key] for dep in node.deps if dep.key in behind]
-        if causes:
-            behind[key] = Cause(kind=CauseKind.UPSTREAM_STALE, upstream=key)
-        statuses[Cell(key)] = CellStatus(status=Status.STALE, causes=tuple(causes)) if causes else _FRESH
+        if table is not None and reads_partitions(graph, node):
+            status = _evaluate_partitions(graph, node, table, statuses, many)
+            if status is None:
+                continue
+        elif state is None:
+            status = MISSING
+        else:
+            causes = direct_causes(node, state, current)
+            causes += [behind[dep.key] for dep in node.deps if dep.key in behind]
+            status = CellStatus(status=Status.STALE, causes=tuple(causes)) if causes else FRESH
+        statuses[Cell(key)] = status
+        if status.status is not Status.FRESH:
+            missing = status.status is Status.MISSING
+            kind = CauseKind.UPSTREAM_MISSING if missing else CauseKind.UPSTREAM_STALE
+            behind[key] = Cause(kind=kind, upstream=key)
     for members in graph.steps.values():
         # Where all are computed together, one that is fresh proves that the step ran on what there is now.
-        if not graph[members[0]].can_subset and any(statuses[Cell(key)] is _FRESH for key in members):
-            left_out = (key for key in members if graph[key].optional and statuses[Cell(key)] is _MISSING)
-            statuses.update((Cell(key), _NOT_MADE) for key in left_out)
-    return Staleness(statuses)
+        if not graph[members[0]].can_subset and any(statuses.get(Cell(key)) is FRESH for key in members):
+            left_out = (key for key in members if graph[key].optional and statuses[Cell(key)] is MISSING)
+            statuses.update((Cell(key), NOT_MADE) for key in left_out)
+    if many:
+        from headwater.materialize.partition_staleness import settle_not_made
+
+        settle_not_made(graph, many)
+    return Staleness(statuses, many)
 
 
-def direct_causes(node: AssetNode, state: CellState, current: Mapping[AssetKey, CellState]) -> list[Cause]:
-    """Why a recorded cell is stale on its own account, given the current state of what it depends on."""
-    causes: list[Cause] = []
-    if node.fingerprint is not None and node.fingerprint != state.fingerprint:
-        causes.extend(_fingerprint_causes(state.fingerprint, node.fingerprint))
-    recorded = {item.asset: item for item in state.inputs}
+def reads_partitions(graph: AssetGraph, node: AssetNode) -> bool:
+    """Whether an asset is partitioned or depends on one that is."""
+    return node.partitions is not None or any(graph[dep.key].partitions is not None for dep in node.deps)
+
+
+def _evaluate_partitions(
+    graph: AssetGraph,
+    node: AssetNode,
+    table: "CellTable",
+    statuses: Mapping[Cell, CellStatus],
+    many: "dict[AssetKey, PartitionsStatus]",
+) -> CellStatus | None:
+    """Note the status of a partitioned asset; of an unpartitioned one that reads partitions, give it."""
+    from headwater.materialize.partition_staleness import evaluate_partitions, of_one
+
+    above: dict[AssetKey, PartitionsStatus] = {}
     for dep in node.deps:
-        item = recorded.pop(dep.key, None)
-        if item is None:
-            causes.append(Cause(kind=CauseKind.DEPENDENCY_ADDED, upstream=dep.key))
-            continue
-        upstream = current.get(dep.key)
-        if upstream is not None and upstream.data_version != item.data_version:
-            cause = _data_cause(dep, item, upstream)
-            if cause is not None:
-                causes.append(cause)
-    causes.extend(Cause(kind=CauseKind.DEPENDENCY_REMOVED, upstream=key) for key in recorded)
-    return causes
-
-
-def _fingerprint_causes(old: Fingerprint, new: Fingerprint) -> Iterable[Cause]:
-    for part, kind in _PARTS:
-        before, after = getattr(old, part), getattr(new, part)
-        if before != after and _comparable(before, after):
-            detail = f"{_short(before)} → {_short(after)}" if kind is CauseKind.CODE_CHANGED else ""
-            yield Cause(kind=kind, detail=detail)
-
-
-def _data_cause(dep: Dependency, item: Input, upstream: CellState) -> Cause | None:
-    """Why the upstream's new data matters; None when only columns that are not read differ."""
-    columns: tuple[str, ...] = ()
-    if dep.columns is not None and item.columns is not None and upstream.columns:
-        columns = tuple(c for c in dep.columns if item.columns.get(c) != upstream.columns.get(c))
-        if not columns:
-            return None
-    return Cause(kind=CauseKind.UPSTREAM_DATA_CHANGED, upstream=dep.key, columns=columns, read_version=item.version_id)
-
-
-def _comparable(old: str, new: str) -> bool:
-    """Whether two different versions mean different things.
-
-    Versions of one family of schemes, such as `py1` and `py2`, do not: what changed is how Headwater hashes. Nor does
-    one that only a run's configuration settles.
-    """
-    a, b = old.partition(":")[0], new.partition(":")[0]
-    return UNBOUND not in (old, new) and (a == b or _family(a) != _family(b))
-
-
-def _family(scheme: str) -> str:
-    return re.sub(r"[0-9]+$", "", scheme)
-
-
-def _short(version: str) -> str:
-    scheme, _, text = version.partition(":")
-    return f"'{text}'" if scheme == "user" else text[:8]
+        if dep.key in many:
+            above[dep.key] = many[dep.key]
+        elif Cell(dep.key) in statuses:
+            above[dep.key] = of_one(statuses[Cell(dep.key)], table.partitions(dep.key))
+    status = evaluate_partitions(node, table, above)
+    if node.partitions is None:
+        return status.of(0)
+    many[node.key] = status
+    return None

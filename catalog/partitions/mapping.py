@@ -42,6 +42,10 @@ class PartitionMapping(ABC):
         """No partition can read itself or a later one: what a dependency of an asset on itself needs."""
         return False
 
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """Whether no partition can read more than one: then a parameter is its value, and no collection."""
+        return upstream is None
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `mapping_from_json` makes an equal mapping of."""
         return {"kind": self.kind, **{one.name: getattr(self, one.name) for one in fields(self)}}
@@ -75,6 +79,10 @@ class IdentityPartitionMapping(PartitionMapping):
         from headwater.catalog.partitions.links import identity_links
 
         return identity_links(downstream, upstream)
+
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """The one with its key."""
+        return True
 
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
         """Keys have to be comparable."""
@@ -138,6 +146,10 @@ class LastPartitionMapping(PartitionMapping):
 
         return ConstantLinks(downstream, upstream, upstream.last())
 
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """The last."""
+        return True
+
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
         """There has to be an order."""
         if upstream is None:
@@ -177,6 +189,10 @@ class SpecificPartitionsPartitionMapping(PartitionMapping):
         found = upstream.ordinals(self.partition_keys)
         missing = tuple(key for key, at in zip(self.partition_keys, found.tolist(), strict=True) if at < 0)
         return ConstantLinks(downstream, upstream, upstream.subset_of_ordinals(found), missing)
+
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """Where one is named."""
+        return len(self.partition_keys) == 1
 
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
         """Keys of a list have to be in it; others may come to exist."""
@@ -277,6 +293,15 @@ class _OffsetMapping(PartitionMapping):
     def reads_only_earlier(self) -> bool:
         """With offsets below 0."""
         return self.end_offset < 0
+
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """Where windows are the same on both sides and one is read of them."""
+        return (
+            isinstance(downstream, TimeWindowPartitionsDefinition)
+            and isinstance(upstream, TimeWindowPartitionsDefinition)
+            and downstream.cron_schedule == upstream.cron_schedule
+            and self.start_offset == self.end_offset
+        )
 
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
         """Both are windows of time in one zone."""
@@ -438,6 +463,20 @@ class MultiPartitionMapping(PartitionMapping):
             },
         )
 
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """When each upstream dimension does."""
+        return (
+            isinstance(downstream, MultiPartitionsDefinition)
+            and isinstance(upstream, MultiPartitionsDefinition)
+            and all(
+                (given := self.downstream_mappings_by_upstream_dimension.get(name)) is not None
+                and (
+                    given.partition_mapping or infer_mapping(downstream.dimensions[given.dimension_name], one)
+                ).reads_one(downstream.dimensions[given.dimension_name], one)
+                for name, one in upstream.dimensions.items()
+            )
+        )
+
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
         """The dimensions exist, are used once, and can be mapped."""
         if not isinstance(downstream, MultiPartitionsDefinition) or not isinstance(upstream, MultiPartitionsDefinition):
@@ -510,6 +549,16 @@ class MultiToSingleDimensionPartitionMapping(PartitionMapping):
             return self.partition_dimension_name
         equal = [name for name, one in multi.dimensions.items() if one == single]
         return equal[0] if len(equal) == 1 else None
+
+    def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
+        """When the upstream side has the one dimension, and its mapping does."""
+        if upstream is None or not isinstance(downstream, MultiPartitionsDefinition):
+            return False
+        name = self.dimension(downstream, upstream)
+        if name is None:
+            return False
+        one = downstream.dimensions[name]
+        return (self.partition_mapping or infer_mapping(one, upstream)).reads_one(one, upstream)
 
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
         """One side has several dimensions, and the dimension is clear and can be mapped."""
