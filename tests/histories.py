@@ -1,13 +1,14 @@
 """Events for tests of storages: small, valid, and the same in every run."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headwater.catalog.events import RunEnded, RunStarted, StepEnded, StepStarted
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    Cell,
     Column,
     Fingerprint,
     Input,
@@ -19,6 +20,35 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
+from headwater.catalog.storage.base import CatalogReader
+
+
+def partition_states(storage: CatalogReader, *only: Collection[AssetKey]) -> dict[Cell, tuple[Any, ...]]:
+    """What `partition_cells` says of each cell: the number of its event, its fingerprint and its two hashes."""
+    found = storage.partition_cells(*only)
+    texts = found.keys.tolist()
+    return {
+        Cell(asset, texts[key]): (seq, found.fingerprints[fingerprint], version, inputs)
+        for asset, cells in found.by_asset.items()
+        for key, seq, fingerprint, version, inputs in zip(
+            cells.keys.tolist(),
+            cells.seqs.tolist(),
+            cells.fingerprints.tolist(),
+            cells.version_hashes.tolist(),
+            cells.inputs_hashes.tolist(),
+            strict=True,
+        )
+    }
+
+
+def input_hashes(storage: CatalogReader, asset: AssetKey, seqs: Sequence[int]) -> dict[AssetKey, dict[int, int]]:
+    """What `input_hashes` says: by input asset, for each position the sum."""
+    import numpy as np
+
+    found = storage.input_hashes(asset, np.array(seqs, np.int64))
+    return {
+        source: dict(zip(positions.tolist(), sums.tolist(), strict=True)) for source, (positions, sums) in found.items()
+    }
 
 
 class History:

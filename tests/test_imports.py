@@ -42,11 +42,11 @@ def found():
 """
 
 
-#: What counts partitions: definitions import them where somebody asks for keys.
+#: What counts partitions, or reads millions of them: imported where somebody asks for keys.
 NUMERIC = {
     f"headwater.catalog.partitions.{name}"
     for name in ("boxes", "intervals", "key_arrays", "links", "series", "space", "subset")
-}
+} | {"headwater.catalog.storage.duckdb.arrays"}
 
 
 def loaded(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:

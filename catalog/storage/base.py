@@ -6,7 +6,7 @@ Values go in and out as the plain records of `headwater.catalog.records`.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
@@ -23,6 +23,10 @@ from headwater.catalog.records import (
     RunStatus,
     Step,
 )
+
+if TYPE_CHECKING:
+    from numpy import int32, int64, object_, uint64
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +53,69 @@ class CellState:
     stored: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AssetCells:
+    """The current versions of one asset's partitions: arrays with one entry each, in no order."""
+
+    #: Of the partitions' keys: numbers into `PartitionCells.keys`.
+    keys: "NDArray[int32]"
+    #: Of the versions' events.
+    seqs: "NDArray[int64]"
+    #: Numbers into `PartitionCells.fingerprints`.
+    fingerprints: "NDArray[int32]"
+    #: What `cell_hash.version_hash` makes of the versions.
+    version_hashes: "NDArray[uint64]"
+    #: What `cell_hash.inputs_hash` makes of what they were made from.
+    inputs_hashes: "NDArray[uint64]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartitionCells:
+    """What staleness needs to know of the current versions of millions of partitions."""
+
+    #: The assets that have any.
+    by_asset: Mapping[AssetKey, AssetCells]
+    #: Partition keys by number; None for numbers that do not occur.
+    keys: "NDArray[object_]"
+    fingerprints: Sequence[Fingerprint]
+
+
+def cell_state(made: Materialization) -> CellState:
+    """The state of the cell that `made` is the current version of."""
+    columns = made.pointer.columns if made.pointer else ()
+    return CellState(
+        version_id=made.version_id,
+        fingerprint=made.fingerprint,
+        data_version=made.data_version,
+        inputs=made.inputs,
+        columns={column.name: column.version for column in columns if column.version is not None},
+        stored=made.pointer is not None,
+    )
+
+
 class CatalogReader(Protocol):
     """Reads. Every call sees one consistent state."""
 
     def cells(self, assets: Collection[AssetKey] | None = None) -> dict[Cell, CellState]:
-        """The current version of each cell, of all assets or of some."""
+        """The current version of each cell without a partition, of all assets or of some."""
+        ...
+
+    def partition_cells(self, assets: Collection[AssetKey] | None = None) -> PartitionCells:
+        """The current version of each cell with a partition, of all assets or of some: made for millions of them."""
+        ...
+
+    def cell_states(self, asset: AssetKey, partitions: Sequence[str]) -> dict[str, CellState]:
+        """The current versions of some partitions of an asset, those that have one."""
+        ...
+
+    def input_hashes(
+        self, asset: AssetKey, seqs: "NDArray[int64]"
+    ) -> "Mapping[AssetKey, tuple[NDArray[int64], NDArray[uint64]]]":
+        """What versions of an asset, by the numbers of their events, were made from, by the asset that was read.
+
+        The positions in `seqs` of the versions that depended on it, and for each the sum (modulo 2^64) of the hashes
+        of its versions that were read: 0 where there was none.
+        """
         ...
 
     def failures(self) -> dict[Cell, Failure]:
@@ -62,6 +124,10 @@ class CatalogReader(Protocol):
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
         """The current version of one cell, in full."""
+        ...
+
+    def currents(self, asset: AssetKey, partitions: Sequence[str] | None = None) -> dict[str | None, Materialization]:
+        """The current versions of some partitions of an asset, or of all its cells, in full."""
         ...
 
     def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:

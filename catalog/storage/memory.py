@@ -5,8 +5,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from headwater.catalog.cell_hash import MODULUS, input_hash, inputs_hash, version_hash
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
@@ -35,10 +36,14 @@ from headwater.catalog.records import (
     StepStatus,
 )
 from headwater.catalog.storage.admission import Progress, RunProgress, check
-from headwater.catalog.storage.base import CellState, QueryResult
+from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
 from headwater.catalog.storage.identifiers import bounds
 from headwater.catalog.storage.log import entries
 from headwater.catalog.storage.text import storable
+
+if TYPE_CHECKING:
+    from numpy import int64, uint64
+    from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 
@@ -61,6 +66,8 @@ class MemoryStorage:
         self._log: list[LoggedEvent] = []
         self._runs: dict[str, _Run] = {}
         self._versions: list[Materialization] = []
+        #: The numbers of the versions' events.
+        self._seqs: dict[str, int] = {}
         self._cells: dict[Cell, Materialization] = {}
         self._failures: dict[Cell, Failure] = {}
         self._definitions: dict[AssetKey, AssetDefinition] = {}
@@ -91,7 +98,64 @@ class MemoryStorage:
     def cells(self, assets: Collection[AssetKey] | None = None) -> dict[Cell, CellState]:
         """See `CatalogReader.cells`."""
         with self._reading():
-            return {cell: _state(made) for cell, made in self._cells.items() if assets is None or cell.asset in assets}
+            return {
+                cell: cell_state(made)
+                for cell, made in self._cells.items()
+                if cell.partition is None and (assets is None or cell.asset in assets)
+            }
+
+    def partition_cells(self, assets: Collection[AssetKey] | None = None) -> PartitionCells:
+        """See `CatalogReader.partition_cells`."""
+        import numpy as np
+
+        with self._reading():
+            cells = [
+                (cell, made)
+                for cell, made in self._cells.items()
+                if cell.partition is not None and (assets is None or cell.asset in assets)
+            ]
+            keys = {key: number for number, key in enumerate(dict.fromkeys(cell.partition for cell, _ in cells))}
+            fingerprints = {one: at for at, one in enumerate(dict.fromkeys(made.fingerprint for _, made in cells))}
+            by_asset: dict[AssetKey, list[tuple[str | None, Materialization]]] = {}
+            for cell, made in cells:
+                by_asset.setdefault(cell.asset, []).append((cell.partition, made))
+            return PartitionCells(
+                {
+                    asset: AssetCells(
+                        np.array([keys[key] for key, _ in made], np.int32),
+                        np.array([self._seqs[one.version_id] for _, one in made], np.int64),
+                        np.array([fingerprints[one.fingerprint] for _, one in made], np.int32),
+                        np.array([version_hash(asset, key, one.data_version) for key, one in made], np.uint64),
+                        np.array([inputs_hash(one.inputs) for _, one in made], np.uint64),
+                    )
+                    for asset, made in by_asset.items()
+                },
+                np.array(list(keys), np.object_),
+                list(fingerprints),
+            )
+
+    def cell_states(self, asset: AssetKey, partitions: Sequence[str]) -> dict[str, CellState]:
+        """See `CatalogReader.cell_states`."""
+        found = self.currents(asset, partitions)
+        return {key: cell_state(made) for key, made in found.items() if key is not None}
+
+    def input_hashes(
+        self, asset: AssetKey, seqs: "NDArray[int64]"
+    ) -> "Mapping[AssetKey, tuple[NDArray[int64], NDArray[uint64]]]":
+        """See `CatalogReader.input_hashes`."""
+        import numpy as np
+
+        with self._reading():
+            made = {self._seqs[one.version_id]: one for one in self._versions if one.asset == asset}
+        found: dict[AssetKey, dict[int, int]] = {}
+        for position, seq in enumerate(seqs.tolist()):
+            for source in made[seq].inputs if seq in made else ():
+                sums = found.setdefault(source.asset, {})
+                sums[position] = (sums.get(position, 0) + input_hash(source)) % MODULUS
+        return {
+            source: (np.array(list(sums), np.int64), np.array(list(sums.values()), np.uint64))
+            for source, sums in found.items()
+        }
 
     def failures(self) -> dict[Cell, Failure]:
         """See `CatalogReader.failures`."""
@@ -102,6 +166,16 @@ class MemoryStorage:
         """See `CatalogReader.current`."""
         with self._reading():
             return self._cells.get(Cell(asset, partition))
+
+    def currents(self, asset: AssetKey, partitions: Sequence[str] | None = None) -> dict[str | None, Materialization]:
+        """See `CatalogReader.currents`."""
+        wanted = None if partitions is None else set(partitions)
+        with self._reading():
+            return {
+                cell.partition: made
+                for cell, made in self._cells.items()
+                if cell.asset == asset and (wanted is None or cell.partition in wanted)
+            }
 
     def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:
         """See `CatalogReader.latest`."""
@@ -294,8 +368,10 @@ class MemoryStorage:
             failure = Failure(run_id=event.run_id, step_key=event.step_key, time=event.time, error=event.error)
             step = kept.plan[kept.progress.steps[event.step_key].number]
             self._failures |= {Cell(cell.asset, cell.partition): failure for cell in step.cells}
-        for made in event.materializations:
+        first = len(self._log) - len(event.materializations) + 1
+        for seq, made in enumerate(event.materializations, first):
             self._versions.append(made)
+            self._seqs[made.version_id] = seq
             self._cells[made.cell] = made
             self._failures.pop(made.cell, None)
             kept.committed.add(made.version_id)
@@ -348,18 +424,6 @@ def _counted(kept: _Run) -> Run:
     for step in kept.steps.values():
         counts[step.status] = counts.get(step.status, 0) + 1
     return replace(kept.run, step_counts=counts)
-
-
-def _state(made: Materialization) -> CellState:
-    columns = made.pointer.columns if made.pointer else ()
-    return CellState(
-        version_id=made.version_id,
-        fingerprint=made.fingerprint,
-        data_version=made.data_version,
-        inputs=made.inputs,
-        columns={column.name: column.version for column in columns if column.version is not None},
-        stored=made.pointer is not None,
-    )
 
 
 def _before(items: Iterable[Item], before: str | None, name: Callable[[Item], str], what: str) -> list[Item]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from headwater.catalog.cell_hash import inputs_hash, version_hash
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
@@ -30,6 +31,7 @@ from headwater.catalog.records import (
     ErrorRecord,
     Failure,
     Fingerprint,
+    Input,
     LoggedEvent,
     LogSlice,
     Pointer,
@@ -42,6 +44,7 @@ from headwater.catalog.records import (
 from headwater.catalog.storage.base import CatalogWriter, CellState
 from headwater.catalog.storage.duckdb import open_catalog
 from headwater.catalog.storage.memory import MemoryStorage
+from tests.histories import input_hashes, partition_states
 
 if TYPE_CHECKING:
     from headwater.tests.histories import History
@@ -87,6 +90,9 @@ ERROR = ErrorRecord(
 
 
 def test_an_empty_catalog_answers_everything(storage: CatalogWriter) -> None:
+    assert (
+        partition_states(storage) == {} == storage.currents(AssetKey("a")) == input_hashes(storage, AssetKey("a"), [1])
+    )
     key = AssetKey("a")
     nothing = "01900000-0000-7000-8000-000000000001"
     assert storage.cells() == {} == storage.cells([key]) == storage.latest() == storage.definitions()
@@ -130,15 +136,99 @@ def test_a_cell_has_what_staleness_needs(storage: CatalogWriter, history: "Histo
             history.end(run, 1, StepStatus.SUCCESS, materializations=tuple(made[1:])),
         ]
     )
-    assert storage.cells() == {
-        Cell(AssetKey("a")): CellState(bare.version_id, bare.fingerprint, bare.data_version, (), {}, False),
-        **{
-            one.cell: CellState(one.version_id, one.fingerprint, one.data_version, one.inputs, {"id": "b3:id"}, True)
-            for one in made[1:]
-        },
+    a, b, unknown = AssetKey("a"), AssetKey("b"), AssetKey("unknown")
+    whole = CellState(bare.version_id, bare.fingerprint, bare.data_version, (), {}, False)
+    assert storage.cells() == {Cell(a): whole} == storage.cells([a, unknown])
+    assert storage.cells([b, unknown]) == {} == storage.cells([])
+    assert storage.cell_states(b, ["2024-01-01", "2024-01-02", "nope", "\ud800", "'"]) == {
+        one.partition: CellState(one.version_id, one.fingerprint, one.data_version, one.inputs, {"id": "b3:id"}, True)
+        for one in made[1:]
     }
-    assert set(storage.cells([AssetKey("b"), AssetKey("unknown")])) == {made[1].cell, made[2].cell}
-    assert storage.cells([]) == {}
+    assert storage.cell_states(a, ["2024-01-01"]) == {} == storage.cell_states(unknown, ["x"])
+    assert storage.cell_states(b, []) == {}
+    assert storage.currents(b) == {one.partition: one for one in made[1:]}
+    assert storage.currents(b, ["2024-01-02", "nope", "\ud800"]) == {"2024-01-02": made[2]}
+    assert storage.currents(a) == {None: bare}
+    assert storage.currents(a, ["nope"]) == {} == storage.currents(unknown) == storage.currents(b, [])
+    assert storage.current(b, "2024-01-02") == made[2]
+    assert storage.current(b) is None is storage.current(b, "nope") is storage.current(b, "\ud800")
+
+
+def test_cells_with_partitions_come_as_arrays(reopen: Reopen, history: "History") -> None:
+    b, c, unknown = AssetKey("b"), AssetKey("c"), AssetKey("unknown")
+    days = ["2024-01-01", "2024-01-02"]
+    run = history.start("a", ("b", days), ("c", days[::-1]), ("c", [None, "x|y'\x1b"]))
+    other = Fingerprint(code="other")
+    up, half = (Input(asset=AssetKey("up"), partition=day, version_id=run.run_id, data_version=day) for day in days)
+    nothing = Input(asset=AssetKey("none"))
+    run = replace(run, steps=tuple(replace(step, step_key=str(at)) for at, step in enumerate(run.steps)))
+    ends = [
+        history.succeed(run, 0),
+        history.succeed(run, 1, inputs=(up, half, nothing)),
+        history.succeed(run, 2, fingerprint=other, inputs=()),
+        history.succeed(run, 3, data_version="same", inputs=(nothing, half)),
+    ]
+    reopen().append([run])
+    for end in ends:
+        reopen().append([end])
+    storage = reopen()
+    made = {event.partition: event for event in storage.events(asset=b, kinds=["ASSET_MATERIALIZATION"])}
+    expected = {
+        one.cell: (
+            next(
+                event.seq
+                for event in storage.events(limit=None)
+                if event.data.get("version_id") == one.version_id and event.kind == "ASSET_MATERIALIZATION"
+            ),
+            one.fingerprint,
+            version_hash(one.asset, one.partition, one.data_version),
+            inputs_hash(one.inputs),
+        )
+        for end in ends
+        for one in end.materializations
+        if one.partition is not None
+    }
+    assert len(expected) == 5
+    assert partition_states(storage) == expected == partition_states(storage, [b, c, unknown])
+    assert partition_states(storage, [b]) == {cell: state for cell, state in expected.items() if cell.asset == b}
+    assert partition_states(storage, []) == {} == partition_states(storage, [unknown, AssetKey("a")])
+    arrays = storage.partition_cells().by_asset[b]
+    assert [column.dtype.name for column in (arrays.keys, arrays.seqs, arrays.fingerprints)] == [
+        "int32",
+        "int64",
+        "int32",
+    ]
+    assert {arrays.version_hashes.dtype.name, arrays.inputs_hashes.dtype.name} == {"uint64"}
+    seqs = [made[day].seq for day in days]
+    both = sum(version_hash("up", day, day) for day in days) % 2**64
+    assert input_hashes(storage, b, seqs[::-1]) == {"up": {0: both, 1: both}, "none": {0: 0, 1: 0}}
+    assert input_hashes(storage, b, []) == {} == input_hashes(storage, unknown, seqs) == input_hashes(storage, c, seqs)
+
+
+def test_two_cells_that_read_the_same_have_the_same_hash() -> None:
+    up = Input(asset=AssetKey("up"), version_id="v", data_version="1")
+    days = [replace(up, partition=day) for day in ("p", "q")]
+    sums = [
+        inputs_hash(inputs)
+        for inputs in (
+            (),
+            (up,),
+            (replace(up, version_id="w"),),
+            (replace(up, data_version="2"),),
+            days,
+            days[::-1],
+            days[:1],
+            (replace(up, version_id=None, data_version=None),),
+            (replace(up, partition="p", version_id=None, data_version=None), days[0]),
+        )
+    ]
+    assert sums[1] == sums[2] and sums[4] == sums[5] and sums[6] == sums[8]
+    assert len(set(sums)) == 6
+    assert all(0 <= number < 2**64 for number in sums)
+    assert (
+        len({version_hash(*parts) for parts in (("a", "b", ""), ("a", None, "b"), ("ab", None, ""), ("a", "", "b"))})
+        == 4
+    )
 
 
 def test_the_newest_version_is_current_and_the_others_stay(reopen: Reopen, history: "History") -> None:
@@ -149,11 +239,13 @@ def test_the_newest_version_is_current_and_the_others_stay(reopen: Reopen, histo
         versions.append(ended.materializations[0].version_id)
         reopen().append([run, ended])
     storage, key = reopen(), AssetKey("a")
-    assert {cell.partition: state.version_id for cell, state in storage.cells().items()} == {
+    assert {cell.partition: state.version_id for cell, state in storage.cells().items()} == {None: versions[3]}
+    assert {key: made.version_id for key, made in storage.currents(key).items()} == {
         "p": versions[2],
         None: versions[3],
         "q": versions[4],
     }
+    assert {cell.partition for cell in partition_states(storage)} == {"p", "q"}
     assert [one.version_id for one in storage.materializations(key)] == versions[::-1]
     assert [one.version_id for one in storage.materializations(key, "p")] == [versions[2], versions[0]]
     assert [one.version_id for one in storage.materializations(key, limit=2, before=versions[3])] == [
@@ -686,9 +778,9 @@ def test_large_appends_and_small_ones_are_alike(reopen: Reopen, history: "Histor
     storage.append([history.succeed(again, fingerprint=code[2])])
     for look in (lambda: storage, reopen):
         seen = look()
-        cells = seen.cells()
-        assert len(cells) == 704
-        assert sum(state.fingerprint == code[2] for state in cells.values()) == 101
+        states = list(partition_states(seen).values())
+        assert (len(seen.cells()), len(states)) == (4, 700)
+        assert sum(fingerprint == code[2] for _, fingerprint, _, _ in states) == 100
         assert len(seen.planned(run.run_id)) == 1
         assert len(seen.materializations(AssetKey("a"), limit=1000)) == 800
         assert [event.seq for event in seen.events(limit=None)] == list(range(1, seen.append([]) + 1))

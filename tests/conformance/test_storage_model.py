@@ -16,6 +16,7 @@ from headwater.catalog.records import DefinitionChange, ErrorRecord, Fingerprint
 from headwater.catalog.storage.base import CatalogReader
 from headwater.catalog.storage.duckdb import DuckDBStorage, open_catalog
 from headwater.catalog.storage.memory import MemoryStorage
+from tests.histories import input_hashes, partition_states
 
 if TYPE_CHECKING:
     from headwater.tests.histories import History
@@ -118,6 +119,12 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
     keys = [AssetKey(asset) for asset in ASSETS]
     return {
         "cells": storage.cells(),
+        "partition cells": partition_states(storage),
+        "partition cells of some": partition_states(storage, keys[:2]),
+        "inputs": [input_hashes(storage, key, range(1, 200)) for key in keys],
+        "states": [storage.cell_states(key, ["p", "q", "w7"]) for key in keys],
+        "currents": [storage.currents(key) for key in keys],
+        "some currents": [storage.currents(key, ["p", "w8", "q"]) for key in keys],
         "failures": storage.failures(),
         "cells of some": storage.cells(keys[:2]),
         "latest": storage.latest(),

@@ -1,9 +1,10 @@
 """What a sequence of events means in rows: everything that one transaction is going to insert, delete and update."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headwater.catalog.cell_hash import input_hash, sum_hashes, version_hash
 from headwater.catalog.events import (
     DefinitionsChanged,
     Event,
@@ -27,6 +28,7 @@ from headwater.catalog.storage.duckdb.tables import (
     EVENT,
     FINGERPRINT,
     MATERIALIZATION,
+    PARTITION_KEY,
     PLANNED_CELL,
     RUN,
     STEP,
@@ -48,6 +50,12 @@ class Known:
     built: set[int]
     #: About how many cells there are.
     cells: int
+    #: How many partition keys have a number.
+    partitions: int
+
+
+#: What a cell with a partition has in its last columns.
+_APART = (None, None, None, "null", None)
 
 
 class Batch:
@@ -66,6 +74,9 @@ class Batch:
         self.redefined: set[int] = set()
         self._rows: dict[str, list[Row]] = defaultdict(list)
         self._cells: dict[tuple[int, str | None], Row] = {}
+        #: The numbers of the partition keys of its cells; None stands for no partition.
+        self._partitions: dict[str | None, int | None] = {None: None}
+        self._new_partitions: list[Row] = []
 
     @property
     def size(self) -> int:
@@ -78,6 +89,20 @@ class Batch:
             check(event)
             self._add(event)
 
+    def partitions(self) -> list[str]:
+        """The partition keys of its cells."""
+        return list({partition for _, partition in self._cells if partition is not None})
+
+    def number_partitions(self, known: Mapping[str, int]) -> None:
+        """Give a number to each of `partitions`, of which those in `known` have one already.
+
+        To be called before `rows` and `renewed`.
+        """
+        self._partitions = {None: None, **known}
+        new = (partition for partition in self.partitions() if partition not in known)
+        self._new_partitions = [(number, partition) for number, partition in enumerate(new, self.known.partitions)]
+        self._partitions |= {partition: number for number, partition in self._new_partitions}
+
     def rows(self) -> Iterator[tuple[Table, list[Row]]]:
         """What to insert."""
         yield ASSET, [(number, str(key)) for number, key in self.known.assets.added()]
@@ -88,11 +113,14 @@ class Batch:
         )
         for table in (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION, DEFINITION_CHANGE):
             yield table, self._rows[table.name]
-        yield CELL, list(self._cells.values())
+        yield PARTITION_KEY, self._new_partitions
+        yield CELL, [(asset, self._partitions[key], *row) for (asset, key), row in self._cells.items()]
 
-    def renewed(self) -> list[tuple[int, str | None]]:
-        """The cells, by asset and partition, that may have an earlier version."""
-        return [cell for cell in self._cells if cell[0] in self.known.built]
+    def renewed(self) -> list[tuple[int, int | None]]:
+        """The cells, by the numbers of asset and partition, that may have an earlier version."""
+        built = self.known.built
+        numbers = ((asset, self._partitions[partition]) for asset, partition in self._cells if asset in built)
+        return [(asset, number) for asset, number in numbers if number is None or number < self.known.partitions]
 
     def commit(self) -> None:
         """The transaction stands: `known` is right."""
@@ -103,6 +131,7 @@ class Batch:
         known.progress.commit()
         known.built.update(asset for asset, _ in self._cells)
         known.cells += len(self._cells)
+        known.partitions += len(self._new_partitions)
 
     def _add(self, event: Event) -> None:
         progress = self.known.progress
@@ -179,7 +208,8 @@ class Batch:
         known = self.known
         asset = known.assets.number(made.asset)
         fingerprint = known.fingerprints.number(made.fingerprint)
-        inputs = inputs_text(made.inputs, [known.assets.number(source.asset) for source in made.inputs])
+        hashes = [input_hash(source) for source in made.inputs]
+        inputs = inputs_text(made.inputs, [known.assets.number(source.asset) for source in made.inputs], hashes)
         pointer = pointer_values(made.pointer)
         self._rows[MATERIALIZATION.name].append(
             (
@@ -199,16 +229,13 @@ class Batch:
                 json_text(made.tags),
             )
         )
+        alone = made.partition is None
         self._cells[asset, made.partition] = (
-            asset,
-            made.partition,
             seq,
-            made.version_id,
             fingerprint,
-            made.data_version,
-            pointer[-1],
-            inputs,
-            made.pointer is not None,
+            version_hash(made.asset, made.partition, made.data_version),
+            sum_hashes((source.asset for source in made.inputs), hashes),
+            *((made.version_id, made.data_version, pointer[-1], inputs, made.pointer is not None) if alone else _APART),
         )
 
     def _redefine(self, event: DefinitionsChanged) -> None:

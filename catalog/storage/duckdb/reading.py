@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.errors import UsageError
 from headwater.catalog.events import AssetDefinition
@@ -22,7 +22,7 @@ from headwater.catalog.records import (
     Step,
     StepStatus,
 )
-from headwater.catalog.storage.base import CellState, QueryResult
+from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.dictionary import Dictionary
 from headwater.catalog.storage.duckdb.rows import (
@@ -38,9 +38,12 @@ from headwater.catalog.storage.duckdb.rows import (
 )
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.identifiers import bounds, is_identifier
+from headwater.catalog.storage.text import storable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+    from numpy import int64, uint64
+    from numpy.typing import NDArray
 
 
 class Reader:
@@ -53,7 +56,7 @@ class Reader:
 
     def cells(self, assets: Collection[AssetKey] | None = None) -> dict[Cell, CellState]:
         """See `CatalogReader.cells`."""
-        numbers = None if assets is None else json_text(self._numbers(assets))
+        numbers = self._number_list(assets)
         with self._reading() as cursor:
             cursor.begin()
             cells = ask(cursor, "cells", assets=numbers)
@@ -63,7 +66,7 @@ class Reader:
         found = _inputs(inputs, asset)
         none: Mapping[str, str] = {}
         return {
-            Cell(asset(asset_id), partition): CellState(
+            Cell(asset(asset_id)): CellState(
                 version_id,
                 fingerprint(fingerprint_id),
                 data_version,
@@ -71,8 +74,40 @@ class Reader:
                 from_json(columns, dict[str, str]) if columns else none,
                 stored,
             )
-            for seq, asset_id, partition, version_id, fingerprint_id, data_version, columns, stored in cells
+            for seq, asset_id, version_id, fingerprint_id, data_version, columns, stored in cells
         }
+
+    def partition_cells(self, assets: Collection[AssetKey] | None = None) -> PartitionCells:
+        """See `CatalogReader.partition_cells`."""
+        from headwater.catalog.storage.duckdb.arrays import by_asset, key_texts
+
+        numbers = self._number_list(assets)
+        with self._reading() as cursor:
+            cursor.begin()
+            cells = ask_arrays(cursor, "partition_cells", assets=numbers)
+            keys = ask_arrays(cursor, "partition_keys", assets=numbers)
+            cursor.commit()
+        return PartitionCells(
+            {self._assets.lookup(number): AssetCells(*columns) for number, columns in by_asset(cells)},
+            key_texts(keys),
+            self._fingerprints.values,
+        )
+
+    def cell_states(self, asset: AssetKey, partitions: Sequence[str]) -> dict[str, CellState]:
+        """See `CatalogReader.cell_states`."""
+        found = self.currents(asset, partitions)
+        return {key: cell_state(made) for key, made in found.items() if key is not None}
+
+    def input_hashes(
+        self, asset: AssetKey, seqs: "NDArray[int64]"
+    ) -> "Mapping[AssetKey, tuple[NDArray[int64], NDArray[uint64]]]":
+        """See `CatalogReader.input_hashes`."""
+        from headwater.catalog.storage.duckdb.arrays import by_asset, numbered
+
+        with self._reading() as cursor:
+            cursor.register("wanted", numbered(seqs))
+            found = ask_arrays(cursor, "input_hashes", asset=self._assets.find(asset))
+        return {self._assets.lookup(number): (at, sums) for number, (at, sums) in by_asset(found)}
 
     def failures(self) -> dict[Cell, Failure]:
         """See `CatalogReader.failures`."""
@@ -84,11 +119,21 @@ class Reader:
         number = self._assets.find(asset)
         if number is None:
             return None
-        return _first(self._materializations(cell_asset=number, cell_partition=partition))
+        if partition is None:
+            return _first(self._materializations(cell_asset=number, whole=True))
+        return _first(self._materializations(cell_asset=number, cell_partitions=_texts([partition])))
+
+    def currents(self, asset: AssetKey, partitions: Sequence[str] | None = None) -> dict[str | None, Materialization]:
+        """See `CatalogReader.currents`."""
+        number = self._assets.find(asset)
+        if number is None:
+            return {}
+        keys = None if partitions is None else _texts(partitions)
+        return {made.partition: made for made in self._materializations(cell_asset=number, cell_partitions=keys)}
 
     def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:
         """See `CatalogReader.latest`."""
-        numbers = None if assets is None else json_text(self._numbers(assets))
+        numbers = self._number_list(assets)
         return {made.asset: made for made in self._materializations(latest=True, assets=numbers)}
 
     def materialization(self, version_id: str) -> Materialization | None:
@@ -265,8 +310,11 @@ class Reader:
         rows = self._ask("run_number", run_id=run_id)
         return rows[0][0] if rows else None
 
-    def _numbers(self, assets: Iterable[AssetKey]) -> list[int]:
-        return [number for number in map(self._assets.find, assets) if number is not None]
+    def _number_list(self, assets: Iterable[AssetKey] | None) -> str | None:
+        """The numbers of `assets` as a parameter; None for all of them."""
+        if assets is None:
+            return None
+        return json_text([number for number in map(self._assets.find, assets) if number is not None])
 
     def _ask(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self._reading() as cursor:
@@ -288,6 +336,20 @@ def ask(connection: "DuckDBPyConnection", query: str, **parameters: Any) -> list
     """The rows of a named query."""
     text, bound = queries()[query].bind(parameters)
     return connection.execute(text, bound).fetchall()
+
+
+def ask_arrays(connection: "DuckDBPyConnection", query: str, **parameters: Any) -> "dict[str, NDArray[Any]]":
+    """The columns of what a named query gives, by name."""
+    text, bound = queries()[query].bind(parameters)
+    return cast("dict[str, NDArray[Any]]", connection.execute(text, bound).fetchnumpy())
+
+
+def _texts(keys: Sequence[str]) -> str:
+    """Texts to look for, as a parameter. What has no UTF-8 form is in no table."""
+    try:
+        return json_text(keys)
+    except UnicodeEncodeError:
+        return json_text([key for key in keys if storable(key) == key])
 
 
 def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -> dict[int, tuple[Input, ...]]:

@@ -145,8 +145,8 @@ def failure(row: Row) -> Failure:
     return Failure(run_id=run_id, step_key=step_key, time=aware(time), error=from_json(data, _Outcome).error)
 
 
-def inputs_text(inputs: Sequence[Input], numbers: Sequence[int]) -> str:
-    """The inputs of a materialization, the assets by number."""
+def inputs_text(inputs: Sequence[Input], numbers: Sequence[int], hashes: Sequence[int]) -> str:
+    """The inputs of a materialization, the assets by number, with the hashes of their versions."""
     if not inputs:
         return "[]"
     return json_text(
@@ -157,8 +157,9 @@ def inputs_text(inputs: Sequence[Input], numbers: Sequence[int]) -> str:
                 "version_id": source.version_id,
                 "data_version": source.data_version,
                 "columns": None if source.columns is None else json_text(source.columns),
+                "hash": version,
             }
-            for source, number in zip(inputs, numbers, strict=True)
+            for source, number, version in zip(inputs, numbers, hashes, strict=True)
         ]
     )
 

@@ -122,7 +122,7 @@ class DuckDBStorage(Reader):
         self._assets = Dictionary(self._load_assets)
         self._fingerprints = Dictionary(self._load_fingerprints)
         with self._database.cursor() as cursor:
-            ((seq, next_run, cells),) = ask(cursor, "writer_state")
+            ((seq, next_run, cells, partitions),) = ask(cursor, "writer_state")
             built = {asset for (asset,) in ask(cursor, "assets_with_cells")}
         return Known(
             seq=seq,
@@ -131,6 +131,7 @@ class DuckDBStorage(Reader):
             progress=Progress(self._find_progress, next_run),
             built=built,
             cells=cells,
+            partitions=partitions,
         )
 
     def _find_progress(self, run_id: str) -> RunProgress | None:

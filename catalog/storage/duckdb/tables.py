@@ -24,6 +24,7 @@ _INPUTS = {
     "version_id": "UUID",
     "data_version": "VARCHAR",
     "columns": "VARCHAR",
+    "hash": "UBIGINT",
 }
 
 
@@ -75,6 +76,7 @@ def _strict(parameter: str, structure: Any) -> str:
 
 JOURNAL = Table("journal", {"first": "BIGINT", "last": "BIGINT", "events": "VARCHAR"})
 ASSET = Table("asset", {"asset_id": "INTEGER", "key": "VARCHAR"})
+PARTITION_KEY = Table("partition_key", {"partition_id": "INTEGER", "key": "VARCHAR"})
 FINGERPRINT = Table(
     "fingerprint",
     {"fingerprint_id": "INTEGER"} | dict.fromkeys(("code", "definition", "config", "resources", "io"), "VARCHAR"),
@@ -155,10 +157,12 @@ CELL = Table(
     "cell",
     {
         "asset_id": "INTEGER",
-        "partition": "VARCHAR",
+        "partition_id": "INTEGER",
         "seq": "BIGINT",
-        "version_id": "UUID",
         "fingerprint_id": "INTEGER",
+        "version_hash": "UBIGINT",
+        "inputs_hash": "UBIGINT",
+        "version_id": "UUID",
         "data_version": "VARCHAR",
         "column_versions": "VARCHAR",
         "inputs": [_INPUTS],

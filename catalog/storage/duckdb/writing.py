@@ -9,7 +9,7 @@ process was killed. Nobody who asks through a storage can tell the difference. A
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import HeadwaterError
@@ -108,6 +108,7 @@ class Writer:
 
     def _move(self, batch: Batch) -> None:
         """One transaction for everything in `batch`, which the journal holds in part."""
+        batch.number_partitions(self._known_partitions(batch.partitions()))
         connection = self._database.writer
         connection.begin()
         _make_room(connection, batch)
@@ -122,6 +123,13 @@ class Writer:
         batch.commit()
         self._pending = Batch(batch.known)
         self._unsettled = False
+
+    def _known_partitions(self, keys: Sequence[str]) -> Mapping[str, int]:
+        """The numbers of those of `keys` that have one."""
+        if not keys:
+            return {}
+        with self._database.cursor() as cursor:
+            return dict(ask(cursor, "partition_numbers", keys=json_text(keys)))
 
     def _stands(self, seq: int) -> bool:
         """After an error: put the connection in order, and see whether event `seq` is committed in spite of it."""
@@ -155,7 +163,7 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
     elif renewed:
         assets, partitions = zip(*renewed, strict=True)
         connection.execute("pragma enable_optimizer").fetchall()
-        _execute(connection, "delete_cells", cells=json_text({"asset_id": assets, "partition": partitions}))
+        _execute(connection, "delete_cells", cells=json_text({"asset_id": assets, "partition_id": partitions}))
         connection.execute("pragma disable_optimizer").fetchall()
     if batch.redefined:
         _execute(connection, "delete_definitions", assets=json_text(sorted(batch.redefined)))

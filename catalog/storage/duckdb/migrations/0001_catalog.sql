@@ -2,7 +2,7 @@
 -- min_writer: 1
 --
 -- The catalog: what happened (event, materialization, run, step, planned_cell, definition_change), what is the
--- case now (cell, definition), and names by number (asset, fingerprint).
+-- case now (cell, definition), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -32,6 +32,12 @@ create table journal (
 
 create table asset (
     asset_id integer not null,
+    key varchar not null
+);
+
+-- Every partition key that has a cell, of any asset.
+create table partition_key (
+    partition_id integer not null,
     key varchar not null
 );
 
@@ -110,27 +116,31 @@ create table materialization (
     checksum varchar,
     columns varchar,
     column_versions varchar,
+    -- hash: cell_hash.input_hash.
     inputs struct(
-        asset_id integer, partition varchar, version_id uuid, data_version varchar, columns varchar
+        asset_id integer, partition varchar, version_id uuid, data_version varchar, columns varchar, hash ubigint
     )[] not null,
     metadata varchar not null,
     tags varchar not null
 );
 
--- What staleness needs of the current version of each asset partition: a copy of some of its materialization's
--- columns, so that asking for the state of everything reads nothing of the history.
+-- What staleness needs of the current version of each asset partition, so that asking for the state of everything
+-- reads nothing of the history: numbers that are read a million at a time (the hashes are those of `cell_hash`), and
+-- for cells without a partition copies of their materialization's columns, NULL for the others.
 create table cell (
     asset_id integer not null,
-    partition varchar,
+    partition_id integer,
     seq bigint not null,
-    version_id uuid not null,
     fingerprint_id integer not null,
-    data_version varchar not null,
+    version_hash ubigint not null,
+    inputs_hash ubigint not null,
+    version_id uuid,
+    data_version varchar,
     column_versions varchar,
     inputs struct(
-        asset_id integer, partition varchar, version_id uuid, data_version varchar, columns varchar
-    )[] not null,
-    stored boolean not null
+        asset_id integer, partition varchar, version_id uuid, data_version varchar, columns varchar, hash ubigint
+    )[],
+    stored boolean
 );
 
 create table definition (

@@ -7,10 +7,11 @@ select key from asset order by asset_id
 select code, definition, config, resources, io from fingerprint order by fingerprint_id
 
 -- name: cells
--- The current version of each cell; its inputs are in `cell_inputs`, by the same seq.
-select seq, asset_id, partition, version_id::varchar, fingerprint_id, data_version, column_versions, stored
+-- The current version of each cell without a partition; its inputs are in `cell_inputs`, by the same seq.
+select seq, asset_id, version_id::varchar, fingerprint_id, data_version, column_versions, stored
 from cell
-where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+where partition_id is null
+    and asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
 
 -- name: cell_inputs
 -- The inputs of the cells above, each cell's in their order.
@@ -18,8 +19,34 @@ select seq, input.asset_id, input.partition, input.version_id::varchar, input.da
 from (
     select seq, unnest(inputs) as input
     from cell
-    where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+    where partition_id is null
+        and asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
 )
+
+-- name: partition_cells
+-- The current versions of cells with a partition, as arrays.
+select asset_id, partition_id, seq, fingerprint_id, version_hash, inputs_hash
+from cell
+where partition_id is not null
+    and asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+
+-- name: partition_keys
+-- The partition keys that have cells, of all assets or of some.
+select partition_id, key
+from partition_key
+where partition_id in ( --if assets
+    select partition_id from cell where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets
+) --if assets
+
+-- name: input_hashes
+-- By the asset that was read: the versions `wanted` that depend on it, and the sums of its hashes.
+select input.asset_id, position, (sum(input.hash) % 18446744073709551616)::ubigint as hash
+from (
+    select wanted.position, unnest(inputs) as input
+    from materialization join wanted using (seq)
+    where asset_id = $asset
+)
+group by all
 
 -- name: failures
 -- The last failure of each cell that has no newer version.
@@ -35,7 +62,10 @@ select newest.asset_id, newest.partition, run_id::varchar, step_key, failed.time
 from newest
 join run on run.run_no = failed.run_no
 join step on step.run_no = failed.run_no and step.step_no = failed.step_no
-left join cell on cell.asset_id = newest.asset_id and cell.partition is not distinct from newest.partition
+left join partition_key on partition_key.key = newest.partition
+-- No cell has the number -1: a key without a number is not the lack of a partition.
+left join cell on cell.asset_id = newest.asset_id and cell.partition_id is not distinct from
+    coalesce(partition_key.partition_id, case when newest.partition is not null then -1 end)
 where cell.seq is null or cell.seq < failed.seq
 
 -- name: materializations
@@ -48,8 +78,13 @@ with picked as (
         and partition = $partition --if partition
         and version_id = $version::uuid --if version
         and seq < (select seq from materialization where version_id = $before::uuid) --if before
-        and seq = ( --if cell_asset
-            select seq from cell where asset_id = $cell_asset and partition is not distinct from $cell_partition --if cell_asset
+        and seq in ( --if cell_asset
+            select seq from cell where asset_id = $cell_asset --if cell_asset
+                and partition_id is null --if whole
+                and partition_id in ( --if cell_partitions
+                    select partition_id from partition_key --if cell_partitions
+                    where key in (select unnest(from_json_strict($cell_partitions, '["VARCHAR"]'))) --if cell_partitions
+                ) --if cell_partitions
         ) --if cell_asset
         and seq in (select max(seq) from cell group by asset_id) --if latest
         and asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets

@@ -1,9 +1,10 @@
 -- name: writer_state
--- What a writer keeps in memory: the last event, the next run, how many cells there are.
+-- What a writer keeps in memory: the last event, the next run, how many cells and partition keys there are.
 select
     (select coalesce(max(seq), 0) from event),
     (select coalesce(max(run_no) + 1, 0) from run),
-    (select count(*) from cell)
+    (select count(*) from cell),
+    (select count(*) from partition_key)
 
 -- name: assets_with_cells
 -- The assets that have a cell.
@@ -36,17 +37,21 @@ from step left join ended on ended.step_no = step.step_no
 where step.run_no = $run
 order by step.step_no
 
+-- name: partition_numbers
+-- The numbers of some partition keys, those that have one.
+select key, partition_id from partition_key where key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
+
 -- name: delete_cell
 -- Make room for the new version of one cell.
-delete from cell where asset_id = $asset and partition is not distinct from $partition
+delete from cell where asset_id = $asset and partition_id is not distinct from $partition
 
 -- name: delete_cells
 -- Make room for the new versions of many cells.
 delete from cell using (
-    select unnest(lists.asset_id) as asset_id, unnest(lists.partition) as partition
-    from (select from_json_strict($cells, '{"asset_id": ["INTEGER"], "partition": ["VARCHAR"]}') as lists)
+    select unnest(lists.asset_id) as asset_id, unnest(lists.partition_id) as partition_id
+    from (select from_json_strict($cells, '{"asset_id": ["INTEGER"], "partition_id": ["INTEGER"]}') as lists)
 ) as renewed
-where cell.asset_id = renewed.asset_id and cell.partition is not distinct from renewed.partition
+where cell.asset_id = renewed.asset_id and cell.partition_id is not distinct from renewed.partition_id
 
 -- name: end_runs
 -- Note that runs ended.
