@@ -228,6 +228,8 @@ class StepCell:
     #: The version that was made, once there is one.
     version_id: str | None = None
     rows: int | None = None
+    #: Why it failed, where that is not why its step did.
+    error: ErrorRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

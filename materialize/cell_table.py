@@ -22,7 +22,7 @@ from headwater.catalog.partitions.mapping import AllPartitionMapping
 from headwater.catalog.partitions.series import Int64s, int64s
 from headwater.catalog.partitions.space import Partitions, partitions_at
 from headwater.catalog.records import Cell, Fingerprint, Materialization
-from headwater.catalog.storage.base import CellState, PartitionCells, state_of
+from headwater.catalog.storage.base import CellState, PartitionCells, cell_state
 
 Mask = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]
@@ -162,7 +162,7 @@ class CellTable:
     def made(self, materialization: Materialization, *, seq: int = 0) -> None:
         """A new version of a cell is current from now on."""
         key = materialization.asset
-        state = self._made[materialization.cell] = state_of(materialization)
+        state = self._made[materialization.cell] = cell_state(materialization)
         if key not in self._arrays and self.graph[key].partitions is None:
             return  # nothing looked yet, and `_single` will find it
         arrays = self.arrays(key)

@@ -106,6 +106,8 @@ def _cell_data(cell: StepCell) -> dict[str, Any]:
         data["version_id"] = cell.version_id
     if cell.rows is not None:
         data["rows"] = cell.rows
+    if cell.error is not None:
+        data["error"] = error_data(cell.error)
     return data
 
 

@@ -11,10 +11,10 @@ import getpass
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import (
@@ -38,7 +38,6 @@ from headwater.catalog.records import (
     DefinitionChange,
     ErrorRecord,
     Fingerprint,
-    Input,
     LogSlice,
     Materialization,
     PlannedCell,
@@ -55,22 +54,27 @@ from headwater.materialize.execution.interrupt import Interruption
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
-from headwater.materialize.execution.state import Decision, RunState
+from headwater.materialize.execution.state import Decision, Left, RunState, worst
 from headwater.materialize.execution.step import (
     Attempt,
+    CellFailure,
     StepEnvironment,
     StepFailure,
-    StepInput,
+    StepOutput,
     StepResult,
     StepSpec,
     attempt_step,
     describe_failure,
 )
+from headwater.materialize.execution.versions import Versions
 from headwater.materialize.executors.base import Executor
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
-from headwater.materialize.planner import Plan
+from headwater.materialize.planner import Plan, PlanCell, PlanStep
 from headwater.materialize.reader import UNFINISHED
+
+if TYPE_CHECKING:
+    from headwater.materialize.cell_table import CellTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +84,18 @@ class RunRequest:
     plan: Plan
     definitions: Definitions
     graph: AssetGraph
+    #: The current state of unpartitioned assets.
     states: Mapping[Cell, CellState]
+    #: That of partitions; needed where the plan holds any.
+    table: "CellTable | None" = None
     run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: `in_process`, or `threads` with `max_workers` of them.
     executor: str = "in_process"
     max_workers: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     selection: str | None = None
+    #: The backfill that it is part of.
+    backfill_id: str | None = None
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
     listener: Callable[[Event], None] | None = None
 
@@ -117,9 +126,16 @@ class _Coordinator:
         self.run_id = new_id(self.clock.now())
         self.info = RunInfo(run_id=self.run_id, tags=request.tags)
         self.state = RunState(
-            request.plan, request.graph, {cell.asset: state for cell, state in request.states.items()}
+            request.plan,
+            request.graph,
+            {cell.asset: state for cell, state in request.states.items()},
+            request.table,
         )
         self.numbers = {step.key: number for number, step in enumerate(request.plan.steps)}
+        #: Each step of which something is computed: what it computes, and what of it is left alone.
+        self.decisions: dict[str, Decision] = {}
+        #: What attempts made of steps that are tried again for the rest.
+        self.kept: dict[str, list[StepOutput]] = {}
         self.ended: list[StepEnded] = []
         self.exit_code = 0
         self.exception: BaseException | None = None
@@ -140,7 +156,13 @@ class _Coordinator:
         self.redaction = Redaction(resources.references())
         self.managers = IOManagers(self.request.definitions, resources.values, self.instance.home)
         self.planned = self._planned_cells()
-        self.pointers = self._current_pointers()
+        self.versions = Versions.of(
+            self.request.plan,
+            self.request.graph,
+            self.request.definitions,
+            self.request.table,
+            self.instance.catalog,
+        )
         self.recorder = Recorder(self.instance.catalog.append)
         self.capture = OutputCapture(
             run_folder(self.instance.home, self.run_id),
@@ -186,12 +208,13 @@ class _Coordinator:
                 steps=tuple(
                     PlannedStep(
                         step_key=step.key,
-                        cells=tuple(self.planned[cell.cell.asset] for cell in step.cells),
+                        cells=tuple(self.planned[cell.cell] for cell in step.cells),
                         reason=step.reason,
                     )
                     for step in self.request.plan.steps
                 ),
                 selection=self.request.selection,
+                backfill_id=self.request.backfill_id,
                 tags=self.request.tags,
                 user=_user(),
                 host=platform.node(),
@@ -230,133 +253,180 @@ class _Coordinator:
             while decisions := self.state.ready():
                 for decision in decisions:
                     if decision.status is None:
-                        executor.submit(self._spec(decision))
+                        self.decisions[decision.step.key] = decision
+                        executor.submit(self._spec(decision.step, decision.run))
                         self.in_flight += 1
                     else:
                         self._leave(decision, decision.status)
 
     def _leave(self, decision: Decision, status: StepStatus) -> None:
-        self._record(
-            StepEnded(
-                time=self.clock.now(),
-                run_id=self.run_id,
-                step_key=decision.step.key,
-                status=status,
-                cells=tuple(
-                    StepCell(asset=key, status=status, version_id=self._known_version(key, status))
-                    for key in decision.assets
-                ),
-                message=decision.message,
+        """Record a step that is not run."""
+        self._finish(decision.step, status, cells=self._left(decision.left), message=decision.message)
+
+    def _left(self, left: Iterable[Left]) -> list[StepCell]:
+        """What became of cells that are not computed."""
+        return [
+            StepCell(
+                asset=one.cell.cell.asset,
+                partition=one.cell.cell.partition,
+                status=one.status,
+                version_id=self.versions.version_id(one.cell.cell) if one.status is StepStatus.VERIFIED else None,
             )
-        )
-        ran = () if status is StepStatus.VERIFIED else decision.assets
-        message = decision.message if status is StepStatus.SKIPPED else ""
-        self.state.finished(decision.step.key, status, ran=ran, message=message)
+            for one in left
+        ]
 
     def _settle(self, result: StepResult, executor: Executor) -> None:
+        """Record what an attempt made, or have what failed of it tried again."""
         spec = result.spec
-        printed = self.printed[spec.step_key] = self.printed.get(spec.step_key, ()) + result.logs
-        if result.failure is None:
-            self._succeed(result)
+        self.printed[spec.step_key] = self.printed.get(spec.step_key, ()) + result.logs
+        self.kept.setdefault(spec.step_key, []).extend(result.outputs)
+        failed = result.failed
+        if result.failure is not None:
+            failed = tuple(CellFailure(cell=cell, failure=result.failure) for cell in spec.cells)
+        delay = self._retry_delay(spec, failed)
+        if delay is None:
+            self._end_step(result, failed)
             return
-        delay = self._retry_delay(result)
-        if delay is not None:
-            self._emit(
-                StepRetried(
-                    time=self.clock.now(),
-                    run_id=self.run_id,
-                    step_key=spec.step_key,
-                    attempt=spec.attempt,
-                    delay=delay,
-                    error=result.failure.error,
+        self._emit(
+            StepRetried(
+                time=self.clock.now(),
+                run_id=self.run_id,
+                step_key=spec.step_key,
+                attempt=spec.attempt,
+                delay=delay,
+                error=failed[0].failure.error,
+            )
+        )
+        again = {(one.cell.asset, one.cell.partition) for one in failed}
+        decision = self.decisions[spec.step_key]
+        cells = [cell for cell in decision.run if (cell.cell.asset, cell.cell.partition) in again]
+        executor.submit(self._spec(decision.step, cells, attempt=spec.attempt + 1), delay)
+        self.in_flight += 1
+
+    def _end_step(self, result: StepResult, failed: Sequence[CellFailure]) -> None:
+        """Record the end of a step: what it made, all at once, and what failed."""
+        spec = result.spec
+        decision = self.decisions[spec.step_key]
+        now = self.clock.now()
+        outputs = {Cell(o.cell.asset, o.cell.partition): o for o in self.kept.pop(spec.step_key)}
+        lost = {Cell(one.cell.asset, one.cell.partition): one.failure for one in failed}
+        failure = next((one.failure for one in failed if not one.failure.canceled), None)
+        made: dict[Cell, Materialization] = {}
+        cells: list[StepCell] = []
+        # A step may make assets that depend on each other: in the order of the graph.
+        order = {key: at for at, key in enumerate(self.request.graph.sorted({c.cell.asset for c in decision.run}))}
+        for cell in sorted(decision.run, key=lambda cell: order[cell.cell.asset]):
+            output = outputs.get(cell.cell)
+            status = StepStatus.SKIPPED
+            if output is not None:
+                made[cell.cell] = self._materialization(spec.step_key, cell, output, result.seconds, now, made)
+                status = StepStatus.SUCCESS
+            elif cell.cell in lost:
+                status = StepStatus.CANCELED if lost[cell.cell].canceled else StepStatus.FAILURE
+            cells.append(
+                StepCell(
+                    asset=cell.cell.asset,
+                    partition=cell.cell.partition,
+                    status=status,
+                    version_id=output.cell.version_id if output else None,
+                    rows=output.pointer.rows if output and output.pointer else None,
+                    error=self._own_error(lost.get(cell.cell), failure),
                 )
             )
-            executor.submit(replace(spec, attempt=spec.attempt + 1), delay)
-            self.in_flight += 1
-            return
-        status = StepStatus.CANCELED if result.failure.canceled else StepStatus.FAILURE
-        if status is StepStatus.FAILURE and not self.exit_code:
-            self.exit_code, self.exception = result.failure.exit_code, result.failure.exception
-        ended = self._end_of(spec, status, self.clock.now())
-        error = result.failure.error if status is StepStatus.FAILURE else None
-        self._record(replace(ended, error=error, logs=printed))
-        self.state.finished(spec.step_key, status, ran=[cell.asset for cell in spec.cells])
-
-    def _succeed(self, result: StepResult) -> None:
-        spec = result.spec
-        now = self.clock.now()
-        made: dict[AssetKey, CellState] = {}
-        materializations: list[Materialization] = []
-        outputs = {output.cell.asset: output for output in result.outputs}
-        # A step may make assets that depend on each other.
-        for key in self.request.graph.sorted(outputs):
-            output = outputs[key]
-            version = output.cell.version_id
-            materialization = Materialization(
-                version_id=version,
-                asset=key,
-                partition=output.cell.partition,
-                run_id=self.run_id,
-                step_key=spec.step_key,
-                created=now,
-                fingerprint=self._fingerprint(key),
-                # Nobody knows what it holds: every version of it counts as different.
-                data_version=output.data_version or f"version:{version}",
-                pointer=output.pointer,
-                inputs=self._inputs(key, made),
-                metadata=output.metadata,
-                tags=output.tags,
-                seconds=result.seconds,
-            )
-            materializations.append(materialization)
-            made[key] = cell_state(materialization)
-            self.pointers[key] = materialization
-        cells = [
-            StepCell(
-                asset=cell.asset,
-                partition=cell.partition,
-                status=StepStatus.SUCCESS if cell.asset in made else StepStatus.SKIPPED,
-                version_id=cell.version_id if cell.asset in made else None,
-                rows=pointer.rows if cell.asset in made and (pointer := outputs[cell.asset].pointer) else None,
-            )
-            for cell in spec.cells
-        ]
-        self._record(
-            StepEnded(
-                time=now,
-                run_id=self.run_id,
-                step_key=spec.step_key,
-                status=StepStatus.SUCCESS,
-                cells=tuple(cells),
-                materializations=tuple(materializations),
-                logs=self.printed[spec.step_key],
-            )
+        ended = worst(cell.status for cell in cells)
+        if ended is StepStatus.SKIPPED:
+            ended = StepStatus.SUCCESS  # it ran, and chose to make nothing
+        if failure is not None and not self.exit_code:
+            self.exit_code, self.exception = failure.exit_code, failure.exception
+        self.versions.made(made.values())
+        self._finish(
+            decision.step,
+            ended,
+            cells=[*cells, *self._left(decision.left)],
+            made=tuple(made.values()),
+            error=failure.error if failure else None,
         )
-        self.state.finished(spec.step_key, StepStatus.SUCCESS, ran=[c.asset for c in spec.cells], made=made)
 
-    def _end_of(self, spec: StepSpec, status: StepStatus, now: datetime) -> StepEnded:
-        """The end of a step that made nothing."""
-        return StepEnded(
-            time=now,
+    @staticmethod
+    def _own_error(failure: StepFailure | None, of_step: StepFailure | None) -> ErrorRecord | None:
+        """Why a cell failed, where that is not why its step did."""
+        if failure is None or failure.canceled or (of_step is not None and failure.error == of_step.error):
+            return None
+        return failure.error
+
+    def _finish(
+        self,
+        step: PlanStep,
+        status: StepStatus,
+        *,
+        cells: Sequence[StepCell],
+        made: tuple[Materialization, ...] = (),
+        error: ErrorRecord | None = None,
+        message: str = "",
+    ) -> None:
+        """Record the end of a step, and tell the state of the run."""
+        event = StepEnded(
+            time=self.clock.now(),
             run_id=self.run_id,
-            step_key=spec.step_key,
+            step_key=step.key,
             status=status,
-            cells=tuple(StepCell(asset=c.asset, partition=c.partition, status=status) for c in spec.cells),
+            cells=tuple(cells),
+            materializations=made,
+            error=error,
+            logs=self.printed.get(step.key, ()),
+            message=message,
+        )
+        self.ended.append(event)
+        self._emit(event)
+        failed = {
+            Cell(cell.asset, cell.partition): _unavailable(cell, message)
+            for cell in cells
+            if cell.status not in (StepStatus.SUCCESS, StepStatus.VERIFIED)
+        }
+        self.state.finished(step.key, status, made=made, failed=failed)
+
+    def _materialization(
+        self,
+        step_key: str,
+        cell: PlanCell,
+        output: StepOutput,
+        seconds: float,
+        now: datetime,
+        made: Mapping[Cell, Materialization],
+    ) -> Materialization:
+        """The record of a version that a step made; `made` are those that the same step made before."""
+        version = output.cell.version_id
+        return Materialization(
+            version_id=version,
+            asset=cell.cell.asset,
+            partition=cell.cell.partition,
+            run_id=self.run_id,
+            step_key=step_key,
+            created=now,
+            fingerprint=self._fingerprint(cell.cell.asset),
+            # Nobody knows what it holds: every version of it counts as different.
+            data_version=output.data_version or f"version:{version}",
+            pointer=output.pointer,
+            inputs=self.versions.recorded(cell, made),
+            metadata=output.metadata,
+            tags=output.tags,
+            seconds=seconds,
         )
 
-    def _retry_delay(self, result: StepResult) -> float | None:
-        """Seconds until a failed step is tried again; None when it is not."""
-        failure, attempt = result.failure, result.spec.attempt
-        assert failure is not None  # only failures are asked about
-        if not failure.allow_retries or self.state.canceled or self.interruption.requested is not None:
+    def _retry_delay(self, spec: StepSpec, failed: Sequence[CellFailure]) -> float | None:
+        """Seconds until what failed of a step is tried again; None when it is not."""
+        if not failed or self.state.canceled or self.interruption.requested is not None:
             return None
-        if failure.retry is not None:
-            limit, seconds = failure.retry
-            return seconds if attempt <= limit else None
-        policy = self.request.definitions.definition_of(result.spec.cells[0].asset).retry_policy
-        if policy is None or attempt > policy.max_retries:
+        if not all(one.failure.allow_retries for one in failed):
             return None
-        return policy.calculate_delay(attempt)
+        asked = [one.failure.retry for one in failed if one.failure.retry is not None]
+        if asked:
+            limit, seconds = asked[0]
+            return seconds if spec.attempt <= limit else None
+        policy = self.request.definitions.definition_of(spec.cells[0].asset).retry_policy
+        if policy is None or spec.attempt > policy.max_retries:
+            return None
+        return policy.calculate_delay(spec.attempt)
 
     def _attempt(self, spec: StepSpec) -> Attempt:
         """What executors in this process call: an attempt, announced, captured and open to interruption."""
@@ -380,83 +450,59 @@ class _Coordinator:
             return ThreadExecutor(self._attempt, self._take, self.clock, workers)
         return InProcessExecutor(self._attempt, self._take, self.clock)
 
-    def _spec(self, decision: Decision) -> StepSpec:
-        graph = self.request.graph
-        keys = [cell.cell.asset for cell in decision.run]
-        definition = self.request.definitions.definition_of(keys[0])
-        previous: dict[AssetKey, tuple[Any, bool]] = {}
-        provenance: dict[AssetKey, dict[str, str]] = {}
-        for key in keys:
-            last = self.pointers.get(key)
-            fingerprint = self._fingerprint(key)
-            previous[key] = (last and last.pointer, last is None or last.fingerprint.code != fingerprint.code)
-            provenance[key] = {
-                "headwater.asset": key,
+    def _spec(self, step: PlanStep, cells: Sequence[PlanCell], attempt: int = 1) -> StepSpec:
+        """What an attempt at some cells of a step is told."""
+        definition = self.request.definitions.definition_of(cells[0].cell.asset)
+        previous: dict[Cell, tuple[Any, bool]] = {}
+        provenance: dict[Cell, dict[str, str]] = {}
+        for cell in cells:
+            fingerprint = self._fingerprint(cell.cell.asset)
+            previous[cell.cell] = self.versions.previous(cell.cell, fingerprint.code)
+            provenance[cell.cell] = {
+                "headwater.asset": cell.cell.asset,
                 "headwater.run_id": self.run_id,
-                "headwater.version_id": self.planned[key].version_id,
+                "headwater.version_id": self.planned[cell.cell].version_id,
                 "headwater.code_version": fingerprint.code,
-                **{f"headwater.input.{dep}": self._version(dep) for dep in graph.parents(key)},
+                **{f"headwater.input.{key}": version for key, version in self.versions.ids(cell).items()},
             }
         return StepSpec(
             run=self.info,
-            step_key=decision.step.key,
-            number=self.numbers[decision.step.key],
-            attempt=1,
-            cells=tuple(self.planned[key] for key in keys),
-            inputs=tuple(
-                StepInput(
-                    parameter=item.parameter,
-                    asset=item.key,
-                    pointer=last.pointer if (last := self.pointers.get(item.key)) else None,
-                    version_id=last.version_id if last else None,
-                    columns=item.columns,
-                )
-                for item in definition.inputs
-            ),
+            step_key=step.key,
+            number=self.numbers[step.key],
+            attempt=attempt,
+            cells=tuple(self.planned[cell.cell] for cell in cells),
+            partitions=self.versions.partitions(cells),
+            inputs=self.versions.inputs(definition, cells),
             previous=previous,
             provenance=provenance,
             run_config=self.request.run_config,
         )
 
-    def _inputs(self, key: AssetKey, made: Mapping[AssetKey, CellState]) -> tuple[Input, ...]:
-        """The versions that `key` was just computed from."""
-        inputs: list[Input] = []
-        for dep in self.request.graph[key].deps:
-            state = made.get(dep.key) or self.state.current.get(dep.key)
-            inputs.append(
-                Input(
-                    asset=dep.key,
-                    version_id=state.version_id if state else None,
-                    data_version=state.data_version if state else None,
-                    columns=None
-                    if dep.columns is None or state is None
-                    else {c: state.columns[c] for c in dep.columns if c in state.columns},
-                )
-            )
-        return tuple(inputs)
-
-    def _planned_cells(self) -> dict[AssetKey, PlannedCell]:
+    def _planned_cells(self) -> dict[Cell, PlannedCell]:
         now = self.clock.now()
-        planned: dict[AssetKey, PlannedCell] = {}
+        planned: dict[Cell, PlannedCell] = {}
         for step in self.request.plan.steps:
             for cell in step.cells:
                 key = cell.cell.asset
-                planned[key] = PlannedCell(
+                partition = self._typed(cell.cell)
+                planned[cell.cell] = PlannedCell(
                     asset=key,
-                    partition=cell.cell.partition,
+                    partition=partition,
                     version_id=new_id(now),
-                    folder=self.managers.for_output(key).folder_of(key, cell.cell.partition)
+                    folder=self.managers.for_output(key).folder_of(key, partition)
                     if self.request.graph[key].stored
                     else None,
                 )
         return planned
 
-    def _current_pointers(self) -> dict[AssetKey, Materialization]:
-        """The current version of everything that the plan's steps read or replace."""
-        keys = set(self.planned)
-        keys.update(parent for key in self.planned for parent in self.request.graph.parents(key))
-        known = {cell.asset for cell in self.request.states}
-        return self.instance.catalog.latest(keys & known)
+    def _typed(self, cell: Cell) -> str | None:
+        """A cell's partition key; of several dimensions one that knows them."""
+        from headwater.catalog.partitions.multi import MultiPartitionsDefinition
+
+        definition = self.request.graph[cell.asset].partitions_def
+        if cell.partition is None or not isinstance(definition, MultiPartitionsDefinition):
+            return cell.partition
+        return definition.key(cell.partition)
 
     def _end(self) -> RunOutcome:
         signal = self.interruption.requested
@@ -471,10 +517,6 @@ class _Coordinator:
         return RunOutcome(
             run_id=self.run_id, status=status, steps=tuple(self.ended), exit_code=code, exception=self.exception
         )
-
-    def _record(self, event: StepEnded) -> None:
-        self.ended.append(event)
-        self._emit(event)
 
     def _emit(self, *events: Event) -> None:
         events = tuple(map(self.redaction.event, events))
@@ -538,29 +580,24 @@ class _Coordinator:
         assert fingerprint is not None  # only external assets have none, and they are not computed
         return fingerprint
 
-    def _version(self, key: AssetKey) -> str:
-        state = self.state.current.get(key)
-        return state.version_id if state else ""
-
-    def _known_version(self, key: AssetKey, status: StepStatus) -> str | None:
-        return self._version(key) or None if status is StepStatus.VERIFIED else None
-
 
 _OVER = "the run ended before it"
 _CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
 
 
-def cell_state(materialization: Materialization) -> CellState:
-    """What staleness needs to know of a materialization that is now current."""
-    pointer = materialization.pointer
-    return CellState(
-        version_id=materialization.version_id,
-        fingerprint=materialization.fingerprint,
-        data_version=materialization.data_version,
-        inputs=materialization.inputs,
-        columns={c.name: c.version for c in pointer.columns if c.version is not None} if pointer else {},
-        stored=pointer is not None,
-    )
+_UNAVAILABLE: Mapping[StepStatus, str] = {
+    StepStatus.FAILURE: "failed",
+    StepStatus.SKIPPED: "was skipped",
+    StepStatus.CANCELED: "was canceled",
+}
+
+
+def _unavailable(cell: StepCell, message: str) -> str:
+    """Why a cell that a step should have made cannot be read."""
+    if message and cell.status is StepStatus.SKIPPED:
+        return message
+    ended = "was not produced" if cell.status is StepStatus.SKIPPED else _UNAVAILABLE[cell.status]
+    return f"`{Cell(cell.asset, cell.partition)}` {ended}"
 
 
 def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsChanged | None:

@@ -12,7 +12,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
 from headwater.catalog.records import Cell, Materialization, StepStatus
-from headwater.catalog.storage.base import CellState, state_of
+from headwater.catalog.storage.base import CellState, cell_state
 from headwater.materialize.causes import CauseKind, direct_causes
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
 from headwater.materialize.staleness import reads_partitions
@@ -122,7 +122,7 @@ class RunState:
         self.statuses[key] = status
         for materialization in made:
             if materialization.partition is None:
-                self.current[materialization.asset] = state_of(materialization)
+                self.current[materialization.asset] = cell_state(materialization)
             if self.table is not None:
                 self.table.made(materialization)
         if failed:
