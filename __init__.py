@@ -27,7 +27,14 @@ _NAMES = {
         "load_assets_from_modules",
         "load_assets_from_package_module",
     ),
-    "headwater.catalog.definitions.policies": ("Backoff", "Failure", "Jitter", "RetryPolicy", "RetryRequested"),
+    "headwater.catalog.definitions.policies": (
+        "BackfillPolicy",
+        "Backoff",
+        "Failure",
+        "Jitter",
+        "RetryPolicy",
+        "RetryRequested",
+    ),
     "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
     "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
     "headwater.catalog.definitions.selection": ("AssetSelection",),
@@ -109,7 +116,14 @@ if TYPE_CHECKING:
         load_assets_from_modules,
         load_assets_from_package_module,
     )
-    from headwater.catalog.definitions.policies import Backoff, Failure, Jitter, RetryPolicy, RetryRequested
+    from headwater.catalog.definitions.policies import (
+        BackfillPolicy,
+        Backoff,
+        Failure,
+        Jitter,
+        RetryPolicy,
+        RetryRequested,
+    )
     from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
     from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
     from headwater.catalog.definitions.selection import AssetSelection

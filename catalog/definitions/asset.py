@@ -6,11 +6,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FunctionType
-from typing import Any, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 from headwater.catalog.config import Config
 from headwater.catalog.definitions.dependencies import AssetDep, AssetIn, read_deps, texts
-from headwater.catalog.definitions.policies import RetryPolicy
+from headwater.catalog.definitions.policies import BackfillPolicy, RetryPolicy
 from headwater.catalog.definitions.signature import InputDefinition, Signature, read_signature
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import (
@@ -26,6 +26,10 @@ from headwater.catalog.definitions.spec import (
 from headwater.catalog.errors import DefinitionError, InvalidKeyError
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.metadata import RawMetadata
+from headwater.catalog.printable import printable_line
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.definition import PartitionsDefinition
 
 __all__ = [
     "DEFAULT_IO_MANAGER",
@@ -72,6 +76,8 @@ class AssetsDefinition:
     #: What the config is when a run says nothing.
     config: Any = None
     retry_policy: RetryPolicy | None = None
+    #: How many partitions a step computes; None for one.
+    backfill_policy: BackfillPolicy | None = None
     is_multi: bool = False
     #: Whether the function can compute some of its assets alone.
     can_subset: bool = False
@@ -100,6 +106,11 @@ class AssetsDefinition:
     def keys(self) -> tuple[AssetKey, ...]:
         """The keys of all its assets, in the order they were given."""
         return tuple(output.spec.key for output in self.outputs)
+
+    @property
+    def partitions_def(self) -> "PartitionsDefinition | None":
+        """What all of its assets are divided into."""
+        return self.outputs[0].spec.partitions_def
 
     @property
     def specs(self) -> tuple[AssetSpec, ...]:
@@ -139,7 +150,7 @@ def move_spec(spec: AssetSpec, keys: Mapping[AssetKey, AssetKey], *, group_name:
     return replace_spec(
         spec,
         key=keys.get(spec.key, spec.key),
-        deps=[AssetDep(keys.get(dep.asset, dep.asset), columns=dep.columns) for dep in spec.deps],
+        deps=[replace(dep, asset=keys.get(dep.asset, dep.asset)) for dep in spec.deps],
         group_name=group_name if group_name and spec.group_name == DEFAULT_GROUP else spec.group_name,
     )
 
@@ -163,6 +174,8 @@ class AssetSettings(TypedDict, total=False):
     io_manager_key: str | None
     config: Config | Mapping[str, Any] | None
     retry_policy: RetryPolicy | None
+    partitions_def: "PartitionsDefinition | None"
+    backfill_policy: BackfillPolicy | None
     required_resource_keys: Iterable[str]
     output_required: bool
     compute_kind: str | None
@@ -192,6 +205,8 @@ def asset(
     io_manager_key: str | None = None,
     config: Config | Mapping[str, Any] | None = None,
     retry_policy: RetryPolicy | None = None,
+    partitions_def: "PartitionsDefinition | None" = None,
+    backfill_policy: BackfillPolicy | None = None,
     required_resource_keys: Iterable[str] = (),
     output_required: bool = True,
     compute_kind: str | None = None,
@@ -207,6 +222,9 @@ def asset(
     asset of its name. `deps` are dependencies that are not loaded. The annotations choose the representation:
     `pl.LazyFrame`, `pd.DataFrame`, `pa.Table`, … With `output_required=False`, the function may return None, or
     yield nothing, when there is nothing to make: what depends on it is skipped then.
+
+    `partitions_def` divides the asset into partitions, which are built and recorded one by one: a step computes one of
+    them, or as many as `backfill_policy` says.
 
     `compute_kind="polars"` is another way to write `kinds={"polars"}`, and `io_manager_def` another to write
     `io_manager`: definitions written for Dagster have them.
@@ -232,6 +250,7 @@ def asset(
             tags=tags,
             kinds=_all_kinds(kinds, compute_kind),
             io_manager=one_io_manager(io_manager if io_manager is not None else io_manager_def, io_manager_key),
+            partitions_def=partitions_def,
             source=source,
         )
         return _definition(
@@ -241,6 +260,8 @@ def asset(
             signature,
             config=config,
             retry_policy=retry_policy,
+            partitions_def=partitions_def,
+            backfill_policy=backfill_policy,
             required_resource_keys=required_resource_keys,
             source=source,
         )
@@ -261,6 +282,8 @@ def multi_asset(
     code_version: str | None = None,
     config: Config | Mapping[str, Any] | None = None,
     retry_policy: RetryPolicy | None = None,
+    partitions_def: "PartitionsDefinition | None" = None,
+    backfill_policy: BackfillPolicy | None = None,
     required_resource_keys: Iterable[str] = (),
     compute_kind: str | None = None,
     **others: Any,
@@ -270,7 +293,8 @@ def multi_asset(
     With `outs`, the function returns a tuple in their order or a dict by name, or yields `Output(value, name)` or
     `MaterializeResult(asset_key=…)`; with `specs`, it yields or returns `MaterializeResult`s, or returns nothing
     when it has made all of them by itself. With `can_subset`, it may be asked for some of them:
-    `context.selected_output_names` and `context.selected_asset_keys` say which.
+    `context.selected_output_names` and `context.selected_asset_keys` say which. `partitions_def` divides all of them
+    alike: the assets of one function cannot be divided in different ways.
 
     Raises `DefinitionError`.
     """
@@ -308,6 +332,7 @@ def multi_asset(
                 group_name=group_name,
                 code_version=code_version,
                 kinds=_all_kinds(None, compute_kind),
+                partitions_def=partitions_def,
                 source=source,
             )
             outputs.append(OutputDefinition(name=label, spec=spec, is_required=out.is_required))
@@ -319,6 +344,7 @@ def multi_asset(
                 group_name=spec.group_name if spec.group_name != DEFAULT_GROUP else group_name,
                 code_version=spec.code_version or code_version,
                 kinds=_all_kinds(spec.kinds, compute_kind),
+                partitions_def=spec.partitions_def if spec.partitions_def is not None else partitions_def,
             )
             outputs.append(OutputDefinition(name=str(spec.key), spec=completed))
         return _definition(
@@ -328,6 +354,8 @@ def multi_asset(
             read_signature(function, ins or {}, source),
             config=config,
             retry_policy=retry_policy,
+            partitions_def=partitions_def,
+            backfill_policy=backfill_policy,
             required_resource_keys=required_resource_keys,
             is_multi=True,
             can_subset=can_subset,
@@ -346,6 +374,8 @@ def _definition(
     *,
     config: Any,
     retry_policy: RetryPolicy | None,
+    partitions_def: "PartitionsDefinition | None",
+    backfill_policy: BackfillPolicy | None,
     required_resource_keys: Iterable[str],
     source: SourceLocation,
     **settings: Any,
@@ -360,6 +390,9 @@ def _definition(
             f"{source}: the retry_policy of `{name}` is of the type {type(retry_policy).__name__}.",
             remedy="Write retry_policy=RetryPolicy(max_retries=3).",
         )
+    _check_partitions(name, outputs, partitions_def, source)
+    if backfill_policy is not None:
+        _check_policy(name, outputs, backfill_policy, source)
     return AssetsDefinition(
         name=name,
         function=function,
@@ -375,11 +408,50 @@ def _definition(
         config_class=signature.config_class,
         config=config,
         retry_policy=retry_policy,
+        backfill_policy=backfill_policy,
         return_annotation=signature.return_annotation,
         stores_nothing=signature.stores_nothing,
         source=source,
         **settings,
     )
+
+
+def _check_partitions(
+    name: str,
+    outputs: tuple[OutputDefinition, ...],
+    given: "PartitionsDefinition | None",
+    source: SourceLocation,
+) -> None:
+    """A step computes the same partitions of all of its assets."""
+    first = outputs[0].spec
+    whole, common = (f"`{first.key}`", first.partitions_def) if given is None else ("the function", given)
+    for output in outputs:
+        own = output.spec.partitions_def
+        if own is not common and own != common:
+            raise DefinitionError(
+                f"{source}: the assets of `{name}` are divided in different ways: {whole} is "
+                f"{_describe_partitions(common)}, `{output.spec.key}` is {_describe_partitions(own)}.",
+                remedy="Write @multi_asset(partitions_def=…), which holds for all of them; or split the function.",
+            )
+
+
+def _check_policy(
+    name: str, outputs: tuple[OutputDefinition, ...], backfill_policy: object, source: SourceLocation
+) -> None:
+    if not isinstance(backfill_policy, BackfillPolicy):
+        raise DefinitionError(
+            f"{source}: the backfill_policy of `{name}` is of the type {type(backfill_policy).__name__}.",
+            remedy="Write backfill_policy=BackfillPolicy.single_run() or BackfillPolicy.multi_run(30).",
+        )
+    if outputs[0].spec.partitions_def is None:
+        raise DefinitionError(
+            f"{source}: `{name}` has a backfill_policy, and no partitions to which it could apply.",
+            remedy="Add partitions_def=…, or leave out the backfill_policy.",
+        )
+
+
+def _describe_partitions(one: "PartitionsDefinition | None") -> str:
+    return "unpartitioned" if one is None else f"[{printable_line(one.describe(), 150)}]"
 
 
 def _all_kinds(kinds: Iterable[str] | None, compute_kind: str | None) -> Iterable[str] | None:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.config import EnvVar, bind_config, config_references, describe_config
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
-from headwater.catalog.definitions.dependencies import merge_columns
+from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
 from headwater.catalog.definitions.resource import describe_resource, hash_json
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
@@ -21,15 +21,20 @@ from headwater.catalog.errors import (
     DefinitionError,
     DuplicateAssetError,
     MissingResourceError,
+    PartitionMappingError,
     UnknownDependencyError,
     UserCodeError,
     nearest,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
-from headwater.catalog.lineage.node import UNBOUND, AssetNode, Dependency, plain_dependency
+from headwater.catalog.lineage.node import UNBOUND, AssetNode, Dependency, canonical_json, plain_dependency
 from headwater.catalog.metadata import normalize
 from headwater.catalog.records import Fingerprint
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.definition import PartitionsDefinition
+    from headwater.catalog.partitions.mapping import PartitionMapping
 
 
 class Definitions:
@@ -38,7 +43,8 @@ class Definitions:
     `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
     `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
     whatever names no other. Everything is checked here: raises `DuplicateAssetError`, `CycleError`,
-    `UnknownDependencyError`, `MissingResourceError` and `DefinitionError`, which name every place concerned.
+    `UnknownDependencyError`, `MissingResourceError`, `PartitionMappingError` and `DefinitionError`, which name every
+    place concerned.
     """
 
     def __init__(
@@ -95,6 +101,10 @@ class Definitions:
             return self._by_key[key].output(key).spec
         return self._external_specs.get(key)
 
+    def partitions_of(self, key: AssetKey) -> "PartitionsDefinition | None":
+        """What the asset `key` is divided into; None for an unpartitioned one, and for one that is only a name."""
+        return self._partitions.get(key)
+
     def io_manager_of(self, key: AssetKey) -> Any:
         """The IO manager that stores the asset `key`; None for the default one."""
         spec = self.spec_of(key)
@@ -123,6 +133,21 @@ class Definitions:
     @cached_property
     def _external_specs(self) -> Mapping[AssetKey, AssetSpec]:
         return {spec.key: spec for spec in self.specs}
+
+    @cached_property
+    def _partitions(self) -> "Mapping[AssetKey, PartitionsDefinition]":
+        """What every partitioned asset is divided into."""
+        specs = [*self.specs, *(output.spec for definition in self.assets for output in definition.outputs)]
+        return {spec.key: spec.partitions_def for spec in specs if spec.partitions_def is not None}
+
+    @cached_property
+    def _mappings(self) -> dict[tuple[int, int, int], str]:
+        """Resolved mappings as text, by the identities of what was given and of both definitions."""
+        return {}
+
+    @cached_property
+    def _partition_texts(self) -> "_PartitionTexts":
+        return _PartitionTexts()
 
     @cached_property
     def _code_versions(self) -> CodeVersions:
@@ -223,9 +248,13 @@ class Definitions:
                 columns = merge_columns(same.columns, dep.columns)
                 loaded[item.key] = Dependency(key=item.key, parameter=same.parameter, columns=columns)
         code = self._code_versions.of_function(definition.function)
+        own = definition.partitions_def
         wiring = _hash_wiring(
-            definition.is_multi, tuple((item.parameter, item.key, item.columns) for item in definition.inputs)
+            definition.is_multi,
+            tuple(self._input_wiring(definition, item) for item in definition.inputs),
+            None if own is None else self._partition_texts.meaning_of(own),
         )
+        policy = definition.backfill_policy
         config = self._hash_config(definition, run_config) if definition.config_class else ""
         used = sorted({*definition.resources.values(), *definition.required_resource_keys})
         resources = hash_json([[name, self._describe(name, run_config)] for name in used]) if used else ""
@@ -244,18 +273,78 @@ class Definitions:
                 self._node(
                     spec,
                     loaded,
+                    definition,
                     step=definition.name,
                     can_subset=definition.can_subset or not definition.is_multi,
                     optional=not output.is_required,
                     fingerprint=fingerprint,
                     stored=not definition.stores_nothing,
+                    batch=1 if policy is None else policy.max_partitions_per_run,
                 )
             )
         return nodes
 
-    def _node(self, spec: AssetSpec, loaded: Mapping[AssetKey, Dependency], **computed: Any) -> AssetNode:
-        """The node of an asset: what its spec says, and how it is `computed`."""
+    def _input_wiring(self, definition: AssetsDefinition, item: InputDefinition) -> tuple[Any, ...]:
+        """What of a parameter decides the data, the columns that partitions add included."""
+        wiring = (item.parameter, item.key, item.columns)
+        if item.partition_columns is None:
+            return wiring
+        try:
+            columns = item.partition_columns.of(self.partitions_of(item.key))
+        except DefinitionError as error:
+            raise DefinitionError(
+                f"{definition.source}: `{definition.name}` asks for the partition columns of `{item.key}`, and "
+                f"{error.message}.",
+                remedy=error.remedy,
+            ) from None
+        return (*wiring, tuple(columns.items()))
+
+    def _dependencies(
+        self, spec: AssetSpec, loaded: Mapping[AssetKey, Dependency], definition: AssetsDefinition | None
+    ) -> tuple[Dependency, ...]:
+        """What an asset depends on, those that it loads first, with the mapping wherever there are partitions."""
         others = [plain_dependency(dep.asset, dep.columns) for dep in spec.deps if dep.asset not in loaded]
+        deps = (*loaded.values(), *others)
+        given = _given_mappings(spec, definition)
+        if given or self._partitions or spec.key in [dep.key for dep in deps]:
+            return tuple(self._mapped(spec, dep, given.get(dep.key)) for dep in deps)
+        return deps
+
+    def _mapped(self, spec: AssetSpec, dep: Dependency, given: "PartitionMapping | None") -> Dependency:
+        own, other = spec.partitions_def, self.partitions_of(dep.key)
+        if own is None and other is None and given is None and dep.key != spec.key:
+            return dep
+        alike = (id(given), id(own), id(other))
+        text = self._mappings.get(alike) if dep.key != spec.key else None
+        if text is None:
+            text = self._mappings[alike] = self._partition_texts.text_of(self._resolve_mapping(spec, dep.key, given))
+        if own is None and other is None:
+            return dep
+        if dep.parameter is None:
+            return plain_dependency(dep.key, dep.columns, text)
+        return Dependency(key=dep.key, parameter=dep.parameter, columns=dep.columns, mapping=text)
+
+    def _resolve_mapping(
+        self, spec: AssetSpec, upstream: AssetKey, given: "PartitionMapping | None"
+    ) -> "PartitionMapping":
+        from headwater.catalog.partitions.mapping import resolve_mapping
+
+        own, other = spec.partitions_def, self.partitions_of(upstream)
+        try:
+            return resolve_mapping(given, own, other, downstream_name=spec.key, upstream_name=upstream)
+        except PartitionMappingError as error:
+            above = self.spec_of(upstream)
+            place = f" `{upstream}` is defined at {above.source}." if above and upstream != spec.key else ""
+            raise PartitionMappingError(f"{spec.source}: {error.message}{place}", remedy=error.remedy) from None
+
+    def _node(
+        self,
+        spec: AssetSpec,
+        loaded: Mapping[AssetKey, Dependency],
+        definition: AssetsDefinition | None = None,
+        **computed: Any,
+    ) -> AssetNode:
+        """The node of an asset: what its spec says, and how it is `computed`."""
         manager = spec.io_manager
         try:
             metadata = normalize(spec.metadata, f"{spec.source}: asset `{spec.key}`") if spec.metadata else {}
@@ -269,7 +358,8 @@ class Definitions:
             owners=spec.owners,
             tags=spec.tags,
             metadata=metadata,
-            deps=(*loaded.values(), *others),
+            deps=self._dependencies(spec, loaded, definition),
+            partitions=None if spec.partitions_def is None else self._partition_texts.text_of(spec.partitions_def),
             io_manager=manager if isinstance(manager, str) else type(manager).__qualname__,
             source=f"{spec.source.file}:{spec.source.line}",
             **computed,
@@ -339,8 +429,51 @@ def _check_names(resources: object) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _hash_wiring(is_multi: bool, inputs: tuple[tuple[str, AssetKey, tuple[str, ...] | None], ...]) -> str:
-    return hash_json([is_multi, inputs])
+def _hash_wiring(is_multi: bool, inputs: tuple[tuple[Any, ...], ...], key_meaning: str | None) -> str:
+    # What says nothing is left out: hashes stay what they were before there was more to say.
+    return hash_json([is_multi, inputs] if key_meaning is None else [is_multi, inputs, key_meaning])
+
+
+class _PartitionTexts:
+    """Definitions and mappings as canonical JSON, each made once, and one text for all that are equal."""
+
+    def __init__(self) -> None:
+        #: By identity, which is kept alive: comparing costs more than writing.
+        self._texts: dict[int, tuple[object, str]] = {}
+        self._meanings: dict[int, tuple[object, str | None]] = {}
+        self._same: dict[str, str] = {}
+
+    def text_of(self, one: "PartitionsDefinition | PartitionMapping") -> str:
+        known = self._texts.get(id(one))
+        if known is None:
+            text = canonical_json(one.to_json())
+            known = self._texts[id(one)] = (one, self._same.setdefault(text, text))
+        return known[1]
+
+    def meaning_of(self, definition: "PartitionsDefinition") -> str | None:
+        known = self._meanings.get(id(definition))
+        if known is None:
+            meaning = definition.key_meaning()
+            known = self._meanings[id(definition)] = (definition, None if meaning is None else canonical_json(meaning))
+        return known[1]
+
+
+def _given_mappings(spec: AssetSpec, definition: AssetsDefinition | None) -> "Mapping[AssetKey, PartitionMapping]":
+    """The mappings that an asset's definition gives. Raises `DefinitionError` where they contradict each other."""
+    given: dict[AssetKey, PartitionMapping | None] = {}
+    for item in definition.inputs if definition is not None else ():
+        if item.key in given and given[item.key] != item.partition_mapping:
+            raise DefinitionError(
+                f"{spec.source}: two parameters of `{spec.key}` read `{item.key}` through different mappings.",
+                remedy="Read it once, through one mapping that reads all that is needed, as dict[str, …].",
+            )
+        given[item.key] = item.partition_mapping
+    try:
+        for dep in spec.deps:
+            given[dep.asset] = merge_mappings(dep.asset, given.get(dep.asset), dep.partition_mapping)
+    except DefinitionError as error:
+        raise DefinitionError(f"{spec.source}: asset `{spec.key}`: {error.message}", remedy=error.remedy) from None
+    return {key: one for key, one in given.items() if one is not None}
 
 
 def _nearby(

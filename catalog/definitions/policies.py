@@ -1,4 +1,4 @@
-"""When a step is tried again, and how user code asks for it."""
+"""When a step is tried again and how user code asks for it, and how many partitions a step computes."""
 
 import random
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from headwater.catalog.errors import DefinitionError, UserCodeError
 
 #: Seconds, a year: no delay is longer, whatever the backoff.
 MAX_DELAY = 365 * 86400
+#: What fits the integers of the definitions cache and of every other reader.
+MAX_BATCH = (1 << 53) - 1
 
 
 class Backoff(Enum):
@@ -74,6 +76,34 @@ class RetryPolicy:
         elif self.jitter is Jitter.PLUS_MINUS:
             delay += delay * (2 * chance - 1)
         return min(delay, MAX_DELAY)
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPolicy:
+    """How many partitions one step of a partitioned asset computes: one by default, `None` for all in one step.
+
+    A step with several gives a value for each, and one that fails does so alone. Raises `DefinitionError`.
+    """
+
+    max_partitions_per_run: int | None = 1
+
+    def __post_init__(self) -> None:
+        given = self.max_partitions_per_run
+        if given is not None and not (_is_count(given) and 1 <= given <= MAX_BATCH):
+            raise DefinitionError(
+                f"A backfill policy with max_partitions_per_run={given!r}.",
+                remedy="Give a number from 1; or write BackfillPolicy.single_run(), for all partitions in one step.",
+            )
+
+    @staticmethod
+    def single_run() -> "BackfillPolicy":
+        """All partitions of a run in one step."""
+        return BackfillPolicy(None)
+
+    @staticmethod
+    def multi_run(max_partitions_per_run: int = 1) -> "BackfillPolicy":
+        """Steps of up to so many partitions."""
+        return BackfillPolicy(max_partitions_per_run)
 
 
 class Failure(Exception):

@@ -4,15 +4,18 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, NoneType
-from typing import Any, cast, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_origin
 
 from headwater.catalog.config import is_config_class
-from headwater.catalog.definitions.dependencies import AssetIn
+from headwater.catalog.definitions.dependencies import AssetIn, PartitionColumns
 from headwater.catalog.definitions.resource import is_resource_annotation
 from headwater.catalog.definitions.results import MaterializeResult, Output
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, nearest
 from headwater.catalog.keys import AssetKey
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.mapping import PartitionMapping
 
 _TAKES_KEYWORDS = 0x08
 _IS_ASYNC = 0x80 | 0x200
@@ -36,6 +39,10 @@ class InputDefinition:
     columns: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     input_manager_key: str | None = None
+    #: As it was given: what is not is inferred, and stands in the graph.
+    partition_mapping: "PartitionMapping | None" = None
+    #: The columns by which a frame of several partitions tells them apart; None for none.
+    partition_columns: PartitionColumns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +177,8 @@ def _given_input(parameter: str, given: AssetIn, annotation: Any) -> InputDefini
         columns=given.columns,
         metadata=given.metadata,
         input_manager_key=given.input_manager_key,
+        partition_mapping=given.partition_mapping,
+        partition_columns=given.partition_columns,
     )
 
 

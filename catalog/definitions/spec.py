@@ -4,13 +4,16 @@ import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from headwater.catalog.definitions.dependencies import AssetDep, mapping, read_deps, texts
+from headwater.catalog.definitions.dependencies import AssetDep, mapping, one_definition, read_deps, texts
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, nearest
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.metadata import RawMetadata
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.definition import PartitionsDefinition
 
 DEFAULT_GROUP = "default"
 DEFAULT_IO_MANAGER = "io_manager"
@@ -44,6 +47,8 @@ class AssetSpec:
     kinds: frozenset[str] = frozenset()
     #: An IO manager, or the name of one among the resources.
     io_manager: Any = DEFAULT_IO_MANAGER
+    #: What the asset is divided into; None for one that is not.
+    partitions_def: "PartitionsDefinition | None" = None
     source: SourceLocation = field(default_factory=SourceLocation.of_caller)
 
     def __init__(
@@ -60,6 +65,7 @@ class AssetSpec:
         kinds: Iterable[str] | None = None,
         io_manager: Any = None,
         io_manager_key: str | None = None,
+        partitions_def: "PartitionsDefinition | None" = None,
         source: SourceLocation | None = None,
     ) -> None:
         put = object.__setattr__
@@ -75,6 +81,7 @@ class AssetSpec:
             put(self, "tags", _tags(mapping(tags, "tags")) if tags else {})
             put(self, "kinds", frozenset(map(_kind, texts(kinds, "kinds"))) if kinds else frozenset())
             put(self, "io_manager", one_io_manager(io_manager, io_manager_key) or DEFAULT_IO_MANAGER)
+            put(self, "partitions_def", one_definition(partitions_def))
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, DefinitionError) else str(error)
             remedy = error.remedy if isinstance(error, DefinitionError) else "Write mappings as {'name': value}."
@@ -113,6 +120,7 @@ class AssetOut:
         kinds: Iterable[str] | None = None,
         io_manager: Any = None,
         io_manager_key: str | None = None,
+        partitions_def: "PartitionsDefinition | None" = None,
     ) -> None:
         if key is not None and key_prefix is not None:
             raise DefinitionError("AssetOut takes key or key_prefix, not both.", remedy="Write the whole key as key=….")
@@ -128,6 +136,7 @@ class AssetOut:
             "tags": tags,
             "kinds": kinds,
             "io_manager": one_io_manager(io_manager, io_manager_key),
+            "partitions_def": partitions_def,
         }
         object.__setattr__(self, "settings", {k: v for k, v in given.items() if v is not None})
 
@@ -146,8 +155,8 @@ def replace_spec(spec: AssetSpec, **changes: Any) -> AssetSpec:
 #: Arguments that Dagster's decorators have and ours do not: nothing may be said with them.
 _OF_DAGSTER = frozenset(
     {
-        *("partitions_def", "automation_condition", "auto_materialize_policy", "freshness_policy", "backfill_policy"),
-        *("op_tags", "check_specs", "config_schema", "resource_defs", "dagster_type", "pool", "hooks"),
+        *("automation_condition", "auto_materialize_policy", "freshness_policy", "op_tags"),
+        *("check_specs", "config_schema", "resource_defs", "dagster_type", "pool", "hooks"),
         *("legacy_freshness_policy", "non_argument_deps", "internal_asset_deps"),
     }
 )

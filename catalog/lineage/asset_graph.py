@@ -15,7 +15,8 @@ MAX_SHOWN = 20
 class AssetGraph:
     """Assets and their dependencies, in topological order, otherwise in the order in which they come.
 
-    A dependency that no node has becomes an external node, right before the first that depends on it.
+    A dependency that no node has becomes an external node, right before the first that depends on it. An asset that
+    reads its own earlier partitions depends on itself in its node's `deps`, and not here.
     Raises `DuplicateAssetError` and `CycleError`; both name every place.
     """
 
@@ -77,8 +78,8 @@ class AssetGraph:
         return self._reach(keys, depth, self._children)
 
     def parents(self, key: AssetKey) -> tuple[AssetKey, ...]:
-        """What `key` depends on directly, in the order of its definition."""
-        return tuple(dep.key for dep in self._nodes[key].deps)
+        """What `key` depends on directly, in the order of its definition; never itself."""
+        return self._nodes[key].parents
 
     def children(self, key: AssetKey) -> tuple[AssetKey, ...]:
         """What depends directly on `key`, in topological order."""
@@ -87,12 +88,12 @@ class AssetGraph:
     def roots(self, keys: Collection[AssetKey]) -> set[AssetKey]:
         """Those of `keys` that depend directly on none of the others."""
         chosen = set(keys)
-        return {key for key in chosen if not any(dep.key in chosen for dep in self._nodes[key].deps)}
+        return {key for key in chosen if chosen.isdisjoint(self._nodes[key].parents)}
 
     def sinks(self, keys: Collection[AssetKey]) -> set[AssetKey]:
         """Those of `keys` on which none of the others depends directly."""
         chosen = set(keys)
-        used = {dep.key for key in chosen for dep in self._nodes[key].deps}
+        used = {parent for key in chosen for parent in self._nodes[key].parents}
         return chosen - used
 
     def sorted(self, keys: Collection[AssetKey]) -> list[AssetKey]:
@@ -111,7 +112,7 @@ class AssetGraph:
     def _parents(self) -> list[list[int]]:
         """What each node depends on, as places in the order: whole graphs are walked in numbers."""
         index = self._index
-        return [[index[dep.key] for dep in node.deps] for node in self._nodes.values()]
+        return [[index[parent] for parent in node.parents] for node in self._nodes.values()]
 
     @cached_property
     def _children(self) -> list[list[int]]:
@@ -137,9 +138,8 @@ def _sorted(nodes: dict[AssetKey, AssetNode]) -> Mapping[AssetKey, AssetNode]:
     """The nodes and those that they only name, in topological order, otherwise in the order they came."""
     placed: set[AssetKey] = set()
     for node in nodes.values():
-        for dep in node.deps:
-            if dep.key not in placed:
-                return _sort(nodes)
+        if not placed.issuperset(node.parents):
+            return _sort(nodes)
         placed.add(node.key)
     return nodes
 
@@ -150,7 +150,7 @@ def _sort(nodes: dict[AssetKey, AssetNode]) -> Mapping[AssetKey, AssetNode]:
         for dep in node.deps:
             if dep.key not in every:
                 every[dep.key] = AssetNode(key=dep.key, source=node.source)
-    needs = {key: [dep.key for dep in node.deps] for key, node in every.items()}
+    needs = {key: node.parents for key, node in every.items()}
     order = sort_topologically(needs)
     if order is None:
         cycle = [every[key] for key in find_circle(needs)]
@@ -176,7 +176,7 @@ def _steps(nodes: Mapping[AssetKey, AssetNode]) -> Mapping[str, tuple[AssetKey, 
     if len(members) == sum(map(len, members.values())):
         return {step: (node.key,) for step, (node,) in members.items()}
     needs = {
-        step: {s: None for node in group for dep in node.deps if (s := nodes[dep.key].step) is not None and s != step}
+        step: {s: None for node in group for key in node.parents if (s := nodes[key].step) is not None and s != step}
         for step, group in members.items()
     }
     order = sort_topologically(needs)
@@ -185,11 +185,11 @@ def _steps(nodes: Mapping[AssetKey, AssetNode]) -> Mapping[str, tuple[AssetKey, 
     circle = find_circle(needs)
     step = next(step for step in circle if len(members[step]) > 1)
     lines = [
-        f"  {node.key} depends on {dep.key}: {node.source}"
+        f"  {node.key} depends on {key}: {node.source}"
         for needed, user in zip(circle, (*circle[1:], circle[0]), strict=True)
         for node in members[user]
-        for dep in node.deps
-        if nodes[dep.key].step == needed
+        for key in node.parents
+        if nodes[key].step == needed
     ]
     raise CycleError(
         f"The step `{step}` computes several assets, and would have to run both before and after others:\n"

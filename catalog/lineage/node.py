@@ -7,7 +7,7 @@ ten times faster, and read from bytes without a line of Python each.
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,10 @@ from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.metadata import from_json as metadata_from_json
 from headwater.catalog.metadata import to_json as metadata_to_json
 from headwater.catalog.records import Fingerprint
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.definition import PartitionsDefinition
+    from headwater.catalog.partitions.mapping import PartitionMapping
 
 #: The part of a fingerprint that only a run's configuration settles: it is not known, and so differs from nothing.
 UNBOUND = "unbound:"
@@ -30,12 +34,19 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     parameter: str | None = None
     #: The columns that are read; None for all.
     columns: tuple[str, ...] | None = None
+    #: Which of its partitions each partition reads, as canonical JSON; None where neither asset is partitioned.
+    mapping: str | None = None
+
+    @property
+    def partition_mapping(self) -> "PartitionMapping | None":
+        """Which of its partitions each partition reads; None where neither asset is partitioned."""
+        return None if self.mapping is None else _mapping_of(self.mapping)
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def plain_dependency(key: AssetKey, columns: tuple[str, ...] | None = None) -> Dependency:
+def plain_dependency(key: AssetKey, columns: tuple[str, ...] | None = None, mapping: str | None = None) -> Dependency:
     """A dependency that is not loaded; one object for all who have it."""
-    return Dependency(key=key, columns=columns)
+    return Dependency(key=key, columns=columns, mapping=mapping)
 
 
 class AssetNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -64,6 +75,20 @@ class AssetNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     stored: bool = True
     #: Where it is defined, as `file:line`.
     source: str = ""
+    #: What it is divided into, as canonical JSON; one object for all assets that are divided so.
+    partitions: str | None = None
+    #: How many of its partitions one step computes; None for all of them in one step.
+    batch: int | None = 1
+
+    @property
+    def partitions_def(self) -> "PartitionsDefinition | None":
+        """What it is divided into; None for an unpartitioned asset."""
+        return None if self.partitions is None else _definition_of(self.partitions)
+
+    @property
+    def parents(self) -> tuple[AssetKey, ...]:
+        """The other assets that it depends on: an edge to itself leads from a partition to earlier ones."""
+        return tuple(dep.key for dep in self.deps if dep.mapping is None or dep.key != self.key)
 
     @property
     def external(self) -> bool:
@@ -76,6 +101,30 @@ class AssetNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return self.fingerprint.code.removeprefix("user:") if self.fingerprint else None
 
 
+def canonical_json(data: Any) -> str:
+    """The same text for equal plain data, in every process."""
+    return msgspec.json.encode(data, order="deterministic").decode()
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _definition_of(text: str) -> "PartitionsDefinition":
+    from headwater.catalog.partitions.definition import definition_from_json
+
+    return definition_from_json(_parsed(text))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _mapping_of(text: str) -> "PartitionMapping":
+    from headwater.catalog.partitions.mapping import mapping_from_json
+
+    return mapping_from_json(_parsed(text))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _parsed(text: str) -> Any:
+    return msgspec.json.decode(text)
+
+
 def node_to_json(node: AssetNode) -> dict[str, Any]:
     """Plain JSON data; `node_from_json` reads it back. The catalog's views rely on these names."""
     return {
@@ -86,9 +135,7 @@ def node_to_json(node: AssetNode) -> dict[str, Any]:
         "owners": list(node.owners),
         "tags": dict(node.tags),
         "metadata": metadata_to_json(node.metadata),
-        "deps": [
-            {"key": str(d.key), "parameter": d.parameter, "columns": d.columns and list(d.columns)} for d in node.deps
-        ],
+        "deps": list(map(_dependency_to_json, node.deps)),
         "step": node.step,
         "can_subset": node.can_subset,
         "optional": node.optional,
@@ -98,12 +145,25 @@ def node_to_json(node: AssetNode) -> dict[str, Any]:
         "stored": node.stored,
         "external": node.external,
         "source": node.source,
+        "partitions_def": None if node.partitions is None else _parsed(node.partitions),
+        "backfill_policy": None if node.batch == 1 else {"max_partitions_per_run": node.batch},
     }
+
+
+def _dependency_to_json(dep: Dependency) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "key": str(dep.key),
+        "parameter": dep.parameter,
+        "columns": dep.columns and list(dep.columns),
+    }
+    # Left out where there is none: what was recorded before there were partitions has not changed.
+    return data if dep.mapping is None else {**data, "mapping": _parsed(dep.mapping)}
 
 
 def node_from_json(data: Mapping[str, Any]) -> AssetNode:
     """What `node_to_json` wrote."""
     fingerprint = data["fingerprint"]
+    partitions, policy = data.get("partitions_def"), data.get("backfill_policy")
     return AssetNode(
         key=AssetKey(data["key"]),
         group=data["group"],
@@ -117,6 +177,7 @@ def node_from_json(data: Mapping[str, Any]) -> AssetNode:
                 key=AssetKey(d["key"]),
                 parameter=d["parameter"],
                 columns=None if d["columns"] is None else tuple(d["columns"]),
+                mapping=canonical_json(d["mapping"]) if "mapping" in d else None,
             )
             for d in data["deps"]
         ),
@@ -127,6 +188,8 @@ def node_from_json(data: Mapping[str, Any]) -> AssetNode:
         io_manager=data["io_manager"],
         stored=data["stored"],
         source=data["source"],
+        partitions=None if partitions is None else canonical_json(partitions),
+        batch=1 if policy is None else policy["max_partitions_per_run"],
     )
 
 
@@ -138,9 +201,14 @@ def nodes_to_bytes(nodes: Iterable[AssetNode]) -> bytes:
 def nodes_from_bytes(data: bytes) -> list[AssetNode]:
     """What `nodes_to_bytes` wrote. Raises `ValueError` for anything else."""
     try:
-        return msgspec.msgpack.decode(data, type=list[AssetNode], dec_hook=_decode_key)
+        nodes = msgspec.msgpack.decode(data, type=list[AssetNode], dec_hook=_decode_key)
     except (msgspec.DecodeError, InvalidKeyError) as error:
         raise ValueError(str(error)) from None
+    texts: dict[str, str] = {}
+    for node in nodes:
+        if node.partitions is not None:
+            msgspec.structs.force_setattr(node, "partitions", texts.setdefault(node.partitions, node.partitions))
+    return nodes
 
 
 def _decode_key(_: type, text: Any) -> AssetKey:

@@ -108,6 +108,13 @@ class PartitionsDefinition(ABC):
     def describe(self) -> str:
         """One line for messages: "daily from 2013-01-01"."""
 
+    def key_meaning(self) -> Any:
+        """Plain data that differs where the same key means something else, so that what was built for it is stale.
+
+        None where a key means just itself. Which partitions there are does not count.
+        """
+        return None
+
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits: the same for equal definitions, in every process and version."""

@@ -176,7 +176,8 @@ class SpecificPartitionsPartitionMapping(PartitionMapping):
             raise DefinitionError(
                 "SpecificPartitionsPartitionMapping takes a list of keys.", remedy=f"Write [{self.partition_keys!r}]."
             )
-        object.__setattr__(self, "partition_keys", tuple(dict.fromkeys(str(key) for key in self.partition_keys)))
+        keys = dict.fromkeys(validate_partition_key(key) for key in self.partition_keys)
+        object.__setattr__(self, "partition_keys", tuple(keys))
 
     def to_json(self) -> dict[str, Any]:
         """The keys."""
@@ -622,9 +623,12 @@ def resolve_mapping(
     try:
         found.validate(downstream, upstream)
         if downstream_name and downstream_name == upstream_name and not found.reads_only_earlier:
+            if downstream is None:
+                raise PartitionMappingError("It would be made of itself.", remedy="Remove this dependency.")
             raise PartitionMappingError(
-                f"{type(found).__name__} lets partitions of [{_describe(downstream)}] read themselves.",
-                remedy="An asset may read its own earlier windows: TimeWindowPartitionMapping(-1, -1).",
+                f"{type(found).__name__} lets partitions of {_describe(downstream)} read themselves.",
+                remedy="An asset may read its own earlier windows: partition_mapping=TimeWindowPartitionMapping"
+                "(start_offset=-1, end_offset=-1).",
             )
     except PartitionMappingError as error:
         if not downstream_name:

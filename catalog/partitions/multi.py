@@ -147,6 +147,10 @@ class MultiPartitionsDefinition(PartitionsDefinition):
         """The definition that `to_json` described."""
         return cls({name: definition_from_json(one) for name, one in data["dimensions"].items()})
 
+    def key_meaning(self) -> dict[str, Any]:
+        """The dimensions' names, and what their keys mean."""
+        return {name: one.key_meaning() for name, one in self.dimensions.items()}
+
     def _meaning(self) -> dict[str, Any]:
         return {"kind": self.kind, "dimensions": {name: one._meaning() for name, one in self.dimensions.items()}}
 

@@ -158,6 +158,10 @@ class TimeWindowPartitionsDefinition(PartitionsDefinition):
             "exclusions": list(self.exclusions),
         }
 
+    def key_meaning(self) -> dict[str, str]:
+        """The schedule, its zone and how keys are written: what makes a window of a key."""
+        return {"cron": self.cron_schedule, "timezone": self.timezone, "fmt": self.fmt}
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The definition that `to_json` described."""

@@ -18,6 +18,8 @@ from headwater.materialize.execution.context import AssetExecutionContext
 from tests.catalog.definitions.project import imported, write_project
 from tests.corpus import HOSTILE
 
+DAILY = P.DailyPartitionsDefinition("2013-01-01")
+
 
 class Limits(P.Config):
     top: int = 10
@@ -138,7 +140,10 @@ def test_a_key_may_be_given_whole() -> None:
         ({"ins": {"y": P.AssetIn("z")}}, "ins names `y`, which is no parameter of f()", "none"),
         ({"grup_name": "x"}, "@asset has no argument `grup_name`", "Did you mean `group_name`"),
         ({"zzzz": "x"}, "@asset has no argument `zzzz`", "Its arguments are name, key, key_prefix"),
-        ({"partitions_def": 3}, "the argument `partitions_def` from Dagster, and does not support it", "Leave it out"),
+        ({"freshness_policy": 3}, "the argument `freshness_policy` from Dagster, and does not support", "Leave it out"),
+        ({"partitions_def": 3}, "asset `f`: the partitions_def is of the type int", "DailyPartitionsDefinition("),
+        ({"partitions_def": DAILY, "backfill_policy": 3}, "the backfill_policy of `f` is of the type int", "multi_run"),
+        ({"backfill_policy": P.BackfillPolicy.single_run()}, "no partitions to which it could apply", "partitions_def"),
         ({"compute_kind": "a b"}, "the kind 'a b'", "1 to 63"),
         ({"kinds": "sql", "compute_kind": "x"}, "kinds is a list of texts", "['sql']"),
         ({"ins": ["y"]}, "ins holds AssetIns by parameter, not a list", "AssetIn('key')"),
@@ -182,7 +187,7 @@ def test_hostile_attributes_are_refused_or_kept(text: str) -> None:
 def test_what_dagster_has_other_words_for() -> None:
     manager = P.InMemoryIOManager()
 
-    unsaid: dict[str, Any] = {"partitions_def": None, "op_tags": {}}
+    unsaid: dict[str, Any] = {"partitions_def": None, "backfill_policy": None, "op_tags": {}}
 
     @P.asset(compute_kind="polars", io_manager_def=manager, output_required=False, **unsaid)
     def f():

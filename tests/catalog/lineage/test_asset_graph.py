@@ -18,6 +18,8 @@ from headwater.catalog.lineage.node import (
     nodes_to_bytes,
 )
 from headwater.catalog.metadata import MetadataValue
+from headwater.catalog.partitions.mapping import TimeWindowPartitionMapping
+from headwater.catalog.partitions.time_window import DailyPartitionsDefinition
 from headwater.catalog.records import Fingerprint
 
 
@@ -184,7 +186,48 @@ FULL = AssetNode(
 )
 
 
-@pytest.mark.parametrize("one", [FULL, AssetNode(key=AssetKey("plain"))])
+#: Canonical: names in order, no spaces.
+DAILY = (
+    '{"cron":"0 0 * * *","end":null,"end_offset":0,"exclusions":[],"fmt":"%Y-%m-%d","kind":"daily",'
+    '"start":1356998400,"timezone":"UTC"}'
+)
+EARLIER = '{"allow_nonexistent_upstream_partitions":false,"end_offset":-1,"kind":"time_window","start_offset":-1}'
+DIVIDED = AssetNode(
+    key=AssetKey("sum"),
+    deps=(Dependency(key=AssetKey("sum"), parameter="sum", mapping=EARLIER), Dependency(key=AssetKey("e"))),
+    step="sum",
+    partitions=DAILY,
+    batch=None,
+)
+
+
+def test_an_asset_may_read_its_own_earlier_partitions() -> None:
+    other = AssetNode(key=AssetKey("z"), step="z", deps=(Dependency(key=AssetKey("sum")),))
+    graph = AssetGraph([other, DIVIDED])
+    own = AssetKey("sum")
+    assert list(graph.nodes) == ["e", "sum", "z"]
+    assert graph.parents(own) == ("e",)
+    assert graph.children(own) == ("z",)
+    assert own not in graph.upstream([own]) | graph.downstream([own])
+    assert graph.roots([own]) == graph.sinks([own]) == {own}
+    assert graph.steps == {"sum": ("sum",), "z": ("z",)}
+    assert graph[own].deps == DIVIDED.deps
+
+
+def test_definitions_and_mappings_of_nodes() -> None:
+    assert DIVIDED.partitions_def == DailyPartitionsDefinition("2013-01-01")
+    assert DIVIDED.partitions_def is AssetNode(key=AssetKey("x"), partitions=str(DAILY)).partitions_def
+    assert DIVIDED.deps[0].partition_mapping == TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+    assert (FULL.partitions_def, FULL.deps[0].partition_mapping) == (None, None)
+
+
+def test_equal_definitions_are_one_text_after_reading() -> None:
+    again = AssetNode(key=AssetKey("x"), partitions="".join(DAILY))
+    one, other = nodes_from_bytes(nodes_to_bytes([DIVIDED, again]))
+    assert one.partitions is other.partitions
+
+
+@pytest.mark.parametrize("one", [FULL, DIVIDED, AssetNode(key=AssetKey("plain"))])
 def test_nodes_survive_being_kept(one: AssetNode) -> None:
     kept = json.loads(json.dumps(node_to_json(one)))
     assert node_from_json(kept) == one
@@ -206,6 +249,12 @@ def test_the_parts_that_changed_are_named() -> None:
     old = node_to_json(FULL)
     assert changed_parts(old, old) == ()
     assert changed_parts(old, {**old, "source": "elsewhere.py:1"}) == ()
+    divided = {**old, "partitions_def": {"kind": "dynamic", "name": "x"}, "backfill_policy": {}}
+    assert changed_parts(old, divided) == ("backfill_policy", "partitions_def")
+    before_partitions = {name: old[name] for name in old if name not in ("partitions_def", "backfill_policy")}
+    assert changed_parts(before_partitions, old) == ()
+    mapped = [{**dep, "mapping": {"kind": "last"}} for dep in old["deps"]]
+    assert changed_parts(old, {**old, "deps": mapped}) == ("deps",)
     assert changed_parts(old, {**old, "group": "other"}) == ("group",)
     assert changed_parts(old, {**old, "fingerprint": {**old["fingerprint"], "code": "user:8"}}) == ("code_version",)
     assert changed_parts(old, {**old, "fingerprint": {**old["fingerprint"], "config": "cfg1:9"}}) == ("config",)
