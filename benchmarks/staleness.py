@@ -93,9 +93,9 @@ def rows() -> list[Row]:
             changed = AssetGraph(
                 [msgspec.structs.replace(graph[0], fingerprint=Fingerprint(code="py1:" + "f" * 32)), *graph[1:]]
             )
-            stale = Reader(changed, instance.catalog).statuses()
+            stale = Reader(changed, instance.catalog, instance.clock.now()).statuses()
             count = sum(status == "STALE" for status in stale.values())
-            ours = measure(lambda: Reader(changed, instance.catalog).statuses())
+            ours = measure(lambda: Reader(changed, instance.catalog, instance.clock.now()).statuses())
             fetch = measure(lambda: instance.catalog.cells())
             scan = measure(
                 lambda: instance.catalog.query("select count(*), count(distinct input_data_version) from inputs")

@@ -72,7 +72,7 @@ class App:
 
         graph = self.graph
         with self.reading() as instance:
-            yield Reader(graph, instance.catalog)
+            yield Reader(graph, instance.catalog, instance.clock.now())
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

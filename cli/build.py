@@ -61,7 +61,7 @@ def plan(
 
         graph = app.definitions.graph_with(check_run_config(run_config, app.definitions))
         with app.reading() as instance:
-            found = Reader(graph, instance.catalog).plan(
+            found = Reader(graph, instance.catalog, instance.clock.now()).plan(
                 selection, force=force, upstream=not no_upstream, only_missing=only_missing
             )
     else:
@@ -190,7 +190,7 @@ def _nothing_to_do(app: App, instance: "Instance", selection: str, asked: _Asked
         return None
     from headwater.materialize.reader import Reader
 
-    found = Reader(graph, instance.catalog).plan(selection, **asked)
+    found = Reader(graph, instance.catalog, instance.clock.now()).plan(selection, **asked)
     if found:
         return None
     from headwater.materialize.api import RunResult, record_definitions

@@ -14,7 +14,7 @@ from headwater.catalog.records import Failure
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
 from headwater.materialize.reader import Reason
-from headwater.materialize.staleness import Cause, CellStatus, Status
+from headwater.materialize.causes import Cause, CellStatus, Status
 
 
 @click.command()

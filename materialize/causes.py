@@ -33,7 +33,7 @@ class CauseKind(StrEnum):
     DEPENDENCY_REMOVED = "dependency_removed"
     UPSTREAM_DATA_CHANGED = "upstream_data_changed"
     UPSTREAM_STALE = "upstream_stale"
-    UPSTREAMMISSING = "upstream_missing"
+    UPSTREAM_MISSING = "upstream_missing"
     UPSTREAM_REBUILT = "upstream_rebuilt"
     FORCED = "forced"
 

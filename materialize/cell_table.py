@@ -21,8 +21,8 @@ from headwater.catalog.partitions.links import Links
 from headwater.catalog.partitions.mapping import AllPartitionMapping
 from headwater.catalog.partitions.series import Int64s, int64s
 from headwater.catalog.partitions.space import Partitions, partitions_at
-from headwater.catalog.records import Cell, Fingerprint, Materialization
-from headwater.catalog.storage.base import CellState, PartitionCells, cell_state
+from headwater.catalog.records import Cell, Fingerprint
+from headwater.catalog.storage.base import CellState, PartitionCells
 
 Mask = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]
@@ -126,7 +126,7 @@ class CellTable:
     def states(self, key: AssetKey, ordinals: Int64s) -> dict[int, CellState]:
         """The current states of an asset's cells in full, of those that have one."""
         if self.graph[key].partitions is None:
-            state = self._cells.get(Cell(key))
+            state = self._made.get(Cell(key)) or self._cells.get(Cell(key))
             return {} if state is None or not len(ordinals) else {0: state}
         keys = self.partitions(key).keys_at(ordinals)
         asked = [name for name in keys if Cell(key, name) not in self._made]
@@ -159,21 +159,19 @@ class CellTable:
             sums[item.asset] = (sums.get(item.asset, 0) + add) & _WRAP
         return {asset: (int64s([0]), np.array([total], np.uint64)) for asset, total in sums.items()}
 
-    def made(self, materialization: Materialization, *, seq: int = 0) -> None:
+    def made(self, cell: Cell, state: CellState) -> None:
         """A new version of a cell is current from now on."""
-        key = materialization.asset
-        state = self._made[materialization.cell] = cell_state(materialization)
-        if key not in self._arrays and self.graph[key].partitions is None:
-            return  # nothing looked yet, and `_single` will find it
-        arrays = self.arrays(key)
-        ordinal = 0 if materialization.partition is None else arrays.partitions.find(materialization.partition)
-        if ordinal is None:
-            return
-        arrays.built[ordinal] = True
-        arrays.seqs[ordinal] = seq
-        arrays.fingerprints[ordinal] = self._fingerprint(state.fingerprint)
-        arrays.versions[ordinal] = version_hash(key, materialization.partition, state.data_version)
-        arrays.inputs[ordinal] = inputs_hash(state.inputs)
+        self._made[cell] = state
+        arrays = self._arrays.get(cell.asset)
+        if arrays is None and self.graph[cell.asset].partitions is None:
+            return  # nobody looked yet, and `_single` is going to find it
+        arrays = arrays or self.arrays(cell.asset)
+        ordinal = 0 if cell.partition is None else arrays.partitions.find(cell.partition)
+        if ordinal is not None:
+            arrays.built[ordinal] = True
+            arrays.fingerprints[ordinal] = self._fingerprint(state.fingerprint)
+            arrays.versions[ordinal] = version_hash(cell.asset, cell.partition, state.data_version)
+            arrays.inputs[ordinal] = inputs_hash(state.inputs)
 
     def _fingerprint(self, fingerprint: Fingerprint) -> int:
         if fingerprint not in self.fingerprints:

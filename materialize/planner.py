@@ -280,8 +280,12 @@ class _Planner:
         for dep in node.deps:
             if dep.key in self.work and dep.key != key:
                 rebuilt = rebuilt | edges.readers(node, dep, self.work[dep.key].cells)
-            if dep.key in self.absent and dep.key != key:
-                blocked = blocked | edges.readers(node, dep, self.absent[dep.key])
+            if dep.key != key:
+                gone = self.absent.get(dep.key)
+                if gone is None and dep.key not in self.work:
+                    gone = staleness.not_made(dep.key)
+                if gone is not None and holds_any(gone):
+                    blocked = blocked | edges.readers(node, dep, gone)
         missing = staleness.missing(key)
         reason = forced | missing
         if not self.only_missing:

@@ -1,19 +1,32 @@
 """What there is to see: definitions and catalog put together, as plain values. Front ends read through this."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from headwater.catalog.errors import UsageError
 from headwater.catalog.definitions.selection import coerce_selection
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
 from headwater.catalog.records import Cell, Failure, Materialization, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader, CellState
+from headwater.materialize.causes import Cause, CauseKind, CellStatus, Status
+from headwater.materialize.edges import Edges
+from headwater.materialize.partition_choice import PartitionChoice, choose, refuse_without
 from headwater.materialize.planner import Plan, build_plan
-from headwater.materialize.staleness import Cause, CauseKind, CellStatus, Staleness, Status, evaluate
+from headwater.materialize.staleness import Staleness, evaluate
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.space import Partitions
+    from headwater.materialize.cell_table import CellTable
+    from headwater.materialize.partition_staleness import PartitionsStatus
+
+#: Upstream partitions that an explanation follows, of each cause.
+MAX_LED_TO = 3
 
 #: What a step that has no end is once its run is over: broken off, or never begun.
 UNFINISHED: Mapping[StepStatus, StepStatus] = {
@@ -24,41 +37,107 @@ UNFINISHED: Mapping[StepStatus, StepStatus] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why one asset has its status, and which upstream assets are to be explained next."""
+    """Why one cell has its status, or a partitioned asset as a whole, and which ones are to be explained next."""
 
-    asset: AssetKey
+    #: Without a partition, a partitioned asset as a whole.
+    cell: Cell
     status: Status
     causes: tuple[Cause, ...]
-    #: The upstream assets that transitive causes name.
-    because: tuple[AssetKey, ...] = ()
+    #: The upstream cells that transitive causes lead to.
+    because: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellCounts:
+    """How many cells of an asset have each status. A failed one is missing or stale as well."""
+
+    fresh: int
+    stale: int
+    missing: int
+    failed: int
+    total: int
 
 
 class Reader:
     """A graph and a catalog, read together. What it has read once it keeps: make a new one to see what is new."""
 
-    def __init__(self, graph: AssetGraph, catalog: CatalogReader) -> None:
+    def __init__(self, graph: AssetGraph, catalog: CatalogReader, moment: datetime) -> None:
         self.graph = graph
         self.catalog = catalog
+        #: When it is: time windows that have ended by then are partitions.
+        self.moment = moment
 
     @cached_property
     def cells(self) -> Mapping[Cell, CellState]:
-        """The current state of every recorded cell."""
+        """The current state of every recorded cell of unpartitioned assets."""
         return self.catalog.cells()
+
+    @cached_property
+    def table(self) -> "CellTable | None":
+        """What is recorded of every cell, as arrays; None where no asset is partitioned."""
+        if all(node.partitions is None for node in self.graph):
+            return None
+        from headwater.catalog.partitions.definition import PartitionsContext
+        from headwater.materialize.cell_table import CellTable
+
+        context = PartitionsContext(self.moment, self.catalog.dynamic_keys)
+        return CellTable(self.graph, self.cells, self.catalog, context)
+
+    @cached_property
+    def edges(self) -> Edges:
+        """Which cells read which."""
+        return Edges(self.graph, self.table)
 
     @cached_property
     def staleness(self) -> Staleness:
         """The status of every cell."""
-        return evaluate(self.graph, self.cells)
+        return evaluate(self.graph, self.cells, self.table)
 
     @cached_property
     def failures(self) -> Mapping[Cell, Failure]:
         """The cells that are not fresh and whose last attempt failed."""
-        statuses = self.staleness.cells
-        return {
-            cell: failure
-            for cell, failure in self.catalog.failures().items()
-            if cell in statuses and statuses[cell].status is not Status.FRESH
-        }
+        found = self.catalog.failures()
+        return {cell: failure for cell, failure in found.items() if self._is_behind(cell)}
+
+    def _is_behind(self, cell: Cell) -> bool:
+        """Whether a cell is one of the definitions, and not fresh."""
+        many = self.staleness.partitioned.get(cell.asset)
+        if many is None:
+            status = self.staleness.cells.get(cell)
+            return status is not None and status.status is not Status.FRESH
+        at = None if cell.partition is None else many.partitions.find(cell.partition)
+        return at is not None and many.status_at(at) is not Status.FRESH
+
+    def partitions(self, key: AssetKey) -> "Partitions":
+        """The partitions of an asset. Raises `UsageError` for an unpartitioned one."""
+        if self.table is None or self.graph[key].partitions is None:
+            raise UsageError(f"`{key}` is not partitioned.", remedy="Give the asset without a partition.")
+        return self.table.partitions(key)
+
+    def partition_status(self, key: AssetKey) -> "PartitionsStatus":
+        """The status of every partition of an asset. Raises `UsageError` for an unpartitioned one."""
+        self.partitions(key)
+        return self.staleness.partitioned[key]
+
+    def counts(self, key: AssetKey) -> CellCounts:
+        """How many cells of an asset have each status."""
+        failed = len(self._failed_partitions.get(key, ()))
+        many = self.staleness.partitioned.get(key)
+        counts = many.counts() if many is not None else {self.staleness.of(key).status: 1}
+        return CellCounts(
+            fresh=counts.get(Status.FRESH, 0),
+            stale=counts.get(Status.STALE, 0),
+            missing=counts.get(Status.MISSING, 0),
+            failed=failed,
+            total=1 if many is None else many.partitions.count,
+        )
+
+    @cached_property
+    def _failed_partitions(self) -> Mapping[AssetKey, Collection[str | None]]:
+        found: dict[AssetKey, list[str | None]] = {}
+        for cell in self.failures:
+            found.setdefault(cell.asset, []).append(cell.partition)
+        return found
 
     def select(self, selection: Any) -> list[AssetKey]:
         """The assets that a selection means, in topological order. Raises `SelectionError`, `UnknownAssetError`."""
@@ -92,34 +171,112 @@ class Reader:
                 found[node.key] = "modified"
         return found
 
-    def status(self, key: AssetKey) -> CellStatus:
-        """An asset's status, with the columns that changed where they can be known."""
-        status = self.staleness.of(key)
-        return replace(status, causes=tuple(self._with_columns(cause) for cause in status.causes))
+    def status(self, key: AssetKey, partition: str | None = None) -> CellStatus:
+        """The status of an unpartitioned asset, a partition, or a partitioned asset as a whole.
 
-    def explain(self, key: AssetKey) -> dict[AssetKey, Reason]:
-        """Why an asset has its status: the asset, and every one further up that it leads to, each once.
-
-        Follow `Reason.because` from the asset to the causes that started it.
+        Causes name the columns that changed where they can be known; those of a whole asset how many partitions have
+        them. Raises `UnknownPartitionError`, and `UsageError` for a partition of an unpartitioned asset.
         """
-        found: dict[AssetKey, Reason] = {}
-        pending = [key]
+        if partition is not None:
+            many, at = self.partition_status(key), self.partitions(key).ordinal(partition)
+            status = many.of(at)
+            return replace(status, causes=tuple(self._with_partitions(key, at, cause) for cause in status.causes))
+        many = self.staleness.partitioned.get(key)
+        if many is None:
+            status = self.staleness.of(key)
+            return replace(status, causes=tuple(self._with_columns(cause) for cause in status.causes))
+        total = many.partitions.count
+        causes = tuple(
+            replace(cause, detail=f"{count:,} of {total:,} partitions")
+            for cause, count in many.cause_counts(many.behind)
+        )
+        return CellStatus(status=self.staleness.statuses()[key], causes=causes)
+
+    def explain(self, key: AssetKey, partition: str | None = None) -> dict[Cell, Reason]:
+        """Why a cell has its status: the cell, and every one further up that it leads to, each once.
+
+        Without a partition, a partitioned asset as a whole. Follow `Reason.because` to the causes that started it.
+        """
+        found: dict[Cell, Reason] = {}
+        pending = [Cell(key, partition)]
         while pending:
-            asset = pending.pop()
-            if asset in found:
+            cell = pending.pop()
+            if cell in found:
                 continue
-            status = self.status(asset)
-            because = tuple(c.upstream for c in status.causes if c.transitive and c.upstream is not None)
-            found[asset] = Reason(asset=asset, status=status.status, causes=status.causes, because=because)
+            status = self.status(cell.asset, cell.partition)
+            because = tuple(dict.fromkeys(up for c in status.causes if c.transitive for up in self._leads_to(cell, c)))
+            found[cell] = Reason(cell=cell, status=status.status, causes=status.causes, because=because)
             pending.extend(reversed(because))
         return found
 
+    def _leads_to(self, cell: Cell, cause: Cause) -> list[Cell]:
+        """The upstream cells that a transitive cause of a cell is about: the first of them, where they are many."""
+        upstream = cause.upstream
+        assert upstream is not None  # transitive causes name one
+        many = self.staleness.partitioned.get(upstream)
+        node = self.graph[cell.asset]
+        if many is None or self.table is None or (cell.partition is None and node.partitions is not None):
+            return [Cell(upstream)]
+        dep = next(dep for dep in node.deps if dep.key == upstream)
+        at = 0 if cell.partition is None else self.table.partitions(cell.asset).ordinal(cell.partition)
+        read = self.table.links(node, dep).read_by(at)
+        mask = many.missing if cause.kind is CauseKind.UPSTREAM_MISSING else many.stale
+        chosen = read[mask[read]][:MAX_LED_TO]
+        return [Cell(upstream, name) for name in many.partitions.keys_at(chosen)]
+
     def plan(
-        self, selection: Any = None, *, force: bool = False, upstream: bool = True, only_missing: bool = False
+        self,
+        selection: Any = None,
+        *,
+        partitions: PartitionChoice | None = None,
+        force: bool = False,
+        upstream: bool = True,
+        only_missing: bool = False,
     ) -> Plan:
-        """What materializing a selection would do."""
+        """What materializing a selection would do.
+
+        Raises `UsageError` where partitioned assets are selected and no `partitions`, and for partitions that are
+        named and need what does not exist; `UnknownPartitionError`.
+        """
         keys = self.select(selection)
-        return build_plan(self.graph, self.staleness, keys, force=force, upstream=upstream, only_missing=only_missing)
+        choice = partitions or PartitionChoice()
+        if not choice:
+            refuse_without(self.graph, self.edges, keys, selection)
+        return build_plan(
+            self.edges,
+            self.staleness,
+            self.targets(keys, choice),
+            force=force,
+            upstream=upstream,
+            only_missing=only_missing,
+            strict=bool(choice.keys or choice.ranges),
+        )
+
+    def targets(self, keys: Sequence[AssetKey], choice: PartitionChoice) -> dict[AssetKey, Any]:
+        """The cells of assets that a choice of partitions means."""
+        failed = self._failed_partitions if "failed" in choice.only else {}
+        return choose(self.edges, self.staleness, keys, choice, failed)
+
+    def _with_partitions(self, key: AssetKey, ordinal: int, cause: Cause) -> Cause:
+        """Which upstream partitions a partition read another version of."""
+        if cause.kind is not CauseKind.UPSTREAM_DATA_CHANGED or self.table is None or cause.upstream is None:
+            return cause
+        node = self.graph[key]
+        dep = next(dep for dep in node.deps if dep.key == cause.upstream)
+        state = self.table.states(key, self.table.partitions(key).ordinals([self.table.partitions(key).key(ordinal)])).get(ordinal)
+        if state is None or self.graph[dep.key].partitions is None:
+            return cause
+        read = self.table.links(node, dep).read_by(ordinal)
+        before = {item.partition: item.data_version for item in state.inputs if item.asset == dep.key and item.version_id}
+        keys = self.table.partitions(dep.key).keys_at(read)
+        now = {
+            name: one.data_version
+            for at, one in self.table.states(dep.key, read).items()
+            for name in (self.table.partitions(dep.key).key(at),)
+        }
+        changed = [name for name in dict.fromkeys((*keys, *(one for one in before if one is not None))) if before.get(name) != now.get(name)]
+        more = f" and {len(changed) - 2:,} more" if len(changed) > 2 else ""
+        return replace(cause, detail=", ".join(changed[:2]) + more) if changed else cause
 
     def _with_columns(self, cause: Cause) -> Cause:
         """The columns whose data is not what it was when it was read."""

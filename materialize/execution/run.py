@@ -46,7 +46,7 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
-from headwater.catalog.storage.base import CellState
+from headwater.catalog.storage.base import CellState, cell_state
 from headwater.io.compute_logs import run_folder
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
@@ -378,12 +378,17 @@ class _Coordinator:
         )
         self.ended.append(event)
         self._emit(event)
-        failed = {
-            Cell(cell.asset, cell.partition): _unavailable(cell, message)
-            for cell in cells
-            if cell.status not in (StepStatus.SUCCESS, StepStatus.VERIFIED)
-        }
-        self.state.finished(step.key, status, made=made, failed=failed)
+        self.state.finished(
+            step.key,
+            status,
+            made={materialization.cell: cell_state(materialization) for materialization in made},
+            lost={
+                Cell(cell.asset, cell.partition): cell.status
+                for cell in cells
+                if cell.status not in (StepStatus.SUCCESS, StepStatus.VERIFIED)
+            },
+            message=message,
+        )
 
     def _materialization(
         self,
@@ -583,21 +588,6 @@ class _Coordinator:
 
 _OVER = "the run ended before it"
 _CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
-
-
-_UNAVAILABLE: Mapping[StepStatus, str] = {
-    StepStatus.FAILURE: "failed",
-    StepStatus.SKIPPED: "was skipped",
-    StepStatus.CANCELED: "was canceled",
-}
-
-
-def _unavailable(cell: StepCell, message: str) -> str:
-    """Why a cell that a step should have made cannot be read."""
-    if message and cell.status is StepStatus.SKIPPED:
-        return message
-    ended = "was not produced" if cell.status is StepStatus.SKIPPED else _UNAVAILABLE[cell.status]
-    return f"`{Cell(cell.asset, cell.partition)}` {ended}"
 
 
 def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsChanged | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
-from headwater.catalog.records import Cell, Materialization, StepStatus
-from headwater.catalog.storage.base import CellState, cell_state
+from headwater.catalog.records import Cell, StepStatus
+from headwater.catalog.storage.base import CellState
 from headwater.materialize.causes import CauseKind, direct_causes
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
 from headwater.materialize.staleness import reads_partitions
@@ -45,6 +45,11 @@ class Decision:
     def status(self) -> StepStatus | None:
         """How a step that is not run ends: VERIFIED, SKIPPED or CANCELED; None for one that runs."""
         return None if self.run else worst(one.status for one in self.left)
+
+    @property
+    def cells(self) -> tuple[PlanCell, ...]:
+        """What is computed, or would have been."""
+        return self.run or self.step.cells
 
     @property
     def message(self) -> str:
@@ -116,18 +121,28 @@ class RunState:
         return [self._decide(self._steps[key]) for key in keys]
 
     def finished(
-        self, key: str, status: StepStatus, *, made: Iterable[Materialization] = (), failed: Mapping[Cell, str] | None = None
+        self,
+        key: str,
+        status: StepStatus,
+        *,
+        made: Mapping[Cell, CellState] | None = None,
+        lost: Mapping[Cell, StepStatus] | None = None,
+        message: str = "",
     ) -> None:
-        """A step came to its end; what it `made` is current, what `failed` cannot be read, for the reason given."""
+        """A step came to its end: it `made` cells, and others, which it was to make, ended in another way.
+
+        `message` says why a step that was skipped was.
+        """
         self.statuses[key] = status
-        for materialization in made:
-            if materialization.partition is None:
-                self.current[materialization.asset] = cell_state(materialization)
+        for cell, state in (made or {}).items():
+            if cell.partition is None:
+                self.current[cell.asset] = state
             if self.table is not None:
-                self.table.made(materialization)
-        if failed:
+                self.table.made(cell, state)
+        if lost:
             ordinals = {cell.cell: cell.ordinal for cell in self._steps[key].cells}
-            for cell, reason in failed.items():
+            for cell, ended in lost.items():
+                reason = message if ended is StepStatus.SKIPPED and message else f"`{cell}` {_UNAVAILABLE[ended]}"
                 self.unavailable.setdefault(cell.asset, {})[ordinals[cell]] = reason
         self._sorter.done(key)
 
@@ -235,3 +250,10 @@ class _AllOf:
     """In the order of steps: the end of all steps of one name."""
 
     name: str
+
+
+_UNAVAILABLE: Mapping[StepStatus, str] = {
+    StepStatus.FAILURE: "failed",
+    StepStatus.SKIPPED: "was not produced",
+    StepStatus.CANCELED: "was canceled",
+}

@@ -10,6 +10,7 @@ from headwater.catalog.lineage.node import AssetNode, Dependency
 from headwater.catalog.records import Cell, Fingerprint, Input, StepStatus
 from headwater.catalog.storage.base import CellState
 from headwater.materialize.execution.state import Decision, RunState
+from headwater.materialize.edges import Edges
 from headwater.materialize.planner import Plan, build_plan
 from headwater.materialize.staleness import Staleness, evaluate
 
@@ -85,7 +86,7 @@ class World:
     def plan(self, selected: Collection[str] | None = None, **options: bool) -> Plan:
         graph = self.graph
         keys = graph.keys if selected is None else {AssetKey(key) for key in selected}
-        return build_plan(graph, self.staleness(), keys, **options)
+        return build_plan(Edges(graph, None), self.staleness(), dict.fromkeys(keys, True), **options)
 
     def run(self, plan: Plan, produce: Callable[[AssetKey], Made | None]) -> dict[str, StepStatus]:
         """Carry out a plan; `produce` makes an asset, or leaves out an optional one, or raises."""
@@ -101,20 +102,28 @@ class World:
     ) -> None:
         key = decision.step.key
         if decision.status is not None:
-            ran = () if decision.status is StepStatus.VERIFIED else decision.assets
-            state.finished(key, decision.status, ran=ran, message=decision.message)
+            state.finished(key, decision.status, lost=lost(decision), message=decision.message)
             return
         made: dict[AssetKey, CellState] = {}
         try:
-            for asset in graph.sorted(decision.assets):
+            for asset in graph.sorted([cell.cell.asset for cell in decision.cells]):
                 result = produce(asset)
                 if result is not None:
                     made[asset] = self.record(graph, asset, result, {**state.current, **made})
         except RuntimeError:
-            state.finished(key, StepStatus.FAILURE, ran=decision.assets)
+            state.finished(key, StepStatus.FAILURE, lost=dict.fromkeys(lost(decision), StepStatus.FAILURE))
             return
-        state.finished(key, StepStatus.SUCCESS, ran=decision.assets, made=made)
-        self.states.update({Cell(asset): known for asset, known in made.items()})
+        new = {Cell(asset): known for asset, known in made.items()}
+        left_out = {cell: ended for cell, ended in lost(decision).items() if cell not in new}
+        state.finished(key, StepStatus.SUCCESS, made=new, lost=left_out)
+        self.states.update(new)
+
+
+def lost(decision: Decision) -> dict[Cell, StepStatus]:
+    """The cells of a step that is not to end as it should, with how each would end."""
+    if decision.status is StepStatus.VERIFIED:
+        return {}
+    return dict.fromkeys((cell.cell for cell in decision.cells), decision.status or StepStatus.SKIPPED)
 
 
 def node(

@@ -10,7 +10,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.node import AssetNode
 from headwater.catalog.records import Cell, StepStatus
 from headwater.materialize.planner import Plan
-from headwater.materialize.staleness import CauseKind, Status
+from headwater.materialize.causes import CauseKind, Status
 from tests.materialize.simulation import COLUMNS, Made, World, node, world
 
 

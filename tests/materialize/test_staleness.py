@@ -10,7 +10,8 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import UNBOUND, AssetNode, Dependency
 from headwater.catalog.records import Cell, Fingerprint
 from headwater.catalog.storage.base import CellState
-from headwater.materialize.staleness import TRANSITIVE, CauseKind, Status, evaluate
+from headwater.materialize.causes import TRANSITIVE, CauseKind, Status
+from headwater.materialize.staleness import evaluate
 from tests.materialize.simulation import COLUMNS, Made, World, node, world
 
 Kinds = list[tuple[CauseKind, str | None]]

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.node import AssetNode
-from headwater.catalog.records import StepStatus
+from headwater.catalog.records import Cell, StepStatus
 from headwater.catalog.storage.base import CellState
 from headwater.materialize.execution.state import Decision, RunState
 from tests.materialize.simulation import COLUMNS, Made, World, node, world
@@ -32,8 +32,28 @@ def only(state: RunState) -> Decision:
     return decision
 
 
-def make(w: World, state: RunState, key: AssetKey, data: str) -> dict[AssetKey, CellState]:
-    return {key: w.record(w.graph, key, Made(data=data), state.current)}
+def make(w: World, state: RunState, key: AssetKey, data: str) -> dict[Cell, CellState]:
+    return {Cell(key): w.record(w.graph, key, Made(data=data), state.current)}
+
+
+def assets(decision: Decision) -> tuple[AssetKey, ...]:
+    return tuple(cell.cell.asset for cell in decision.cells)
+
+
+def finish(
+    state: RunState,
+    key: str,
+    status: StepStatus,
+    *,
+    ran: Collection[AssetKey] = (),
+    made: Mapping[Cell, CellState] | None = None,
+    message: str = "",
+) -> None:
+    """A step that was to make `ran` came to its end."""
+    made = made or {}
+    ended = StepStatus.SKIPPED if status is StepStatus.SUCCESS else status
+    lost = {Cell(key): ended for key in ran if Cell(key) not in made}
+    state.finished(key, status, made=made, lost=lost, message=message)
 
 
 def test_steps_become_ready_when_those_before_are_done() -> None:
@@ -41,13 +61,13 @@ def test_steps_become_ready_when_those_before_are_done() -> None:
     state = started(w)
     assert [d.step.key for d in state.ready()] == ["a", "b"]
     assert state.ready() == []
-    state.finished("a", StepStatus.SUCCESS, ran=[A], made=make(w, state, A, "1"))
+    finish(state, "a", StepStatus.SUCCESS, ran=[A], made=make(w, state, A, "1"))
     assert state.ready() == []
-    state.finished("b", StepStatus.SUCCESS, ran=[B], made=make(w, state, B, "1"))
+    finish(state, "b", StepStatus.SUCCESS, ran=[B], made=make(w, state, B, "1"))
     decision = only(state)
-    assert (decision.step.key, decision.status, decision.assets) == ("c", None, (C,))
+    assert (decision.step.key, decision.status, assets(decision)) == ("c", None, (C,))
     assert not state.done
-    state.finished("c", StepStatus.SUCCESS, ran=[C], made=make(w, state, C, "1"))
+    finish(state, "c", StepStatus.SUCCESS, ran=[C], made=make(w, state, C, "1"))
     assert state.done
 
 
@@ -61,23 +81,23 @@ def test_what_depends_on_a_failure_is_skipped_and_says_why() -> None:
     w = world(*CHAIN, node("d"))
     state = started(w)
     assert [d.step.key for d in state.ready()] == ["a", "d"]
-    state.finished("a", StepStatus.FAILURE, ran=[A])
+    finish(state, "a", StepStatus.FAILURE, ran=[A])
     decision = only(state)
     assert (decision.step.key, decision.status, decision.message) == ("b", StepStatus.SKIPPED, "`a` failed")
-    assert decision.assets == (B,)
-    state.finished("b", StepStatus.SKIPPED, ran=decision.assets, message=decision.message)
+    assert assets(decision) == (B,)
+    finish(state, "b", StepStatus.SKIPPED, ran=assets(decision), message=decision.message)
     decision = only(state)
     assert (decision.step.key, decision.status, decision.message) == ("c", StepStatus.SKIPPED, "`a` failed")
-    state.finished("c", StepStatus.SKIPPED, ran=decision.assets, message=decision.message)
-    state.finished("d", StepStatus.SUCCESS, ran=[D], made=make(w, state, D, "1"))
+    finish(state, "c", StepStatus.SKIPPED, ran=assets(decision), message=decision.message)
+    finish(state, "d", StepStatus.SUCCESS, ran=[D], made=make(w, state, D, "1"))
     assert state.done
 
 
 def test_what_depends_on_an_output_that_was_left_out_is_skipped() -> None:
     w = world(node("a", step="both", can_subset=False), node("b", step="both", can_subset=False), node("c", "b"))
     state = started(w)
-    assert only(state).assets == (A, B)
-    state.finished("both", StepStatus.SUCCESS, ran=[A, B], made=make(w, state, A, "1"))
+    assert assets(only(state)) == (A, B)
+    finish(state, "both", StepStatus.SUCCESS, ran=[A, B], made=make(w, state, A, "1"))
     decision = only(state)
     assert (decision.status, decision.message) == (StepStatus.SKIPPED, "`b` was not produced")
 
@@ -95,7 +115,7 @@ def test_what_depends_on_an_output_that_was_left_out_is_skipped() -> None:
 def test_each_end_has_its_words(status: StepStatus, reason: str) -> None:
     state = started(world(*CHAIN))
     only(state)
-    state.finished("a", status, ran=[A])
+    finish(state, "a", status, ran=[A])
     assert only(state).message == reason
 
 
@@ -105,12 +125,12 @@ def test_what_was_rebuilt_to_the_same_content_ends_there() -> None:
     state = started(w)
     only(state)
     same = replace(w.record(w.graph, A, Made(data="a 1"), state.current), version_id="new")
-    state.finished("a", StepStatus.SUCCESS, ran=[A], made={A: same})
+    finish(state, "a", StepStatus.SUCCESS, ran=[A], made={Cell(A): same})
     for key in ("b", "c"):
         decision = only(state)
         assert (decision.step.key, decision.status, decision.run) == (key, StepStatus.VERIFIED, ())
         assert "turned out to be what it was built from" in decision.message
-        state.finished(key, StepStatus.VERIFIED)
+        finish(state, key, StepStatus.VERIFIED)
     assert state.done
 
 
@@ -119,14 +139,14 @@ def test_what_was_rebuilt_to_other_content_goes_on() -> None:
     w.edit("a", code="py1:2")
     state = started(w)
     only(state)
-    state.finished("a", StepStatus.SUCCESS, ran=[A], made=make(w, state, A, "a 2"))
-    assert only(state).assets == (B,)
+    finish(state, "a", StepStatus.SUCCESS, ran=[A], made=make(w, state, A, "a 2"))
+    assert assets(only(state)) == (B,)
 
 
 def test_a_forced_step_runs_whatever_its_inputs_are() -> None:
     state = started(built(*CHAIN), force=True)
     decision = only(state)
-    assert decision.assets == (A,)
+    assert assets(decision) == (A,)
 
 
 def test_of_a_step_that_can_make_some_only_those_run_that_have_to() -> None:
@@ -136,24 +156,24 @@ def test_of_a_step_that_can_make_some_only_those_run_that_have_to() -> None:
     state = started(w)
     only(state)
     made = {A: w.record(w.graph, A, Made(data="a 2", columns={"x": "a x 1", "y": "other"}), state.current)}
-    state.finished("a", StepStatus.SUCCESS, ran=[A], made=made)
+    finish(state, "a", StepStatus.SUCCESS, ran=[A], made=made)
     decision = only(state)
     assert [str(cell.cell) for cell in decision.step.cells] == ["b", "c", "d"]
-    assert decision.assets == (B, D)
+    assert assets(decision) == (B, D)
 
 
 def test_after_a_cancel_nothing_is_started() -> None:
     w = world(*CHAIN, node("d"))
     state = started(w)
     assert len(state.ready()) == 2
-    state.finished("d", StepStatus.SUCCESS, ran=[D], made=make(w, state, D, "1"))
+    finish(state, "d", StepStatus.SUCCESS, ran=[D], made=make(w, state, D, "1"))
     state.cancel()
-    state.finished("a", StepStatus.SUCCESS, ran=[A], made=make(w, state, A, "1"))
+    finish(state, "a", StepStatus.SUCCESS, ran=[A], made=make(w, state, A, "1"))
     for key in ("b", "c"):
         decision = only(state)
         assert (decision.step.key, decision.status) == (key, StepStatus.CANCELED)
         assert decision.message == "the run was canceled"
-        state.finished(key, StepStatus.CANCELED, ran=decision.assets)
+        finish(state, key, StepStatus.CANCELED, ran=assets(decision))
     assert state.done
 
 
@@ -196,9 +216,9 @@ def test_every_step_ends_once_and_never_before_what_it_needs(w: World, data: st.
         status = decision.status or data.draw(st.sampled_from([StepStatus.SUCCESS, StepStatus.FAILURE]))
         made: Mapping[AssetKey, CellState] = {}
         if status is StepStatus.SUCCESS and data.draw(st.integers(0, 4)):
-            made = {asset: w.record(w.graph, asset, Made(data="1"), state.current) for asset in decision.assets}
-        missing.update(asset for asset in decision.assets if asset not in made)
-        state.finished(key, status, ran=decision.assets, made=made)
+            made = {Cell(asset): w.record(w.graph, asset, Made(data="1"), state.current) for asset in assets(decision)}
+        missing.update(asset for asset in assets(decision) if Cell(asset) not in made)
+        finish(state, key, status, ran=assets(decision), made=made)
         assert key not in ended
         ended[key] = status
         if not data.draw(st.integers(0, 9)):
