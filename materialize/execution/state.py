@@ -142,7 +142,8 @@ class RunState:
         if lost:
             ordinals = {cell.cell: cell.ordinal for cell in self._steps[key].cells}
             for cell, ended in lost.items():
-                reason = message if ended is StepStatus.SKIPPED and message else f"`{cell}` {_UNAVAILABLE[ended]}"
+                words = "was not produced" if ended is StepStatus.SKIPPED is not status else _UNAVAILABLE.get(ended, "was not produced")
+                reason = message if message and ended is StepStatus.SKIPPED else f"`{cell}` {words}"
                 self.unavailable.setdefault(cell.asset, {})[ordinals[cell]] = reason
         self._sorter.done(key)
 
@@ -254,6 +255,6 @@ class _AllOf:
 
 _UNAVAILABLE: Mapping[StepStatus, str] = {
     StepStatus.FAILURE: "failed",
-    StepStatus.SKIPPED: "was not produced",
+    StepStatus.SKIPPED: "was skipped",
     StepStatus.CANCELED: "was canceled",
 }
