@@ -155,7 +155,7 @@ def test_of_a_step_that_can_make_some_only_those_run_that_have_to() -> None:
     w.edit("a", code="py1:2")
     state = started(w)
     only(state)
-    made = {A: w.record(w.graph, A, Made(data="a 2", columns={"x": "a x 1", "y": "other"}), state.current)}
+    made = {Cell(A): w.record(w.graph, A, Made(data="a 2", columns={"x": "a x 1", "y": "other"}), state.current)}
     finish(state, "a", StepStatus.SUCCESS, ran=[A], made=made)
     decision = only(state)
     assert [str(cell.cell) for cell in decision.step.cells] == ["b", "c", "d"]
