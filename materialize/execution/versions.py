@@ -188,7 +188,9 @@ def step_partitions(table: "CellTable", cells: Sequence[PlanCell]) -> StepPartit
     partitions = table.partitions(asset)
     ordinals = np.unique(np.array([cell.ordinal for cell in cells], np.int64))
     windows = (
-        tuple(partitions.window_at(at) for at in ordinals.tolist()) if isinstance(partitions, WindowPartitions) else None
+        tuple(partitions.window_at(at) for at in ordinals.tolist())
+        if isinstance(partitions, WindowPartitions)
+        else None
     )
     return StepPartitions(keys=tuple(typed_keys(table, asset, ordinals)), windows=windows)
 
