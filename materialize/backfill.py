@@ -5,7 +5,6 @@ made it, so a backfill whose process was killed goes on with what is not done, a
 """
 
 import contextlib
-import getpass
 import os
 import platform
 import re
@@ -26,7 +25,7 @@ from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, RunStatus
 from headwater.materialize.api import check_executor, check_run_config, partition_choice, recover
 from headwater.materialize.edges import Edges, holds_any, without
-from headwater.materialize.execution.run import RunOutcome, RunRequest, execute
+from headwater.materialize.execution.run import RunOutcome, RunRequest, execute, user_name
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanGroup, build_plan
 from headwater.materialize.reader import Reader
@@ -131,7 +130,7 @@ def backfill(
                     "steps_per_run": settings.steps_per_run,
                 },
                 tags=dict(settings.tags),
-                user=_user(),
+                user=user_name(),
                 host=platform.node(),
                 pid=os.getpid(),
             )
@@ -172,7 +171,7 @@ def resume_backfill(
             BackfillResumed(
                 time=instance.clock.now(),
                 backfill_id=found.backfill_id,
-                user=_user(),
+                user=user_name(),
                 host=platform.node(),
                 pid=os.getpid(),
             )
@@ -465,10 +464,3 @@ def _filled(cells: Mapping[AssetKey, Cells]) -> dict[AssetKey, Cells]:
 
 def _count(cells: Cells) -> int:
     return int(cells) if isinstance(cells, bool) else int(cells.sum())
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in many containers
-        return str(os.getuid())

@@ -140,9 +140,11 @@ def _load_partitions(
         columns=columns,
     )
     if definitions is None:
-        from headwater.io.pointers import load_pointers
+        from headwater.io.file_manager import FileIOManager
 
-        return load_pointers(context)
+        files = FileIOManager()
+        files.bind(instance.home)
+        return files.load_partitions(context)
     return IOManagers(definitions, None, instance.home).for_output(asset).load_partitions(context)
 
 
