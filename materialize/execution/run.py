@@ -284,7 +284,8 @@ class _Coordinator:
         self.kept.setdefault(spec.step_key, []).extend(result.outputs)
         failed = result.failed
         if result.failure is not None:
-            failed = tuple(CellFailure(cell=cell, failure=result.failure) for cell in spec.cells)
+            own = {one.cell.version_id: one for one in failed}
+            failed = tuple(own.get(c.version_id, CellFailure(cell=c, failure=result.failure)) for c in spec.cells)
         delay = self._retry_delay(spec, failed)
         if delay is None:
             self._end_step(result, failed)
