@@ -89,7 +89,8 @@ _NAMES = {
     "headwater.io.memory": ("InMemoryIOManager",),
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
-    "headwater.materialize.api": ("Catalog", "RunResult", "load_asset", "plan"),
+    "headwater.materialize.api": ("RunResult", "plan"),
+    "headwater.materialize.loading": ("Catalog", "load_asset"),
     "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -178,8 +179,9 @@ if TYPE_CHECKING:
     from headwater.io.memory import InMemoryIOManager
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
-    from headwater.materialize.api import Catalog, RunResult, load_asset, materialize, plan
+    from headwater.materialize.api import RunResult, materialize, plan
     from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
+    from headwater.materialize.loading import Catalog, load_asset
 
 
 def __getattr__(name: str) -> Any:

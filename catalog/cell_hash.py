@@ -40,6 +40,11 @@ def inputs_hash(inputs: Iterable[Input]) -> int:
     return sum_hashes((source.asset for source in sources), map(input_hash, sources))
 
 
+def key_hash(key: str) -> int:
+    """The number of a partition key. Tables of millions of keys are searched by it, then by the key itself."""
+    return _hash(b"key", _part(key))
+
+
 def sum_hashes(assets: Iterable[str], versions: Iterable[int]) -> int:
     """The sum for dependencies on `assets`, each counted once, of which versions with these numbers were read."""
     return (sum(map(dependency_hash, set(assets))) + sum(versions)) % MODULUS

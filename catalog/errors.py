@@ -6,6 +6,7 @@
     │   ├── UnknownAssetError              names the nearest
     │   ├── UnknownPartitionError          names the nearest
     │   ├── UnknownTableError              in SQL; names the nearest
+    │   ├── UnknownBackfillError
     │   └── ConfigError                    names the path
     ├── DefinitionError           exit 3   the project's definitions
     │   ├── InvalidKeyError
@@ -27,6 +28,7 @@
     │   ├── CatalogTooNewError, ReadOnlyCatalogError, ForkedCatalogError
     │   └── InsecurePermissionsError       others than the owner may write it
     ├── BusyError                 exit 7   somebody else holds it
+    ├── ConflictError             exit 7   what was done before does not allow it
     └── TimedOutError             exit 8
 
 Every error says what happened, why, and what to do: `message` and `remedy`. `code` is stable.
@@ -92,6 +94,16 @@ class UnknownPartitionError(UsageError):
     """A key that no partition has, or not yet."""
 
     code = "E-UNKNOWN-PARTITION"
+
+
+class UnknownBackfillError(UsageError):
+    """An identifier that no backfill has."""
+
+    code = "E-UNKNOWN-BACKFILL"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        remedy = nearest(name, known, "`headwater backfills` lists them.")
+        super().__init__(f"There is no backfill '{printable_line(name, 60)}'.", remedy=remedy)
 
 
 class UnknownTableError(UsageError):
@@ -298,6 +310,13 @@ class BusyError(HeadwaterError):
     """Another process holds the catalog."""
 
     code = "E-BUSY"
+    exit_code = 7
+
+
+class ConflictError(HeadwaterError):
+    """Something that what was done before does not allow."""
+
+    code = "E-CONFLICT"
     exit_code = 7
 
 

@@ -43,6 +43,7 @@ class EventKind(StrEnum):
     ASSET_MATERIALIZATION = "ASSET_MATERIALIZATION"
     LOG_MESSAGE = "LOG_MESSAGE"
     DEFINITIONS_CHANGED = "DEFINITIONS_CHANGED"
+    DYNAMIC_PARTITIONS_CHANGED = "DYNAMIC_PARTITIONS_CHANGED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,4 +140,27 @@ class DefinitionsChanged:
     definitions: tuple[AssetDefinition, ...]
 
 
-Event = RunStarted | RunEnded | StepStarted | StepRetried | StepEnded | LogMessage | DefinitionsChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicPartitionsChanged:
+    """Keys of the dynamic partitions `name` are deleted, and then others added behind those that are there.
+
+    Deleting a key that is not there and adding one that is change nothing but the log. What was built for a deleted
+    key stays.
+    """
+
+    time: datetime
+    name: str
+    added: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+Event = (
+    RunStarted
+    | RunEnded
+    | StepStarted
+    | StepRetried
+    | StepEnded
+    | LogMessage
+    | DefinitionsChanged
+    | DynamicPartitionsChanged
+)

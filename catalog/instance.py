@@ -1,11 +1,13 @@
 """An instance: one home folder with its catalog, opened."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from headwater.catalog.clock import Clock, SystemClock
+from headwater.catalog.errors import InvalidKeyError
+from headwater.catalog.keys import validate_partition_key
 
 if TYPE_CHECKING:
     from headwater.catalog.storage.base import CatalogWriter
@@ -68,6 +70,37 @@ class Instance:
         instance = Instance(home, MemoryStorage(), clock or SystemClock())
         instance._remove = weakref.finalize(instance, shutil.rmtree, home, ignore_errors=True)
         return instance
+
+    def add_dynamic_partitions(self, name: str, keys: Sequence[str]) -> None:
+        """Add keys to the dynamic partitions `name`, behind those that are there; those that are there stay.
+
+        Raises `InvalidKeyError` for a key that cannot be one; then none is added.
+        """
+        if isinstance(keys, str):
+            raise InvalidKeyError("Partition keys are given as a list of texts, not as one.", remedy="Write [key].")
+        added = tuple(validate_partition_key(key) for key in keys)
+        if added:
+            self._change_keys(name, added=added)
+
+    def delete_dynamic_partition(self, name: str, key: str) -> None:
+        """Delete a key of the dynamic partitions `name`, if it is there. What was built for it stays."""
+        self._change_keys(name, deleted=(validate_partition_key(key),))
+
+    def has_dynamic_partition(self, name: str, key: str) -> bool:
+        """Whether the dynamic partitions `name` have `key`."""
+        return self.catalog.dynamic_keys.indexes(name, [key])[0] >= 0
+
+    def get_dynamic_partitions(self, name: str) -> list[str]:
+        """The keys of the dynamic partitions `name`, in the order they were added in."""
+        keys = self.catalog.dynamic_keys
+        return list(keys.slice(name, 0, keys.count(name)))
+
+    def _change_keys(self, name: str, *, added: tuple[str, ...] = (), deleted: tuple[str, ...] = ()) -> None:
+        from headwater.catalog.events import DynamicPartitionsChanged
+
+        name = validate_partition_key(name, "name of dynamic partitions")
+        now = self.clock.now()
+        self.catalog.append([DynamicPartitionsChanged(time=now, name=name, added=added, deleted=deleted)])
 
     def close(self) -> None:
         """Let go of the catalog; idempotent. An ephemeral instance's data is gone then."""

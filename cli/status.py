@@ -13,8 +13,8 @@ from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Failure
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
-from headwater.materialize.reader import Reason
 from headwater.materialize.causes import Cause, CellStatus, Status
+from headwater.materialize.reader import Reason
 
 
 @click.command()

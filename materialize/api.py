@@ -1,21 +1,21 @@
-"""Building and reading assets from Python."""
+"""Building assets from Python."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import MissingDataError, UnknownAssetError, UsageError, UserCodeError
+from headwater.catalog.errors import UnknownAssetError, UsageError, UserCodeError
 from headwater.catalog.events import Event, RunEnded, StepEnded
-from headwater.catalog.instance import DEFAULT_WAIT, Instance
+from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
+from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
-from headwater.catalog.storage.base import QueryResult
-from headwater.io.base import InputContext
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
 from headwater.materialize.io_managers import IOManagers
+from headwater.materialize.loading import load_asset
+from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan
 from headwater.materialize.reader import UNFINISHED, Reader, settled_steps
 
@@ -58,20 +58,22 @@ class RunResult:
         """The versions that were made, in the order in which they were."""
         return [m for step in self.outcome.steps for m in step.materializations] if self.outcome else []
 
-    def status_of(self, key: CoercibleToAssetKey) -> StepStatus | None:
-        """What became of one asset; None when the plan did not hold it."""
-        return next((cell.status for cell in self.cells if cell.asset == AssetKey(key)), None)
+    def status_of(self, key: CoercibleToAssetKey, partition: str | None = None) -> StepStatus | None:
+        """What became of one asset, or one of its partitions; None when the plan did not hold it."""
+        return next((cell.status for cell in self.cells if _is_of(cell, key, partition)), None)
 
-    def materialization(self, key: CoercibleToAssetKey) -> Materialization:
-        """The version of an asset that this run made. Raises `UnknownAssetError`."""
-        found = next((m for m in self.materializations if m.asset == AssetKey(key)), None)
+    def materialization(self, key: CoercibleToAssetKey, partition: str | None = None) -> Materialization:
+        """The version of an asset, or of one of its partitions, that this run made. Raises `UnknownAssetError`."""
+        found = next((m for m in self.materializations if _is_of(m, key, partition)), None)
         if found is None:
             raise UnknownAssetError(str(AssetKey(key)), [m.asset for m in self.materializations])
         return found
 
-    def asset_value(self, key: CoercibleToAssetKey, as_type: Any = None) -> Any:
-        """The current value of an asset, in the representation that `as_type` asks for."""
-        return load_asset(key, as_type=as_type, instance=self.instance, definitions=self._definitions)
+    def asset_value(self, key: CoercibleToAssetKey, as_type: Any = None, *, partition: str | None = None) -> Any:
+        """The current value of an asset or of one partition, in the representation that `as_type` asks for."""
+        return load_asset(
+            key, as_type=as_type, partition=partition, instance=self.instance, definitions=self._definitions
+        )
 
     output_for_node = asset_value
 
@@ -87,6 +89,10 @@ def materialize(
     instance: Instance | None = None,
     resources: Mapping[str, Any] | None = None,
     run_config: Mapping[str, Any] | None = None,
+    partition_key: str | None = None,
+    partition_keys: Iterable[str] = (),
+    partition_range: str | tuple[str, str] | PartitionKeyRange | None = None,
+    all_partitions: bool = False,
     force: bool = False,
     upstream: bool = True,
     only_missing: bool = False,
@@ -100,10 +106,13 @@ def materialize(
 
     Without an `instance` it runs in an ephemeral one, where everything is missing and so everything is built.
     `force` builds the selected assets although fresh, `upstream=False` leaves what they depend on alone,
-    `only_missing` rebuilds nothing that exists. `executor` is "in_process" or "threads".
+    `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
+    `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
+    that all are; of other selected assets, the partitions that read those are built too. `executor` is "in_process" or "threads".
 
     With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
-    rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`.
+    rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`, and
+    `UsageError` where partitioned assets are selected without a word about partitions.
     """
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
     if isinstance(assets, Definitions) and resources:
@@ -112,8 +121,14 @@ def materialize(
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
     recover(instance, definitions)
-    reader = Reader(definitions.graph_with(config), instance.catalog)
-    plan = reader.plan(selection, force=force, upstream=upstream, only_missing=only_missing)
+    reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
+    plan = reader.plan(
+        selection,
+        partitions=partition_choice(partition_key, partition_keys, partition_range, all_partitions),
+        force=force,
+        upstream=upstream,
+        only_missing=only_missing,
+    )
     outcome: RunOutcome | None = None
     if not plan:
         record_definitions(instance, reader.graph)
@@ -124,6 +139,7 @@ def materialize(
                 definitions=definitions,
                 graph=reader.graph,
                 states=reader.cells,
+                table=reader.table,
                 run_config=config,
                 executor=executor,
                 max_workers=max_workers,
@@ -145,15 +161,44 @@ def plan(
     selection: Any = None,
     instance: Instance | None = None,
     run_config: Mapping[str, Any] | None = None,
+    partition_key: str | None = None,
+    partition_keys: Iterable[str] = (),
+    partition_range: str | tuple[str, str] | PartitionKeyRange | None = None,
+    all_partitions: bool = False,
     force: bool = False,
     upstream: bool = True,
     only_missing: bool = False,
 ) -> Plan:
-    """What `materialize` would do with the same arguments, without doing it."""
+    """What `materialize` would do with the same arguments, without doing it; without partitions, with all of them."""
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets)
     instance = instance or Instance.ephemeral()
-    reader = Reader(definitions.graph_with(check_run_config(run_config or {}, definitions)), instance.catalog)
-    return reader.plan(selection, force=force, upstream=upstream, only_missing=only_missing)
+    graph = definitions.graph_with(check_run_config(run_config or {}, definitions))
+    choice = partition_choice(partition_key, partition_keys, partition_range, all_partitions)
+    return Reader(graph, instance.catalog, instance.clock.now()).plan(
+        selection,
+        partitions=choice or PartitionChoice(all=True),
+        force=force,
+        upstream=upstream,
+        only_missing=only_missing,
+    )
+
+
+def partition_choice(
+    key: str | None,
+    keys: Iterable[str],
+    key_range: str | tuple[str, str] | PartitionKeyRange | None,
+    all_partitions: bool,
+) -> PartitionChoice:
+    """The partitions that the arguments of `materialize` mean. Raises `UsageError` for a text where keys belong."""
+    if isinstance(keys, str):
+        raise UsageError("partition_keys is a list of keys.", remedy=f"Write [{keys!r}], or partition_key={keys!r}.")
+    one = () if key is None else (key,)
+    ranges = () if key_range is None else (key_range if isinstance(key_range, str) else "..".join(key_range),)
+    return PartitionChoice(keys=(*one, *keys), ranges=ranges, all=all_partitions)
+
+
+def _is_of(one: StepCell | Materialization, key: CoercibleToAssetKey, partition: str | None) -> bool:
+    return one.asset == AssetKey(key) and partition in (None, one.partition)
 
 
 def check_executor(name: str) -> str:
@@ -242,138 +287,6 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
         events.append(RunEnded(time=now, run_id=run.run_id, status=RunStatus.INTERRUPTED))
     instance.catalog.append(events)
     return [run.run_id for run in dead]
-
-
-def load_asset(
-    key: CoercibleToAssetKey,
-    *,
-    as_type: Any = None,
-    columns: Sequence[str] | None = None,
-    version: str | None = None,
-    instance: Instance | None = None,
-    definitions: Definitions | None = None,
-    home: str | Path | None = None,
-) -> Any:
-    """The value of an asset: its current version, or the one called `version` (the start of its id is enough).
-
-    Tables come as a `polars.LazyFrame` unless `as_type` asks for another representation; plain values as they were.
-    The home is `home`, else the project's as the command line would find it. `definitions` are only needed for
-    assets that a custom IO manager stores. Raises `UnknownAssetError`, `MissingDataError`.
-    """
-    if instance is None:
-        with Catalog.open(home)._opened() as opened:  # pyright: ignore[reportPrivateUsage]
-            return load_asset(
-                key, as_type=as_type, columns=columns, version=version, instance=opened, definitions=definitions
-            )
-    asset = AssetKey(key)
-    found = _find_version(instance, asset, version)
-    if found.pointer is None:
-        raise MissingDataError(
-            f"`{asset}` stores nothing: its function writes what it makes by itself.",
-            remedy="Read it where the function puts it; `headwater show` prints the metadata.",
-        )
-    wanted = as_type
-    if wanted is None and found.pointer.format == "parquet" and definitions is None:
-        wanted = "pl.LazyFrame"
-    if definitions is None:
-        from headwater.io.pointers import Owner, load_pointer
-
-        return load_pointer(
-            found.pointer,
-            owner=Owner(asset, found.partition, found.version_id),
-            annotation=wanted,
-            columns=None if columns is None else tuple(columns),
-        )
-    manager = IOManagers(definitions, None, instance.home).for_output(asset)
-    return manager.load_input(
-        InputContext(
-            asset_key=asset,
-            partition_key=found.partition,
-            version_id=found.version_id,
-            pointer=found.pointer,
-            annotation=wanted,
-            columns=None if columns is None else tuple(columns),
-        )
-    )
-
-
-class Catalog:
-    """A home to read from, in a notebook or a script: `catalog["orders"]` is a lazy frame.
-
-    It holds no lock between calls, so runs can go on beside it.
-    """
-
-    def __init__(self, home: Path, wait: float = DEFAULT_WAIT) -> None:
-        self.home = home
-        self._wait = wait
-
-    @staticmethod
-    def open(home: str | Path | None = None, *, wait: float = DEFAULT_WAIT) -> "Catalog":
-        """The catalog of a home; without one, of the project that the current folder is in."""
-        if home is None:
-            from headwater.materialize.project import find_project
-
-            home = find_project().home
-        return Catalog(Path(home).absolute(), wait)
-
-    def __getitem__(self, key: CoercibleToAssetKey) -> Any:
-        """The current version of an asset, lazily where it is a table."""
-        return self.load(key)
-
-    def load(
-        self,
-        key: CoercibleToAssetKey,
-        *,
-        as_type: Any = None,
-        columns: Sequence[str] | None = None,
-        version: str | None = None,
-    ) -> Any:
-        """A version of an asset; see `load_asset`."""
-        with self._opened() as instance:
-            return load_asset(key, as_type=as_type, columns=columns, version=version, instance=instance)
-
-    def assets(self) -> list[AssetKey]:
-        """The keys of all assets that have been materialized."""
-        with self._opened() as instance:
-            return sorted(instance.catalog.latest())
-
-    def versions(self, key: CoercibleToAssetKey, *, limit: int = 100) -> list[Materialization]:
-        """An asset's versions, newest first."""
-        with self._opened() as instance:
-            return instance.catalog.materializations(AssetKey(key), limit=limit)
-
-    def sql(self, query: str, parameters: Sequence[Any] = ()) -> QueryResult:
-        """The answer to a query over the catalog's views and the assets' data, each under its key."""
-        from headwater.materialize.sql import query_catalog
-
-        with self._opened() as instance:
-            return query_catalog(instance, query, parameters)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Generator[Instance]:
-        with Instance.open(self.home, read_only=True, wait=self._wait) as instance:
-            yield instance
-
-    def __repr__(self) -> str:
-        return f"<catalog {self.home}>"
-
-
-def _find_version(instance: Instance, asset: AssetKey, version: str | None) -> Materialization:
-    if version is None:
-        found = instance.catalog.current(asset)
-        if found is None:
-            known = instance.catalog.latest()
-            if asset in instance.catalog.definitions():
-                raise MissingDataError(f"`{asset}` was never materialized.", remedy=f"headwater materialize {asset}")
-            raise UnknownAssetError(asset, known)
-        return found
-    matching = [m for m in instance.catalog.materializations(asset, limit=100_000) if m.version_id.startswith(version)]
-    if len(matching) != 1:
-        raise MissingDataError(
-            f"`{asset}` has {len(matching) or 'no'} version{'s' if matching else ''} starting with '{version}'.",
-            remedy=f"`headwater versions {asset}` lists them.",
-        )
-    return matching[0]
 
 
 def _raise(outcome: RunOutcome) -> None:

@@ -131,7 +131,10 @@ class CellTable:
         keys = self.partitions(key).keys_at(ordinals)
         asked = [name for name in keys if Cell(key, name) not in self._made]
         found = self._source.cell_states(key, asked) if asked else {}
-        states = ((at, self._made.get(Cell(key, name)) or found.get(name)) for at, name in zip(ordinals.tolist(), keys, strict=True))
+        states = (
+            (at, self._made.get(Cell(key, name)) or found.get(name))
+            for at, name in zip(ordinals.tolist(), keys, strict=True)
+        )
         return {at: state for at, state in states if state is not None}
 
     def expected(self, node: AssetNode, ordinals: Int64s | None = None) -> Hashes:

@@ -20,7 +20,6 @@ from headwater.catalog.partitions.space import Partitions
 from headwater.catalog.partitions.subset import PartitionSubset
 from headwater.catalog.records import Fingerprint
 from headwater.catalog.storage.base import CellState
-from headwater.materialize.cell_table import CellTable, Mask
 from headwater.materialize.causes import (
     FRESH,
     MISSING,
@@ -31,6 +30,7 @@ from headwater.materialize.causes import (
     Status,
     fingerprint_causes,
 )
+from headwater.materialize.cell_table import CellTable, Mask
 
 _WRAP = (1 << 64) - 1
 

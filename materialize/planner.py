@@ -100,7 +100,9 @@ class PlanGroup:
     def reason(self) -> str:
         """Why they are to run, in words."""
         total = 1 if self.partitions is None else len(self.partitions)
-        return reason_of([cause for cause, _ in self.causes], [count if count < total else 0 for _, count in self.causes])
+        return reason_of(
+            [cause for cause, _ in self.causes], [count if count < total else 0 for _, count in self.causes]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -478,9 +480,7 @@ class _Expansion:
                     after.update(self.keys[above.name][at] for at in found)
         return frozenset(after), frozenset(after_all)
 
-    def _before(
-        self, group: PlanGroup, ordinals: Any, size: int, count: int
-    ) -> tuple[list[set[str]], frozenset[str]]:
+    def _before(self, group: PlanGroup, ordinals: Any, size: int, count: int) -> tuple[list[set[str]], frozenset[str]]:
         """What comes before each step of a partitioned group, and the names of what comes before all of them."""
         import numpy as np
 
@@ -499,7 +499,9 @@ class _Expansion:
                     continue
                 links = table.links(node, dep)
                 if links.constant and above is not group:
-                    if holds_any(links.upstream(links.downstream_partitions.all()).subset.mask() & self._built(dep.key)):
+                    if holds_any(
+                        links.upstream(links.downstream_partitions.all()).subset.mask() & self._built(dep.key)
+                    ):
                         after_all.add(above.name)
                     continue
                 places, read = links.pairs(ordinals)

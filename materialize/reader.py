@@ -7,8 +7,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headwater.catalog.errors import UsageError
 from headwater.catalog.definitions.selection import coerce_selection
+from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
@@ -263,18 +263,26 @@ class Reader:
             return cause
         node = self.graph[key]
         dep = next(dep for dep in node.deps if dep.key == cause.upstream)
-        state = self.table.states(key, self.table.partitions(key).ordinals([self.table.partitions(key).key(ordinal)])).get(ordinal)
+        state = self.table.states(
+            key, self.table.partitions(key).ordinals([self.table.partitions(key).key(ordinal)])
+        ).get(ordinal)
         if state is None or self.graph[dep.key].partitions is None:
             return cause
         read = self.table.links(node, dep).read_by(ordinal)
-        before = {item.partition: item.data_version for item in state.inputs if item.asset == dep.key and item.version_id}
+        before = {
+            item.partition: item.data_version for item in state.inputs if item.asset == dep.key and item.version_id
+        }
         keys = self.table.partitions(dep.key).keys_at(read)
         now = {
             name: one.data_version
             for at, one in self.table.states(dep.key, read).items()
             for name in (self.table.partitions(dep.key).key(at),)
         }
-        changed = [name for name in dict.fromkeys((*keys, *(one for one in before if one is not None))) if before.get(name) != now.get(name)]
+        changed = [
+            name
+            for name in dict.fromkeys((*keys, *(one for one in before if one is not None)))
+            if before.get(name) != now.get(name)
+        ]
         more = f" and {len(changed) - 2:,} more" if len(changed) > 2 else ""
         return replace(cause, detail=", ".join(changed[:2]) + more) if changed else cause
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -128,6 +129,15 @@ class CatalogReader(Protocol):
 
     def currents(self, asset: AssetKey, partitions: Sequence[str] | None = None) -> dict[str | None, Materialization]:
         """The current versions of some partitions of an asset, or of all its cells, in full."""
+        ...
+
+    @property
+    def dynamic_keys(self) -> DynamicKeys:
+        """The keys of dynamic partitions, as they are whenever it is asked."""
+        ...
+
+    def dynamic_partition_names(self) -> list[str]:
+        """The names of dynamic partitions that have keys, sorted."""
         ...
 
     def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:

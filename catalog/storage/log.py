@@ -7,6 +7,7 @@ from typing import Any
 from headwater.catalog import metadata
 from headwater.catalog.events import (
     DefinitionsChanged,
+    DynamicPartitionsChanged,
     Event,
     EventKind,
     LogMessage,
@@ -42,6 +43,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - STEP_SUCCESS and the other ends of a step: cells, error, logs
     - ASSET_MATERIALIZATION: version_id, data_version, uri, rows, bytes
     - LOG_MESSAGE: level; DEFINITIONS_CHANGED: change, parts
+    - DYNAMIC_PARTITIONS_CHANGED: name, added, deleted
 
     A late one has `late: true` besides, and what it materialized as versions.
     """
@@ -65,6 +67,9 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             yield Entry(EventKind.LOG_MESSAGE, event.message, _present(level=event.level))
         case DefinitionsChanged():
             yield from map(_definition_change, event.changes)
+        case DynamicPartitionsChanged():
+            data = _present(name=event.name, added=list(event.added), deleted=list(event.deleted))
+            yield Entry(EventKind.DYNAMIC_PARTITIONS_CHANGED, _counts(event), data)
 
 
 def error_data(error: ErrorRecord | None) -> dict[str, Any] | None:
@@ -127,6 +132,14 @@ def _definition_change(change: DefinitionChange) -> Entry:
     message = f"{change.change}: {', '.join(change.parts)}" if change.parts else change.change
     data = {"change": change.change} | _present(parts=list(change.parts))
     return Entry(EventKind.DEFINITIONS_CHANGED, message, data, change.asset)
+
+
+def _counts(event: DynamicPartitionsChanged) -> str:
+    counts = (
+        f"{len(event.added)} added" if event.added else "",
+        f"{len(event.deleted)} deleted" if event.deleted else "",
+    )
+    return f"{event.name}: {', '.join(filter(None, counts))}"
 
 
 def _message(error: ErrorRecord | None) -> str:

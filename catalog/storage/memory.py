@@ -12,6 +12,7 @@ from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
+    DynamicPartitionsChanged,
     Event,
     LogMessage,
     RunEnded,
@@ -21,6 +22,7 @@ from headwater.catalog.events import (
     StepStarted,
 )
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.partitions.definition import DynamicKeys, InMemoryDynamicKeys
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -57,6 +59,22 @@ class _Run:
     committed: set[str] = field(default_factory=set[str])
 
 
+class _Keys:
+    """Implements `DynamicKeys` by those that `now` gives."""
+
+    def __init__(self, now: Callable[[], DynamicKeys]) -> None:
+        self._now = now
+
+    def count(self, name: str) -> int:
+        return self._now().count(name)
+
+    def indexes(self, name: str, keys: Sequence[str]) -> Sequence[int]:
+        return self._now().indexes(name, keys)
+
+    def slice(self, name: str, start: int, stop: int) -> Sequence[str]:
+        return self._now().slice(name, start, stop)
+
+
 class MemoryStorage:
     """A `CatalogWriter` that keeps everything in lists and dicts. Thread-safe; has no SQL."""
 
@@ -72,6 +90,9 @@ class MemoryStorage:
         self._failures: dict[Cell, Failure] = {}
         self._definitions: dict[AssetKey, AssetDefinition] = {}
         self._changes: list[DefinitionChange] = []
+        #: Keys of dynamic partitions in their order, by name.
+        self._dynamic: dict[str, dict[str, None]] = {}
+        self._dynamic_keys = InMemoryDynamicKeys()
         self._progress = Progress(self._find_progress, 0)
 
     def append(self, events: Sequence[Event]) -> int:
@@ -176,6 +197,16 @@ class MemoryStorage:
                 for cell, made in self._cells.items()
                 if cell.asset == asset and (wanted is None or cell.partition in wanted)
             }
+
+    @property
+    def dynamic_keys(self) -> DynamicKeys:
+        """See `CatalogReader.dynamic_keys`."""
+        return _Keys(self._keys)
+
+    def dynamic_partition_names(self) -> list[str]:
+        """See `CatalogReader.dynamic_partition_names`."""
+        with self._reading():
+            return sorted(name for name, keys in self._dynamic.items() if keys)
 
     def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:
         """See `CatalogReader.latest`."""
@@ -284,6 +315,10 @@ class MemoryStorage:
         """Raises `UsageError`: there is no SQL here."""
         raise UsageError("The catalog in memory has no SQL.", remedy="Open a catalog in a folder.")
 
+    def _keys(self) -> DynamicKeys:
+        with self._reading():
+            return self._dynamic_keys
+
     def _reading(self) -> threading.RLock:
         self._check_open()
         return self._lock
@@ -309,7 +344,7 @@ class MemoryStorage:
                 self._progress.run(event.run_id)
             case LogMessage(step_key=step_key):
                 self._progress.step(event.run_id, step_key or "")
-            case DefinitionsChanged():
+            case DefinitionsChanged() | DynamicPartitionsChanged():
                 pass
         return False
 
@@ -351,6 +386,12 @@ class MemoryStorage:
                     if change.change == "removed":
                         self._definitions.pop(change.asset, None)
                 self._definitions |= {definition.asset: definition for definition in event.definitions}
+            case DynamicPartitionsChanged():
+                keys = self._dynamic.setdefault(event.name, {})
+                for key in event.deleted:
+                    keys.pop(key, None)
+                keys |= dict.fromkeys(event.added)
+                self._dynamic_keys = InMemoryDynamicKeys({name: list(kept) for name, kept in self._dynamic.items()})
             case LogMessage():
                 pass
 

@@ -1,7 +1,7 @@
 """Text that cannot be kept as it is: lone surrogates have no UTF-8 form, and log lines may hold them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 Value = TypeVar("Value")
@@ -16,6 +16,16 @@ def storable(value: Value) -> Value:
     except UnicodeEncodeError:
         return map_text(value, _escape)
     return value
+
+
+def storable_only(texts: Sequence[str]) -> Sequence[str]:
+    """Those of `texts` that have a UTF-8 form: the only ones that a question can be about."""
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError:
+        return [text for text in texts if storable(text) == text]
+    return texts
 
 
 def map_text(value: Value, change: Callable[[str], str]) -> Value:

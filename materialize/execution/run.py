@@ -96,6 +96,8 @@ class RunRequest:
     selection: str | None = None
     #: The backfill that it is part of.
     backfill_id: str | None = None
+    #: Asked now and then whether somebody wants the run to be canceled.
+    stop_asked: Callable[[], bool] = lambda: False
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
     listener: Callable[[Event], None] | None = None
 
@@ -216,7 +218,7 @@ class _Coordinator:
                 selection=self.request.selection,
                 backfill_id=self.request.backfill_id,
                 tags=self.request.tags,
-                user=_user(),
+                user=user_name(),
                 host=platform.node(),
                 pid=os.getpid(),
             )
@@ -244,7 +246,7 @@ class _Coordinator:
     def _proceed(self, executor: Executor) -> None:
         """Start what can start, and settle what need not run, until only running steps are left."""
         with self.lock:
-            if self.interruption.requested is not None and not self.state.canceled:
+            if not self.state.canceled and (self.interruption.requested is not None or self.request.stop_asked()):
                 self.state.cancel()
                 for spec in executor.abandon():
                     failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
@@ -282,7 +284,8 @@ class _Coordinator:
         self.kept.setdefault(spec.step_key, []).extend(result.outputs)
         failed = result.failed
         if result.failure is not None:
-            failed = tuple(CellFailure(cell=cell, failure=result.failure) for cell in spec.cells)
+            own = {one.cell.version_id: one for one in failed}
+            failed = tuple(own.get(c.version_id, CellFailure(cell=c, failure=result.failure)) for c in spec.cells)
         delay = self._retry_delay(spec, failed)
         if delay is None:
             self._end_step(result, failed)
@@ -613,7 +616,8 @@ def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsCha
     return DefinitionsChanged(time=now, changes=tuple(changes), definitions=tuple(definitions))
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in many containers

@@ -142,7 +142,11 @@ class RunState:
         if lost:
             ordinals = {cell.cell: cell.ordinal for cell in self._steps[key].cells}
             for cell, ended in lost.items():
-                words = "was not produced" if ended is StepStatus.SKIPPED is not status else _UNAVAILABLE.get(ended, "was not produced")
+                words = (
+                    "was not produced"
+                    if ended is StepStatus.SKIPPED is not status
+                    else _UNAVAILABLE.get(ended, "was not produced")
+                )
                 reason = message if message and ended is StepStatus.SKIPPED else f"`{cell}` {words}"
                 self.unavailable.setdefault(cell.asset, {})[ordinals[cell]] = reason
         self._sorter.done(key)

@@ -11,7 +11,8 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
 from headwater.catalog.records import Cell, Input, Materialization, Pointer
 from headwater.catalog.storage.base import CatalogReader
-from headwater.materialize.execution.step import StepInput, StepPartitions, StoredPart
+from headwater.materialize.execution.partitions import StepPartitions, step_partitions
+from headwater.materialize.execution.step import StepInput, StoredPart
 from headwater.materialize.planner import Plan, PlanCell
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Versions:
         """What a step computes, as its context tells it; None for unpartitioned assets."""
         if self.table is None or cells[0].cell.partition is None:
             return None
-        return step_partitions(self.table, cells)
+        names = dict.fromkeys(cell.cell.partition or "" for cell in cells)
+        return step_partitions(self.table.partitions(cells[0].cell.asset), list(names))
 
     def inputs(self, definition: AssetsDefinition, cells: Sequence[PlanCell]) -> tuple[StepInput, ...]:
         """What the parameters of a step are filled with."""
@@ -96,14 +98,8 @@ class Versions:
             stored: list[StoredPart] = []
             for part in parts:
                 made = self.current.get(Cell(dep.key, part))
-                if made is not None or not several:
-                    stored.append(
-                        StoredPart(
-                            partition=part,
-                            version_id=made.version_id if made else None,
-                            pointer=made.pointer if made else None,
-                        )
-                    )
+                if made is not None:
+                    stored.append(StoredPart(partition=part, version_id=made.version_id, pointer=made.pointer))
             columns: Mapping[str, Sequence[str]] = {}
             above = self.definitions.partitions_of(dep.key)
             if item.partition_columns is not None and above is not None:
@@ -176,21 +172,6 @@ class Versions:
             chosen = links.downstream_partitions.subset_of_ordinals([cell.ordinal for cell in cells])
             read = links.upstream(chosen).subset.ordinals()
         return typed_keys(self.table, dep.key, read)
-
-
-def step_partitions(table: "CellTable", cells: Sequence[PlanCell]) -> StepPartitions:
-    """The partitions of a step's cells, each once, in their order."""
-    import numpy as np
-
-    from headwater.catalog.partitions.space import WindowPartitions
-
-    asset = cells[0].cell.asset
-    partitions = table.partitions(asset)
-    ordinals = np.unique(np.array([cell.ordinal for cell in cells], np.int64))
-    windows = (
-        tuple(partitions.window_at(at) for at in ordinals.tolist()) if isinstance(partitions, WindowPartitions) else None
-    )
-    return StepPartitions(keys=tuple(typed_keys(table, asset, ordinals)), windows=windows)
 
 
 def typed_keys(table: "CellTable", asset: AssetKey, ordinals: "Int64s") -> list[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -15,6 +15,7 @@ from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
+    DynamicPartitionsChanged,
     Event,
     EventKind,
     LogMessage,
@@ -426,6 +427,7 @@ WRONG = (
     "time without a zone",
     "time in another zone",
     "version without a zone",
+    "dynamic partitions without a zone",
     "definition changed without a zone",
     "a step that ends open",
     "a run that ends open",
@@ -462,6 +464,7 @@ def _refused(history: "History") -> dict[str, tuple[list[Event], Event]]:
         "time without a zone": ([], replace(run, time=naive)),
         "time in another zone": ([], replace(run, time=run.time.astimezone(timezone(timedelta(hours=1))))),
         "version without a zone": ([run], end(created=naive)),
+        "dynamic partitions without a zone": ([], DynamicPartitionsChanged(time=naive, name="n", added=("k",))),
         "definition changed without a zone": (
             [],
             DefinitionsChanged(
@@ -685,6 +688,66 @@ def test_definitions(reopen: Reopen, history: "History") -> None:
     assert storage.definition_history(limit=2) == changes[:-3:-1]
     assert storage.definition_history(AssetKey("b")) == [changes[5], changes[4], changes[1]]
     assert storage.definition_history(AssetKey("unknown")) == []
+
+
+def test_keys_of_dynamic_partitions(reopen: Reopen, history: "History") -> None:
+    def change(name: str, added: Sequence[str] = (), deleted: Sequence[str] = ()) -> DynamicPartitionsChanged:
+        return DynamicPartitionsChanged(time=history.time(), name=name, added=tuple(added), deleted=tuple(deleted))
+
+    hostile = ["x'; drop table event", "a/b", "\x1b[31m", "%", "ü", "Ü", "\x00", "nul\x00l", "\ud83d", ""]
+    stored = [key.replace("\ud83d", "\\ud83d") for key in hostile]
+    reopen().append([change("one", ["b", "a", "b"]), change("two'", hostile)])
+    reopen().append([change("one", ["a", "c", "d"]), change("one", [], ["nope"])])
+    for _ in range(2):
+        keys = reopen().dynamic_keys
+        assert (keys.count("one"), keys.count("two'"), keys.count("none"), keys.count("\ud800")) == (4, 10, 0, 0)
+        assert list(keys.slice("one", 0, 10)) == ["b", "a", "c", "d"]
+        assert list(keys.slice("one", 1, 3)) == ["a", "c"]
+        assert list(keys.slice("one", 4, 4)) == [] == list(keys.slice("none", 0, 9)) == list(keys.slice("\ud800", 0, 9))
+        assert list(keys.indexes("one", ["d", "nope", "b", "d", "\ud800", "'"])) == [3, -1, 0, 3, -1, -1]
+        assert list(keys.indexes("none", ["a"])) == [-1] == list(keys.indexes("\ud800", ["a"]))
+        assert list(keys.slice("two'", 0, 99)) == stored
+        assert list(keys.indexes("two'", stored)) == list(range(10))
+    assert reopen().dynamic_partition_names() == ["one", "two'"]
+    storage = reopen()
+    keys = storage.dynamic_keys
+    storage.append(
+        [
+            change("one", ["e"], ["a"]),  # b c d e
+            change("one", ["b", "c"], ["b"]),  # c d e b
+            change("one", ["f"]),  # c d e b f
+            change("one", [], ["f", "d"]),  # c e b
+            change("one", ["f", "d", "f"]),  # c e b f d
+            change("two'", [], stored),
+        ]
+    )
+    assert list(keys.slice("one", 0, 9)) == ["c", "e", "b", "f", "d"]
+    assert list(keys.indexes("one", ["c", "e", "b", "f", "d", "a"])) == [0, 1, 2, 3, 4, -1]
+    assert list(reopen().dynamic_keys.slice("one", 3, 9)) == ["f", "d"]
+    assert reopen().dynamic_partition_names() == ["one"]
+    log = reopen().events(kinds=["DYNAMIC_PARTITIONS_CHANGED"])
+    assert (log[0].message, log[0].data) == ("one: 3 added", {"name": "one", "added": ["b", "a", "b"]})
+    assert (log[4].message, log[4].data) == (
+        "one: 1 added, 1 deleted",
+        {"name": "one", "added": ["e"], "deleted": ["a"]},
+    )
+    assert (log[0].run_id, log[0].asset, log[0].partition) == (None, None, None)
+
+
+def test_thousands_of_dynamic_keys(reopen: Reopen, history: "History") -> None:
+    names = [f"k{number}" for number in range(5000)]
+    storage = reopen()
+    for part in (names[:3000], names[2000:]):
+        storage.append([DynamicPartitionsChanged(time=history.time(), name="n", added=tuple(part))])
+    storage.append([DynamicPartitionsChanged(time=history.time(), name="n", deleted=tuple(names[1:4001:2]))])
+    left = names[:4001:2] + names[4001:]
+    for look in (lambda: storage, reopen):
+        keys = look().dynamic_keys
+        assert keys.count("n") == 3000
+        assert list(keys.slice("n", 1990, 2100)) == left[1990:2100]
+        assert list(keys.indexes("n", names[3990:4010])) == [
+            left.index(key) if key in left else -1 for key in names[3990:4010]
+        ]
 
 
 def test_text_of_every_kind_comes_back(reopen: Reopen, history: "History") -> None:

@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwater.catalog.errors import CatalogError
-from headwater.catalog.events import AssetDefinition, DefinitionsChanged, Event, LogMessage, RunStarted, StepRetried
+from headwater.catalog.events import (
+    AssetDefinition,
+    DefinitionsChanged,
+    DynamicPartitionsChanged,
+    Event,
+    LogMessage,
+    RunStarted,
+    StepRetried,
+)
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import DefinitionChange, ErrorRecord, Fingerprint, RunStatus, StepStatus
 from headwater.catalog.storage.base import CatalogReader
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
 ASSETS = ("a", "b", "c/d", "ü%2F")
 PARTITIONS = (None, "p", "q", "2024-01-01")
+DYNAMIC = "abcdefg"
 ENDED_RUNS = [status for status in RunStatus if status is not RunStatus.STARTED]
 ENDED_STEPS = [status for status in StepStatus if status not in (StepStatus.PENDING, StepStatus.STARTED)]
 
@@ -40,7 +49,7 @@ class Author:
         return [self._event() for _ in range(self._draw(st.integers(1, 4)))]
 
     def _event(self) -> Event:
-        kinds: list[Callable[[], Event]] = [self._start, self._redefine]
+        kinds: list[Callable[[], Event]] = [self._start, self._redefine, self._change_keys]
         if self._runs:
             kinds += [self._step, self._retry, self._succeed, self._succeed, self._fail, self._log, self._finish]
         return self._draw(st.sampled_from(kinds))()
@@ -91,6 +100,15 @@ class Author:
     def _finish(self) -> Event:
         return self._history.finish(self._pick()[0], self._draw(st.sampled_from(ENDED_RUNS)))
 
+    def _change_keys(self) -> Event:
+        keys = st.lists(st.sampled_from(DYNAMIC), max_size=5)
+        return DynamicPartitionsChanged(
+            time=self._history.time(),
+            name=self._draw(st.sampled_from("nm")),
+            added=tuple(self._draw(keys)),
+            deleted=tuple(self._draw(keys)),
+        )
+
     def _redefine(self) -> Event:
         changes = self._draw(
             st.lists(
@@ -125,6 +143,16 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "states": [storage.cell_states(key, ["p", "q", "w7"]) for key in keys],
         "currents": [storage.currents(key) for key in keys],
         "some currents": [storage.currents(key, ["p", "w8", "q"]) for key in keys],
+        "dynamic": [
+            (
+                storage.dynamic_keys.count(name),
+                storage.dynamic_keys.slice(name, 0, 99),
+                storage.dynamic_keys.slice(name, 1, 3),
+            )
+            for name in "nm"
+        ],
+        "dynamic positions": [storage.dynamic_keys.indexes(name, DYNAMIC) for name in "nm"],
+        "dynamic names": storage.dynamic_partition_names(),
         "failures": storage.failures(),
         "cells of some": storage.cells(keys[:2]),
         "latest": storage.latest(),

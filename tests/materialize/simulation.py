@@ -9,8 +9,8 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
 from headwater.catalog.records import Cell, Fingerprint, Input, StepStatus
 from headwater.catalog.storage.base import CellState
-from headwater.materialize.execution.state import Decision, RunState
 from headwater.materialize.edges import Edges
+from headwater.materialize.execution.state import Decision, RunState
 from headwater.materialize.planner import Plan, build_plan
 from headwater.materialize.staleness import Staleness, evaluate
 

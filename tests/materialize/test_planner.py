@@ -9,8 +9,8 @@ from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.node import AssetNode
 from headwater.catalog.records import Cell, StepStatus
-from headwater.materialize.planner import Plan
 from headwater.materialize.causes import CauseKind, Status
+from headwater.materialize.planner import Plan
 from tests.materialize.simulation import COLUMNS, Made, World, node, world
 
 

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headwater.catalog.cell_hash import input_hash, sum_hashes, version_hash
+from headwater.catalog.cell_hash import input_hash, key_hash, sum_hashes, version_hash
 from headwater.catalog.events import (
     DefinitionsChanged,
+    DynamicPartitionsChanged,
     Event,
     LogMessage,
     RunEnded,
@@ -77,6 +78,8 @@ class Batch:
         #: The numbers of the partition keys of its cells; None stands for no partition.
         self._partitions: dict[str | None, int | None] = {None: None}
         self._new_partitions: list[Row] = []
+        #: What becomes of keys of dynamic partitions: whether they are to be deleted, and then added, in this order.
+        self._dynamic: dict[tuple[str, str], tuple[bool, bool]] = {}
 
     @property
     def size(self) -> int:
@@ -100,8 +103,10 @@ class Batch:
         """
         self._partitions = {None: None, **known}
         new = (partition for partition in self.partitions() if partition not in known)
-        self._new_partitions = [(number, partition) for number, partition in enumerate(new, self.known.partitions)]
-        self._partitions |= {partition: number for number, partition in self._new_partitions}
+        self._new_partitions = [
+            (number, partition, key_hash(partition)) for number, partition in enumerate(new, self.known.partitions)
+        ]
+        self._partitions |= {partition: number for number, partition, _ in self._new_partitions}
 
     def rows(self) -> Iterator[tuple[Table, list[Row]]]:
         """What to insert."""
@@ -121,6 +126,14 @@ class Batch:
         built = self.known.built
         numbers = ((asset, self._partitions[partition]) for asset, partition in self._cells if asset in built)
         return [(asset, number) for asset, number in numbers if number is None or number < self.known.partitions]
+
+    def deleted_keys(self) -> list[Row]:
+        """Keys of dynamic partitions to delete before others are added: name, key, its hash."""
+        return [(*pair, key_hash(pair[1])) for pair, (deleted, _) in self._dynamic.items() if deleted]
+
+    def added_keys(self) -> list[Row]:
+        """Keys of dynamic partitions to add where they are not there, in their order: name, key, its hash."""
+        return [(*pair, key_hash(pair[1])) for pair, (_, added) in self._dynamic.items() if added]
 
     def commit(self) -> None:
         """The transaction stands: `known` is right."""
@@ -156,6 +169,9 @@ class Batch:
                 self._log(event, run.number, None if step is None else step.number)
             case DefinitionsChanged():
                 self._redefine(event)
+            case DynamicPartitionsChanged():
+                self._log(event, None)
+                self._change_keys(event)
 
     def _log(
         self, event: Event, run: int | None, step: int | None = None, *, late: bool = False, attempt: int | None = None
@@ -264,3 +280,13 @@ class Batch:
         self.redefined |= changed
         kept = [row for row in self._rows[DEFINITION.name] if row[0] not in changed]
         self._rows[DEFINITION.name] = kept + [(asset, *values) for asset, values in current.items()]
+
+    def _change_keys(self, event: DynamicPartitionsChanged) -> None:
+        for key in event.deleted:
+            self._dynamic.pop((event.name, key), None)
+            self._dynamic[event.name, key] = (True, False)
+        for key in event.added:
+            deleted, added = self._dynamic.get((event.name, key), (False, False))
+            if not added:
+                self._dynamic.pop((event.name, key), None)
+                self._dynamic[event.name, key] = (deleted, True)

@@ -11,6 +11,7 @@ import msgspec
 
 from headwater.catalog.events import (
     DefinitionsChanged,
+    DynamicPartitionsChanged,
     Event,
     LogMessage,
     RunEnded,
@@ -23,7 +24,16 @@ from headwater.catalog.keys import AssetKey
 
 _KINDS: Mapping[str, type[Event]] = {
     kind.__name__: kind
-    for kind in (RunStarted, RunEnded, StepStarted, StepRetried, StepEnded, LogMessage, DefinitionsChanged)
+    for kind in (
+        RunStarted,
+        RunEnded,
+        StepStarted,
+        StepRetried,
+        StepEnded,
+        LogMessage,
+        DefinitionsChanged,
+        DynamicPartitionsChanged,
+    )
 }
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
+from headwater.catalog.cell_hash import key_hash
 from headwater.catalog.errors import UsageError
 from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -38,12 +40,35 @@ from headwater.catalog.storage.duckdb.rows import (
 )
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.identifiers import bounds, is_identifier
-from headwater.catalog.storage.text import storable
+from headwater.catalog.storage.text import storable_only
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from numpy import int64, uint64
     from numpy.typing import NDArray
+
+
+class StoredKeys:
+    """Implements `DynamicKeys`, page by page; `ask` answers a named query."""
+
+    def __init__(self, ask: "Callable[..., list[tuple[Any, ...]]]") -> None:
+        self._ask = ask
+
+    def count(self, name: str) -> int:
+        """See `DynamicKeys.count`."""
+        return self._ask("dynamic_count", name=name)[0][0] if storable_only([name]) else 0
+
+    def indexes(self, name: str, keys: Sequence[str]) -> Sequence[int]:
+        """See `DynamicKeys.indexes`."""
+        rows = self._ask("dynamic_indexes", name=name, **key_lists(keys)) if storable_only([name]) else []
+        found: dict[str, int] = dict(rows)
+        return [found.get(key, -1) for key in keys]
+
+    def slice(self, name: str, start: int, stop: int) -> Sequence[str]:
+        """See `DynamicKeys.slice`."""
+        if not storable_only([name]):
+            return []
+        return [key for (key,) in self._ask("dynamic_slice", name=name, start=start, stop=stop)]
 
 
 class Reader:
@@ -121,15 +146,28 @@ class Reader:
             return None
         if partition is None:
             return _first(self._materializations(cell_asset=number, whole=True))
-        return _first(self._materializations(cell_asset=number, cell_partitions=_texts([partition])))
+        return self.currents(asset, [partition]).get(partition)
 
     def currents(self, asset: AssetKey, partitions: Sequence[str] | None = None) -> dict[str | None, Materialization]:
         """See `CatalogReader.currents`."""
         number = self._assets.find(asset)
         if number is None:
             return {}
-        keys = None if partitions is None else _texts(partitions)
-        return {made.partition: made for made in self._materializations(cell_asset=number, cell_partitions=keys)}
+        partition_numbers = None
+        if partitions is not None:
+            with self._reading() as cursor:
+                partition_numbers = json_text(list(numbered_partitions(cursor, partitions).values()))
+        found = self._materializations(cell_asset=number, partitions=partition_numbers)
+        return {made.partition: made for made in found}
+
+    @property
+    def dynamic_keys(self) -> DynamicKeys:
+        """See `CatalogReader.dynamic_keys`."""
+        return StoredKeys(self._ask)
+
+    def dynamic_partition_names(self) -> list[str]:
+        """See `CatalogReader.dynamic_partition_names`."""
+        return [name for (name,) in self._ask("dynamic_names")]
 
     def latest(self, assets: Collection[AssetKey] | None = None) -> dict[AssetKey, Materialization]:
         """See `CatalogReader.latest`."""
@@ -344,12 +382,15 @@ def ask_arrays(connection: "DuckDBPyConnection", query: str, **parameters: Any) 
     return cast("dict[str, NDArray[Any]]", connection.execute(text, bound).fetchnumpy())
 
 
-def _texts(keys: Sequence[str]) -> str:
-    """Texts to look for, as a parameter. What has no UTF-8 form is in no table."""
-    try:
-        return json_text(keys)
-    except UnicodeEncodeError:
-        return json_text([key for key in keys if storable(key) == key])
+def key_lists(keys: Sequence[str]) -> dict[str, str]:
+    """The parameters `keys` and `hashes` of a query for some partition keys."""
+    keys = list(storable_only(keys))
+    return {"keys": json_text(keys), "hashes": json_text([key_hash(key) for key in keys])}
+
+
+def numbered_partitions(connection: "DuckDBPyConnection", keys: Sequence[str]) -> dict[str, int]:
+    """The numbers of those of `keys` that have one."""
+    return dict(ask(connection, "partition_numbers", **key_lists(keys)))
 
 
 def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -> dict[int, tuple[Input, ...]]:

@@ -76,7 +76,7 @@ def _strict(parameter: str, structure: Any) -> str:
 
 JOURNAL = Table("journal", {"first": "BIGINT", "last": "BIGINT", "events": "VARCHAR"})
 ASSET = Table("asset", {"asset_id": "INTEGER", "key": "VARCHAR"})
-PARTITION_KEY = Table("partition_key", {"partition_id": "INTEGER", "key": "VARCHAR"})
+PARTITION_KEY = Table("partition_key", {"partition_id": "INTEGER", "key": "VARCHAR", "key_hash": "UBIGINT"})
 FINGERPRINT = Table(
     "fingerprint",
     {"fingerprint_id": "INTEGER"} | dict.fromkeys(("code", "definition", "config", "resources", "io"), "VARCHAR"),

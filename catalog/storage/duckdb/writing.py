@@ -9,7 +9,8 @@ process was killed. Nobody who asks through a storage can tell the difference. A
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import HeadwaterError
@@ -17,10 +18,10 @@ from headwater.catalog.events import Event
 from headwater.catalog.storage.duckdb import journal
 from headwater.catalog.storage.duckdb.batch import Batch, Known
 from headwater.catalog.storage.duckdb.connection import Database
-from headwater.catalog.storage.duckdb.reading import ask
+from headwater.catalog.storage.duckdb.reading import ask, numbered_partitions
 from headwater.catalog.storage.duckdb.rows import json_text
 from headwater.catalog.storage.duckdb.sql import queries
-from headwater.catalog.storage.duckdb.tables import JOURNAL
+from headwater.catalog.storage.duckdb.tables import JOURNAL, Row
 from headwater.catalog.storage.text import storable
 
 if TYPE_CHECKING:
@@ -115,9 +116,8 @@ class Writer:
         for table, rows in batch.rows():
             table.insert(connection, rows)
         if batch.ended_runs:
-            names = ("run_no", "ended", "status", "error")
-            lists = dict(zip(names, zip(*batch.ended_runs, strict=True), strict=True))
-            _execute(connection, "end_runs", runs=json_text(lists))
+            _execute(connection, "end_runs", runs=_lists(("run_no", "ended", "status", "error"), batch.ended_runs))
+        _change_keys(connection, batch.deleted_keys(), batch.added_keys())
         _execute(connection, "empty_journal")
         connection.commit()
         batch.commit()
@@ -129,7 +129,7 @@ class Writer:
         if not keys:
             return {}
         with self._database.cursor() as cursor:
-            return dict(ask(cursor, "partition_numbers", keys=json_text(keys)))
+            return numbered_partitions(cursor, keys)
 
     def _stands(self, seq: int) -> bool:
         """After an error: put the connection in order, and see whether event `seq` is committed in spite of it."""
@@ -161,12 +161,36 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
         asset, partition = renewed[0]
         _execute(connection, "delete_cell", asset=asset, partition=partition)
     elif renewed:
-        assets, partitions = zip(*renewed, strict=True)
-        connection.execute("pragma enable_optimizer").fetchall()
-        _execute(connection, "delete_cells", cells=json_text({"asset_id": assets, "partition_id": partitions}))
-        connection.execute("pragma disable_optimizer").fetchall()
+        with _optimizer(connection):
+            _execute(connection, "delete_cells", cells=_lists(("asset_id", "partition_id"), renewed))
     if batch.redefined:
         _execute(connection, "delete_definitions", assets=json_text(sorted(batch.redefined)))
+
+
+def _change_keys(connection: "DuckDBPyConnection", deleted: Sequence[Row], added: Sequence[Row]) -> None:
+    """Delete and then add keys of dynamic partitions."""
+    names = ("name", "key", "key_hash")
+    if not deleted and not added:
+        return
+    with _optimizer(connection):
+        if deleted:
+            _execute(connection, "delete_dynamic_keys", deleted=_lists(names, deleted))
+            _execute(connection, "close_dynamic_gaps", names=json_text(sorted({name for name, *_ in deleted})))
+        if added:
+            _execute(connection, "add_dynamic_keys", added=_lists(names, added))
+
+
+@contextmanager
+def _optimizer(connection: "DuckDBPyConnection") -> Generator[None]:
+    """A block in which DuckDB's optimizer is on; `Writer` puts it off again after an error."""
+    connection.execute("pragma enable_optimizer").fetchall()
+    yield
+    connection.execute("pragma disable_optimizer").fetchall()
+
+
+def _lists(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Rows as a parameter: a list for each column. There is at least one row."""
+    return json_text(dict(zip(names, zip(*rows, strict=True), strict=True)))
 
 
 def _execute(connection: "DuckDBPyConnection", query: str, **parameters: object) -> None:

@@ -2,7 +2,7 @@
 -- min_writer: 1
 --
 -- The catalog: what happened (event, materialization, run, step, planned_cell, definition_change), what is the
--- case now (cell, definition), and names by number (asset, partition_key, fingerprint).
+-- case now (cell, definition, dynamic_partition), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -35,10 +35,20 @@ create table asset (
     key varchar not null
 );
 
--- Every partition key that has a cell, of any asset.
+-- Every partition key that has a cell, of any asset. key_hash is cell_hash.key_hash: reading a million of them takes
+-- 3 ms, a million texts 40 ms.
 create table partition_key (
     partition_id integer not null,
-    key varchar not null
+    key varchar not null,
+    key_hash ubigint not null
+);
+
+-- The keys of dynamic partitions by name; positions count from 0 without holes.
+create table dynamic_partition (
+    name varchar not null,
+    position bigint not null,
+    key varchar not null,
+    key_hash ubigint not null
 );
 
 create table fingerprint (

@@ -48,6 +48,39 @@ from (
 )
 group by all
 
+-- name: partition_numbers
+-- The numbers of some partition keys, those that have one.
+select key, partition_id
+from partition_key
+-- First by hash alone: then only those keys are read.
+where rowid in (
+        select rowid from partition_key
+        where key_hash in (select unnest(from_json_strict($hashes, '["UBIGINT"]')))
+    )
+    and key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
+
+-- name: dynamic_names
+-- The names of dynamic partitions that have keys.
+select distinct name from dynamic_partition order by name
+
+-- name: dynamic_count
+-- How many keys there are of a name.
+select count(*) from dynamic_partition where name = $name
+
+-- name: dynamic_indexes
+-- The positions of some keys of a name, those that exist; first by hash, as in `partition_numbers`.
+select key, position
+from dynamic_partition
+where rowid in (
+        select rowid from dynamic_partition
+        where name = $name and key_hash in (select unnest(from_json_strict($hashes, '["UBIGINT"]')))
+    )
+    and key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
+
+-- name: dynamic_slice
+-- The keys of a name at some positions.
+select key from dynamic_partition where name = $name and position >= $start and position < $stop order by position
+
 -- name: failures
 -- The last failure of each cell that has no newer version.
 with failed as (
@@ -81,10 +114,7 @@ with picked as (
         and seq in ( --if cell_asset
             select seq from cell where asset_id = $cell_asset --if cell_asset
                 and partition_id is null --if whole
-                and partition_id in ( --if cell_partitions
-                    select partition_id from partition_key --if cell_partitions
-                    where key in (select unnest(from_json_strict($cell_partitions, '["VARCHAR"]'))) --if cell_partitions
-                ) --if cell_partitions
+                and partition_id in (select unnest(from_json_strict($partitions, '["INTEGER"]'))) --if partitions
         ) --if cell_asset
         and seq in (select max(seq) from cell group by asset_id) --if latest
         and asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]'))) --if assets

@@ -37,10 +37,6 @@ from step left join ended on ended.step_no = step.step_no
 where step.run_no = $run
 order by step.step_no
 
--- name: partition_numbers
--- The numbers of some partition keys, those that have one.
-select key, partition_id from partition_key where key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
-
 -- name: delete_cell
 -- Make room for the new version of one cell.
 delete from cell where asset_id = $asset and partition_id is not distinct from $partition
@@ -52,6 +48,47 @@ delete from cell using (
     from (select from_json_strict($cells, '{"asset_id": ["INTEGER"], "partition_id": ["INTEGER"]}') as lists)
 ) as renewed
 where cell.asset_id = renewed.asset_id and cell.partition_id is not distinct from renewed.partition_id
+
+-- name: delete_dynamic_keys
+-- Delete keys of dynamic partitions.
+delete from dynamic_partition as kept using (
+    select unnest(lists.name) as name, unnest(lists.key) as key, unnest(lists.key_hash) as key_hash
+    from (
+        select from_json_strict(
+            $deleted, '{"name": ["VARCHAR"], "key": ["VARCHAR"], "key_hash": ["UBIGINT"]}'
+        ) as lists
+    )
+) as gone
+where kept.key_hash = gone.key_hash and kept.name = gone.name and kept.key = gone.key
+
+-- name: close_dynamic_gaps
+-- Number the keys of dynamic partitions again after some were deleted.
+update dynamic_partition set position = counted.position
+from (
+    select rowid as id, row_number() over (partition by name order by position) - 1 as position
+    from dynamic_partition
+    where name in (select unnest(from_json_strict($names, '["VARCHAR"]')))
+) as counted
+where dynamic_partition.rowid = counted.id and dynamic_partition.position <> counted.position
+
+-- name: add_dynamic_keys
+-- Add those keys of dynamic partitions that are not there yet, in their order.
+insert into dynamic_partition
+with added as (
+    select
+        unnest(lists.name) as name, unnest(lists.key) as key, unnest(lists.key_hash) as key_hash,
+        generate_subscripts(lists.key, 1) as place
+    from (
+        select from_json_strict($added, '{"name": ["VARCHAR"], "key": ["VARCHAR"], "key_hash": ["UBIGINT"]}') as lists
+    )
+), fresh as (
+    from added anti join dynamic_partition using (key_hash, name, key)
+), counted as (
+    select name, count(*) as keys from dynamic_partition group by name
+)
+select name, coalesce(keys, 0) + row_number() over (partition by name order by place) - 1, key, key_hash
+from fresh left join counted using (name)
+order by place
 
 -- name: end_runs
 -- Note that runs ended.
