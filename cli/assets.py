@@ -17,6 +17,9 @@ from headwater.catalog.records import Cell, DefinitionChange, Materialization
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
 
+#: Keys of a static definition that are shown with it; `headwater partitions` pages all of them.
+_MOST_KEYS = 1000
+
 
 @click.command()
 @click.argument("selection", default="*", shell_complete=complete_asset)
@@ -262,10 +265,32 @@ def describe(node: AssetNode) -> dict[str, Any]:
         "tags": node.tags,
         "description": node.description,
         "deps": [dep.key for dep in node.deps],
-        "partitioned": False,
+        "partitioned": node.partitions is not None,
+        "partitions_def": node.partitions_def.describe() if node.partitions_def else None,
         "code_version": node.code_version,
         "external": node.external,
     }
+
+
+def describe_definition(node: AssetNode) -> dict[str, Any] | None:
+    """What an asset is divided into, as JSON; None for an unpartitioned one."""
+    definition = node.partitions_def
+    return definition and {"description": definition.describe(), **_shown(definition.to_json())}
+
+
+def _shown(data: dict[str, Any]) -> dict[str, Any]:
+    """A definition as JSON, with times as everywhere, and how many keys there are in the place of many keys."""
+    if "dimensions" in data:
+        return {**data, "dimensions": {name: _shown(one) for name, one in data["dimensions"].items()}}
+    if "start" in data:
+        moments = [one if isinstance(one, str) else _moment(one) for one in data["exclusions"]]
+        return {**data, "start": _moment(data["start"]), "end": _moment(data["end"]), "exclusions": moments}
+    keys = data.get("keys", ())
+    return data if len(keys) <= _MOST_KEYS else {**data, "keys": None, "count": len(keys)}
+
+
+def _moment(seconds: int | None) -> str | None:
+    return None if seconds is None else output.rfc3339(datetime.fromtimestamp(seconds, UTC))
 
 
 def describe_materialization(made: Materialization) -> dict[str, Any]:

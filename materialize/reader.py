@@ -22,6 +22,7 @@ from headwater.materialize.staleness import Staleness, evaluate
 
 if TYPE_CHECKING:
     from headwater.catalog.partitions.space import Partitions
+    from headwater.catalog.partitions.subset import PartitionSubset
     from headwater.materialize.cell_table import CellTable
     from headwater.materialize.partition_staleness import PartitionsStatus
 
@@ -97,16 +98,25 @@ class Reader:
     def failures(self) -> Mapping[Cell, Failure]:
         """The cells that are not fresh and whose last attempt failed."""
         found = self.catalog.failures()
-        return {cell: failure for cell, failure in found.items() if self._is_behind(cell)}
+        behind = self._behind(found)
+        return {cell: failure for cell, failure in found.items() if cell in behind}
 
-    def _is_behind(self, cell: Cell) -> bool:
-        """Whether a cell is one of the definitions, and not fresh."""
-        many = self.staleness.partitioned.get(cell.asset)
-        if many is None:
-            status = self.staleness.cells.get(cell)
-            return status is not None and status.status is not Status.FRESH
-        at = None if cell.partition is None else many.partitions.find(cell.partition)
-        return at is not None and many.status_at(at) is not Status.FRESH
+    def _behind(self, cells: Iterable[Cell]) -> set[Cell]:
+        """Those of some cells that the definitions have, and that are not fresh."""
+        found: set[Cell] = set()
+        partitions: dict[AssetKey, list[str]] = {}
+        for cell in cells:
+            if cell.asset not in self.staleness.partitioned:
+                status = self.staleness.cells.get(cell)
+                if status is not None and status.status is not Status.FRESH:
+                    found.add(cell)
+            elif cell.partition is not None:
+                partitions.setdefault(cell.asset, []).append(cell.partition)
+        for key, names in partitions.items():
+            many = self.staleness.partitioned[key]
+            behind, ordinals = many.behind, many.partitions.ordinals(names).tolist()
+            found.update(Cell(key, name) for name, at in zip(names, ordinals, strict=True) if at >= 0 and behind[at])
+        return found
 
     def partitions(self, key: AssetKey) -> "Partitions":
         """The partitions of an asset. Raises `UsageError` for an unpartitioned one."""
@@ -115,22 +125,42 @@ class Reader:
         return self.table.partitions(key)
 
     def partition_status(self, key: AssetKey) -> "PartitionsStatus":
-        """The status of every partition of an asset. Raises `UsageError` for an unpartitioned one."""
+        """The status of every partition of an asset. Raises `UsageError` for an unpartitioned or external one."""
         self.partitions(key)
+        if self.graph[key].external:
+            raise UsageError(
+                f"`{key}` is computed by something else.", remedy="Only what is computed here can be stale or missing."
+            )
         return self.staleness.partitioned[key]
 
-    def counts(self, key: AssetKey) -> CellCounts:
-        """How many cells of an asset have each status."""
-        failed = len(self._failed_partitions.get(key, ()))
+    def failed_partitions(self, key: AssetKey) -> "PartitionSubset":
+        """The partitions of an asset whose last attempt failed. Raises `UsageError` for an unpartitioned one."""
+        names = [name for name in self._failed_partitions.get(key, ()) if name is not None]
+        return self.partitions(key).subset(names)
+
+    def counts(self, key: AssetKey, within: "PartitionSubset | None" = None) -> CellCounts:
+        """How many cells of an asset have each status, of all or of those `within` a set."""
         many = self.staleness.partitioned.get(key)
-        counts = many.counts() if many is not None else {self.staleness.of(key).status: 1}
+        if many is None:
+            counts = {self.staleness.of(key).status: 1}
+            failed, total = len(self._failed_partitions.get(key, ())), 1
+        elif within is None:
+            counts, failed, total = many.counts(), len(self.failed_partitions(key)), many.partitions.count
+        else:
+            counts = {status: len(many.with_status(status) & within) for status in Status}
+            failed, total = len(self.failed_partitions(key) & within), len(within)
         return CellCounts(
             fresh=counts.get(Status.FRESH, 0),
             stale=counts.get(Status.STALE, 0),
             missing=counts.get(Status.MISSING, 0),
             failed=failed,
-            total=1 if many is None else many.partitions.count,
+            total=total,
         )
+
+    def last_failure(self, key: AssetKey) -> Failure | None:
+        """The last failure of an asset's cells that are not fresh."""
+        found = (self.failures[Cell(key, name)] for name in self._failed_partitions.get(key, ()))
+        return max(found, key=lambda failure: failure.time, default=None)
 
     @cached_property
     def _failed_partitions(self) -> Mapping[AssetKey, Collection[str | None]]:
