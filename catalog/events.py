@@ -59,6 +59,8 @@ class RunStarted:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: The backfill that it is part of.
+    backfill_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ from headwater.catalog.errors import (
 from headwater.catalog.printable import printable_line
 from headwater.io.data_version import type_text
 from headwater.io.engines import arrow, blake3, duckdb, parquet, polars
-from headwater.io.pointers import Owner, damaged
 from headwater.io.parquet_file import RESTORED_BY_CAST, Encoding, Written, write_batches, write_polars, write_table
+from headwater.io.pointers import Owner, damaged
 from headwater.io.representation import Representation, class_name, of_value
 from headwater.io.store import Sink, Store
 

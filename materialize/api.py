@@ -108,11 +108,12 @@ def materialize(
     `force` builds the selected assets although fresh, `upstream=False` leaves what they depend on alone,
     `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
-    that all are; of other selected assets, the partitions that read those are built too. `executor` is "in_process" or "threads".
+    that all are; of other selected assets, the partitions that read those are built too. `executor` is "in_process" or
+    "threads".
 
     With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
-    rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`, and
-    `UsageError` where partitioned assets are selected without a word about partitions.
+    rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`,
+    and `UsageError` where partitioned assets are selected without a word about partitions.
     """
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
     if isinstance(assets, Definitions) and resources:

@@ -162,8 +162,9 @@ def resume_backfill(
     recover(instance, definitions)
     found = find_backfill(instance, backfill_id)
     if found.status in (BackfillStatus.SUCCESS, BackfillStatus.CANCELED):
+        ended = "was canceled" if found.status is BackfillStatus.CANCELED else "is done"
         raise ConflictError(
-            f"The backfill {found.backfill_id} {'was canceled' if found.status is BackfillStatus.CANCELED else 'is done'}.",
+            f"The backfill {found.backfill_id} {ended}.",
             remedy="Start another one: `headwater backfill`.",
         )
     instance.catalog.append(
@@ -325,7 +326,11 @@ class _Backfiller:
         plan = build_plan(edges, reader.staleness, _filled(open_cells), force=True, upstream=False)
         plan = self._limited(reader, plan)
         progress = BackfillProgress(
-            done=done, failed=failed, blocked=blocked, total=total, remaining=self._remaining(done, total - failed - blocked)
+            done=done,
+            failed=failed,
+            blocked=blocked,
+            total=total,
+            remaining=self._remaining(done, total - failed - blocked),
         )
         return plan, progress
 

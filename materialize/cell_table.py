@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.catalog.cell_hash import dependency_hash, inputs_hash, version_hash
+from headwater.catalog.cell_hash import MODULUS, input_hash, inputs_hash, sum_hashes, version_hash
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
@@ -27,7 +27,6 @@ from headwater.catalog.storage.base import CellState, PartitionCells
 Mask = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]
 
-_WRAP = (1 << 64) - 1
 #: An ordinal that was not looked up yet; -1 is a key that is no partition now.
 _UNKNOWN = -2
 
@@ -140,7 +139,7 @@ class CellTable:
     def expected(self, node: AssetNode, ordinals: Int64s | None = None) -> Hashes:
         """The `inputs_hash` that each cell of an asset would get if it were built now: of all, or of some."""
         count = self.partitions(node.key).count if ordinals is None else len(ordinals)
-        own = sum(dependency_hash(dep.key) for dep in node.deps) & _WRAP
+        own = sum_hashes((dep.key for dep in node.deps), ())
         total = np.full(count, own, np.uint64)
         for dep in node.deps:
             total += self.read(node, dep, ordinals)
@@ -157,9 +156,7 @@ class CellTable:
             return self._source.input_hashes(key, self.arrays(key).seqs[ordinals])
         sums: dict[AssetKey, int] = {}
         for item in self._cells[Cell(key)].inputs:
-            known = item.data_version is not None
-            add = version_hash(item.asset, item.partition, item.data_version) if known else 0
-            sums[item.asset] = (sums.get(item.asset, 0) + add) & _WRAP
+            sums[item.asset] = (sums.get(item.asset, 0) + input_hash(item)) % MODULUS
         return {asset: (int64s([0]), np.array([total], np.uint64)) for asset, total in sums.items()}
 
     def made(self, cell: Cell, state: CellState) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headwater.catalog.cell_hash import version_hash
+from headwater.catalog.cell_hash import MODULUS, version_hash
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
@@ -31,8 +32,6 @@ from headwater.materialize.causes import (
     fingerprint_causes,
 )
 from headwater.materialize.cell_table import CellTable, Mask
-
-_WRAP = (1 << 64) - 1
 
 #: A cause, and which of some cells have it.
 CauseMask = tuple[Cause, Mask]
@@ -204,7 +203,7 @@ def direct_causes_of(node: AssetNode, table: CellTable, ordinals: Int64s | None 
 
 
 def _fingerprint_masks(
-    node: AssetNode, known: Sequence[Fingerprint], fingerprints: np.ndarray, built: Mask
+    node: AssetNode, known: Sequence[Fingerprint], fingerprints: NDArray[np.int32], built: Mask
 ) -> list[CauseMask]:
     if node.fingerprint is None:
         return []
@@ -270,7 +269,7 @@ def _read_columns(state: CellState, upstream: AssetKey, columns: Sequence[str]) 
         if item.asset == upstream and item.data_version is not None:
             text = _columns_version(item.columns or {}, columns, item.data_version)
             total += version_hash(item.asset, item.partition, text)
-    return total & _WRAP
+    return total % MODULUS
 
 
 def _columns_version(versions: Mapping[str, str], columns: Sequence[str], whole: str) -> str:

@@ -117,7 +117,8 @@ class Impossible:
 
     def __str__(self) -> str:
         keys = ", ".join(printable_line(key, 60) for key in self.examples)
-        return f"`{self.asset}` [{self.partitions.describe(2)}] needs partitions of `{self.upstream}` that do not exist: {keys}"
+        chosen = self.partitions.describe(2)
+        return f"`{self.asset}` [{chosen}] needs partitions of `{self.upstream}` that do not exist: {keys}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -473,7 +474,7 @@ class _Expansion:
                     continue
                 node, edges = self.graph[key], self.planner.edges
                 read = edges.reads(node, dep, True) & self.planner.work[dep.key].cells
-                found = set(self.builders[above.name][read].tolist())
+                found: set[int] = set(self.builders[above.name][read].tolist())
                 if len(found) == len(self.keys[above.name]):
                     after_all.add(above.name)
                 else:
@@ -508,7 +509,8 @@ class _Expansion:
                 builder = self.builders[above.name][read]
                 found = np.stack([places // size, builder])[:, builder >= 0]
                 names = self.keys[above.name]
-                for step, at in np.unique(found, axis=1).T.tolist():
+                pairs: list[tuple[int, int]] = np.unique(found, axis=1).T.tolist()
+                for step, at in pairs:
                     if above is not group or at != step:
                         before[step].add(names[at])
         return before, frozenset(after_all)

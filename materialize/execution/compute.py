@@ -80,21 +80,22 @@ def compute_partitions(
     known = {key: key for key in partitions}  # users give plain text for keys that know their dimensions
     left = {name: dict(known) for name in outputs}
     for given in _by_partition(definition, definition.function(**arguments), outputs, known):
-        if given.partition not in known:
+        key = known.get(given.partition or "")
+        if key is None:
             raise _foreign_partition(definition, str(given.partition), partitions)
-        item = replace(given, partition=known[given.partition])
-        names = [name for name, missing in left.items() if item.partition in missing]
+        item = replace(given, partition=key)
+        names = [name for name, missing in left.items() if key in missing]
         if item.output is not None:
             names = [item.output.name] if item.output.name in names else []
         if not names:
             raise UserCodeError(
-                f"`{definition.name}` gave the partition '{printable_line(item.partition, 80)}'"
+                f"`{definition.name}` gave the partition '{printable_line(key, 80)}'"
                 + (f" of the output '{item.output.name}'" if item.output and definition.is_multi else "")
                 + " twice.",
                 remedy="Give each partition once.",
             )
         for name in names:
-            del left[name][item.partition]
+            del left[name][key]
         yield item
     for name, missing in left.items():
         output = outputs[name]

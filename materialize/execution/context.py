@@ -1,5 +1,6 @@
 """What user code is given while its step runs."""
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,8 +151,10 @@ class AssetExecutionContext:
         Of several dimensions, that of the only one with time windows. Raises `UserCodeError` where there are no
         windows, or others between them.
         """
-        ordered = sorted(dict.fromkeys(self.partition_time_windows))
-        if not ordered or any(one.end != other.start for one, other in zip(ordered, ordered[1:], strict=False)):
+        # By instants: on one clock, Python takes the second 01:00 of a night for the first.
+        instants = {(one.start.timestamp(), one.end.timestamp()): one for one in self.partition_time_windows}
+        ordered = [instants[at] for at in sorted(instants)]
+        if not ordered or any(one[1] != other[0] for one, other in itertools.pairwise(sorted(instants))):
             raise UserCodeError(
                 f"The {len(ordered):,} time windows of `{self.step_key}` in this step do not follow each other.",
                 remedy="Use context.partition_time_windows.",

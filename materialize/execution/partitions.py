@@ -41,10 +41,11 @@ def step_partitions(space: "Partitions", keys: Sequence[str]) -> StepPartitions:
         space.ordinal(keys[int(found.argmin())])  # says why not
     order = found.argsort(kind="stable")
     ordinals = found[order]
-    ordered: list[str] = [keys[place] for place in order.tolist()]
+    places: list[int] = order.tolist()
+    ordered = [keys[place] for place in places]
     windows: list[TimeWindow] | None = None
     if isinstance(space, MultiPartitions):
-        ordered = [space.definition.key(key) for key in ordered]
+        ordered = list[str](map(space.definition.key, ordered))
         over_time = [(name, one) for name, one in space.items() if isinstance(one, WindowPartitions)]
         if len(over_time) == 1:
             name, dimension = over_time[0]

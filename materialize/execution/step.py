@@ -20,7 +20,7 @@ from headwater.catalog.errors import HeadwaterError, MissingDataError, ResourceE
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue, normalize
 from headwater.catalog.records import Cell, ErrorRecord, LogSlice, PlannedCell, Pointer
-from headwater.io.base import InputContext, OutputContext, Staged
+from headwater.io.base import InputContext, OutputContext, PartitionsInputContext, Staged, StoredPartition
 from headwater.materialize.execution.compute import Produced, Refused, compute, compute_partitions
 from headwater.materialize.execution.context import AssetExecutionContext, RunInfo
 from headwater.materialize.execution.partitions import StepPartitions
@@ -206,7 +206,8 @@ class Attempt:
                 if staged is not None:
                     staged.publish()
             except BaseException as error:
-                staged.discard()
+                if staged is not None:
+                    staged.discard()
                 self.fail(describe_failure(error), [output.cell])
             else:
                 published.append((output, staged))
@@ -353,6 +354,36 @@ def _load_one(
             pointer=_stored_pointer(definition, item, part),
             annotation=item.annotation,
             columns=source.columns,
+            metadata=item.metadata,
+            definition_metadata=upstream.metadata if upstream else {},
+            log=context.log,
+        )
+    )
+
+
+def _load_several(
+    definition: AssetsDefinition,
+    item: InputDefinition,
+    source: StepInput,
+    environment: StepEnvironment,
+    context: AssetExecutionContext,
+) -> Any:
+    upstream = environment.definitions.spec_of(item.key)
+    manager = environment.io_managers.for_input(item.key, item.input_manager_key)
+    return manager.load_partitions(
+        PartitionsInputContext(
+            asset_key=item.key,
+            partitions=tuple(
+                StoredPartition(
+                    partition_key=str(part.partition) if part.partition is None else part.partition,
+                    version_id=part.version_id,
+                    pointer=_stored_pointer(definition, item, part),
+                )
+                for part in source.parts
+            ),
+            annotation=item.annotation,
+            columns=source.columns,
+            partition_columns=source.partition_columns,
             metadata=item.metadata,
             definition_metadata=upstream.metadata if upstream else {},
             log=context.log,

@@ -214,7 +214,7 @@ def test_every_step_ends_once_and_never_before_what_it_needs(w: World, data: st.
         key = data.draw(st.sampled_from(sorted(running)))
         decision = running.pop(key)
         status = decision.status or data.draw(st.sampled_from([StepStatus.SUCCESS, StepStatus.FAILURE]))
-        made: Mapping[AssetKey, CellState] = {}
+        made: Mapping[Cell, CellState] = {}
         if status is StepStatus.SUCCESS and data.draw(st.integers(0, 4)):
             made = {Cell(asset): w.record(w.graph, asset, Made(data="1"), state.current) for asset in assets(decision)}
         missing.update(asset for asset in assets(decision) if Cell(asset) not in made)
