@@ -136,6 +136,7 @@ def why(app: App, asset: str, partition: str | None, as_json: bool) -> None:
                         "status": reason.status,
                         "causes": [describe_cause(cause) for cause in reason.causes],
                         "because": [_describe_cell(cell) for cell in reason.because],
+                        "more": reason.more,
                     }
                     for reason in reasons.values()
                 ],
@@ -210,15 +211,16 @@ def counts_text(counts: CellCounts) -> str:
 def _print_reasons(root: Cell, reasons: Mapping[Cell, Reason]) -> None:
     """Each cell with its direct causes, and below it the cells that its transitive ones lead to."""
 
-    def beyond(node: Cell | Cause) -> list[Cell | Cause]:
-        if isinstance(node, Cause):
+    def beyond(node: Cell | str) -> list[Cell | str]:
+        if isinstance(node, str):
             return []
         reason = reasons[node]
-        return [*(cause for cause in reason.causes if not cause.transitive), *reason.because]
+        more = [f"and {output.counted(reason.more, 'more partition')}"] if reason.more else []
+        return [*(str(cause) for cause in reason.causes if not cause.transitive), *reason.because, *more]
 
-    def label(node: Cell | Cause) -> str:
-        if isinstance(node, Cause):
-            return printable_line(str(node))
+    def label(node: Cell | str) -> str:
+        if isinstance(node, str):
+            return printable_line(node)
         return f"{click.style(printable_line(str(node)), bold=True)} {output.styled(reasons[node].status)}"
 
     output.tree([root], beyond, label, root=True)

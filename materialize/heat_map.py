@@ -174,11 +174,11 @@ _TURNED_BACK = 2 * 3600
 
 
 def _calendar(partitions: WindowPartitions, counts: _Counts, first: int, stop: int, rows: int) -> HeatMap:
-    """The calendar that tells most windows apart; of those that do as well, the shortest."""
+    """The calendar that tells most windows apart; of those that do as well, the shortest, then the coarsest."""
     best: tuple[int, int, _Unit, _Squares] | None = None
     for unit, squares in _fitting(partitions, first, stop, rows):
         found = (len(squares.edges), -len(np.unique(squares.rows)), unit, squares)
-        if best is None or found[:2] > best[:2]:
+        if best is None or found[:2] >= best[:2]:
             best = found
     assert best is not None  # centuries always fit
     _, _, unit, squares = best

@@ -46,6 +46,8 @@ class Reason:
     causes: tuple[Cause, ...]
     #: The upstream cells that transitive causes lead to.
     because: tuple[Cell, ...] = ()
+    #: How many more they lead to.
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,25 +236,28 @@ class Reader:
             if cell in found:
                 continue
             status = self.status(cell.asset, cell.partition)
-            because = tuple(dict.fromkeys(up for c in status.causes if c.transitive for up in self._leads_to(cell, c)))
-            found[cell] = Reason(cell=cell, status=status.status, causes=status.causes, because=because)
+            led_to = [self._leads_to(cell, cause) for cause in status.causes if cause.transitive]
+            because = tuple(dict.fromkeys(up for cells, _ in led_to for up in cells))
+            more = sum(count for _, count in led_to)
+            found[cell] = Reason(cell=cell, status=status.status, causes=status.causes, because=because, more=more)
             pending.extend(reversed(because))
         return found
 
-    def _leads_to(self, cell: Cell, cause: Cause) -> list[Cell]:
-        """The upstream cells that a transitive cause of a cell is about: the first of them, where they are many."""
+    def _leads_to(self, cell: Cell, cause: Cause) -> tuple[list[Cell], int]:
+        """The first upstream cells that a transitive cause of a cell is about, and how many more there are."""
         upstream = cause.upstream
         assert upstream is not None  # transitive causes name one
         many = self.staleness.partitioned.get(upstream)
         node = self.graph[cell.asset]
         if many is None or self.table is None or (cell.partition is None and node.partitions is not None):
-            return [Cell(upstream)]
+            return [Cell(upstream)], 0
         dep = next(dep for dep in node.deps if dep.key == upstream)
         at = 0 if cell.partition is None else self.table.partitions(cell.asset).ordinal(cell.partition)
         read = self.table.links(node, dep).read_by(at)
         mask = many.missing if cause.kind is CauseKind.UPSTREAM_MISSING else many.stale
-        chosen = read[mask[read]][:MAX_LED_TO]
-        return [Cell(upstream, name) for name in many.partitions.keys_at(chosen)]
+        chosen = read[mask[read]]
+        names = many.partitions.keys_at(chosen[:MAX_LED_TO])
+        return [Cell(upstream, name) for name in names], len(chosen) - len(names)
 
     def plan(
         self,
