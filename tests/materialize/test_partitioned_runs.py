@@ -297,7 +297,7 @@ def test_two_dimensions(instance: Instance) -> None:
 
 def test_a_partitioned_asset_without_a_partition_is_refused_with_the_commands(instance: Instance) -> None:
     definitions = chain([])
-    with pytest.raises(UsageError, match="partitioned .daily from 2024-01-01") as caught:
+    with pytest.raises(UsageError, match=r"partitioned .daily from 2024-01-01") as caught:
         headwater.materialize(definitions, instance=instance, selection="days")
     assert "--partition '2024-01-31'" in caught.value.remedy
     assert "--all-partitions" in caught.value.remedy
