@@ -7,7 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headwater.io.base import ConfigurableIOManager, InputContext, IOManager, OutputContext, Staged
+    from headwater.io.base import (
+        ConfigurableIOManager,
+        InputContext,
+        IOManager,
+        OutputContext,
+        PartitionsInputContext,
+        Staged,
+        StoredPartition,
+    )
     from headwater.io.file_manager import FileIOManager
     from headwater.io.json_values import JsonIOManager
     from headwater.io.memory import InMemoryIOManager
@@ -24,8 +32,10 @@ __all__ = [
     "JsonIOManager",
     "OutputContext",
     "ParquetIOManager",
+    "PartitionsInputContext",
     "PickleIOManager",
     "Staged",
+    "StoredPartition",
     "load_pointer",
     "verify_pointer",
 ]
@@ -39,8 +49,10 @@ _MODULES = {
     "JsonIOManager": "json_values",
     "OutputContext": "base",
     "ParquetIOManager": "parquet",
+    "PartitionsInputContext": "base",
     "PickleIOManager": "pickled",
     "Staged": "base",
+    "StoredPartition": "base",
     "load_pointer": "pointers",
     "verify_pointer": "pointers",
 }

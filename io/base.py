@@ -7,7 +7,7 @@ the engine may check what was written before anybody can see it and may overlap 
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from headwater.catalog.definitions.resource import ConfigurableResource, describe_fields
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Pointer
+from headwater.io.representation import Representation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,49 @@ class InputContext:
         return self.partition_key is not None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPartition:
+    """One partition of an asset, as it is stored."""
+
+    partition_key: str
+    version_id: str
+    pointer: Pointer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionsInputContext:
+    """What an IO manager knows of the partitions of one asset that it is to load together."""
+
+    #: The upstream asset, the one that is loaded.
+    asset_key: AssetKey
+    #: In the order of the asset's partitions definition; there may be none.
+    partitions: tuple[StoredPartition, ...]
+    #: The parameter's annotation: a type, the text of one that could not be evaluated, or None.
+    annotation: Any = None
+    #: The columns to read; None for all.
+    columns: tuple[str, ...] | None = None
+    #: Columns to add to frames, at their end: name → the text of each partition, in the order of `partitions`.
+    partition_columns: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    #: `AssetIn(metadata=…)`.
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    definition_metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("headwater"))
+
+    def of_partition(self, partition: StoredPartition, annotation: Any) -> InputContext:
+        """The context that loads one of them by itself, as `annotation`."""
+        return InputContext(
+            asset_key=self.asset_key,
+            partition_key=partition.partition_key,
+            version_id=partition.version_id,
+            pointer=partition.pointer,
+            annotation=annotation,
+            columns=self.columns,
+            metadata=self.metadata,
+            definition_metadata=self.definition_metadata,
+            log=self.log,
+        )
+
+
 class Staged(ABC):
     """An output that is written, and that nobody can see yet.
 
@@ -118,6 +162,30 @@ class IOManager(ABC):
     @abstractmethod
     def load_input(self, context: InputContext) -> Any:
         """The value that was stored, in the representation that `context.annotation` asks for."""
+
+    def load_partitions(self, context: PartitionsInputContext) -> Any:
+        """Several partitions at once, as `context.annotation` asks for them.
+
+        `dict[str, T]`, or another mapping: always a dict, partition key → value, each loaded as T. A type of frame: one
+        frame of all of them, in their order; columns that some of them lack are null there. No annotation:
+        one frame where all of them are stored as frames, of the kind that the first one's producer returned; else
+        a dict. Without any partition a dict is empty, and everything else None.
+
+        Raises `UserCodeError` for another annotation, for frames that do not go together and for a column that is none,
+        and what `load_input` raises.
+        """
+        from headwater.io.partitions import load_partitions
+
+        return load_partitions(self, context)
+
+    def load_united(self, context: PartitionsInputContext, representation: Representation) -> Any:
+        """One frame, of the kind `representation`, of several partitions; there is at least one.
+
+        This default loads them one by one, and keeps streams streams. Raises as `load_partitions`.
+        """
+        from headwater.io.partitions import load_united
+
+        return load_united(self, context, representation)
 
     def stage(self, context: OutputContext, obj: Any) -> Staged:
         """Write `obj` so that nobody sees it before `publish`.

@@ -1,23 +1,26 @@
 """The default IO manager: frames as Parquet files, plain values as JSON files, a file a version."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.errors import ConfigError, MissingDataError, StorageError, UnstorableValueError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import with_article
 from headwater.catalog.records import Column, Pointer
-from headwater.io.base import InputContext, IOManager, OutputContext, Staged
+from headwater.io.base import InputContext, IOManager, OutputContext, PartitionsInputContext, Staged
 from headwater.io.data_version import json_version
 from headwater.io.json_codec import canonical, encode_value
-from headwater.io.location import absolute_root, folder_path, version_path
+from headwater.io.location import absolute_root, folder_path, moved_path, version_path
 from headwater.io.parquet_file import COMPRESSIONS, Encoding, describe, read_footer
 from headwater.io.pointers import Owner, read_stored, verify_stored
 from headwater.io.representation import Representation, class_name, of_annotation, of_value
 from headwater.io.schema_drift import POLICIES, SchemaDrift, compare, enforce
 from headwater.io.store import StagedFile, Store, locate, store_for
+
+if TYPE_CHECKING:
+    from headwater.io.frames import ParquetSource
 
 
 class FileIOManager(IOManager):
@@ -152,22 +155,37 @@ class FileIOManager(IOManager):
             )
 
         owner = owner_of(context)
-        store, path = self._place(context.pointer.uri)
+        return self.read_where_it_lies(context, read)
+
+    def load_united(self, context: PartitionsInputContext, representation: Representation) -> Any:
+        """One frame of several partitions, in one scan where all of them are Parquet."""
+        if any(partition.pointer.format != "parquet" for partition in context.partitions):
+            return super().load_united(context, representation)
+        from headwater.io.partition_files import PartitionFiles
+
+        files = PartitionFiles(
+            [self._source(context.of_partition(partition, None)) for partition in context.partitions],
+            [partition.pointer for partition in context.partitions],
+            columns=context.columns,
+            added=context.partition_columns,
+        )
         try:
-            return read(store, path)
+            return files.read(representation)
         except MissingDataError:
-            moved = self._moved(context, path)
-            if moved is None:
+            moved = [self._source(context.of_partition(partition, None), moved=True) for partition in context.partitions]
+            if moved == files.sources:
                 raise
-            return read(self.store, moved)
+            return files.at(moved).read(representation)
 
     def verify(self, context: InputContext) -> None:
         """Read every byte of a version and compare it with its pointer.
 
         Raises `MissingDataError`, `ChecksumError`.
         """
-        store, path = self._place(context.pointer.uri)
-        verify_stored(store, path, context.pointer, owner=owner_of(context))
+        owner = owner_of(context)
+        self.read_where_it_lies(
+            context, lambda store, path: verify_stored(store, path, context.pointer, owner=owner)
+        )
 
     def delete(self, pointer: Pointer) -> None:
         """Remove the file of a version. Idempotent."""
@@ -194,14 +212,33 @@ class FileIOManager(IOManager):
             settings["root"] = self._root
         return settings
 
+    def _source(self, context: InputContext, *, moved: bool = False) -> "ParquetSource":
+        from headwater.io.frames import ParquetSource
+
+        store, path = self._place(context.pointer.uri)
+        if moved and not store.exists(path) and (here := self._moved(context)) is not None:
+            store, path = self.store, here
+        size, checksum = context.pointer.bytes, context.pointer.checksum
+        return ParquetSource(store=store, path=path, size=size, checksum=checksum, owner=owner_of(context))
+
     def _place(self, uri: str) -> tuple[Store, str]:
         path = self.store.path_of(uri)
         return locate(uri, self._options) if path is None else (self.store, path)
 
-    def _moved(self, context: InputContext, path: str) -> str | None:
+    def read_where_it_lies(self, context: InputContext, read: Callable[[Store, str], Any]) -> Any:
+        """What `read` makes of a version's file, which may lie below another root than it was written to."""
+        try:
+            return read(*self._place(context.pointer.uri))
+        except MissingDataError:
+            moved = self._moved(context)
+            if moved is None:
+                raise
+            return read(self.store, moved)
+
+    def _moved(self, context: InputContext) -> str | None:
         """Where a version lies whose root was moved since: in the same place below the present root."""
-        here = version_path(context.asset_key, context.partition_key, context.version_id, path.rpartition(".")[2])
-        return here if here != path and self.store.exists(here) else None
+        here = moved_path(context.pointer.uri, context.asset_key, context.version_id)
+        return here if here is not None and self.store.exists(here) else None
 
 
 class StagedOutput(Staged):

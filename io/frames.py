@@ -23,6 +23,7 @@ from headwater.catalog.errors import (
 from headwater.catalog.printable import printable_line
 from headwater.io.data_version import type_text
 from headwater.io.engines import arrow, blake3, duckdb, parquet, polars
+from headwater.io.pointers import Owner, damaged
 from headwater.io.parquet_file import RESTORED_BY_CAST, Encoding, Written, write_batches, write_polars, write_table
 from headwater.io.representation import Representation, class_name, of_value
 from headwater.io.store import Sink, Store
@@ -43,6 +44,8 @@ class ParquetSource:
     #: BLAKE3 of its bytes, in hex. Compared where all of them are read anyway: of a file up to 1 MiB on a disk, or as
     #: much as comes in one request from an object store. Of a larger one only the size is, until somebody verifies it.
     checksum: str | None = None
+    #: Whose data it is, as errors name it.
+    owner: Owner = Owner()
 
     @property
     def uri(self) -> str:
@@ -85,13 +88,13 @@ def read_frame(source: ParquetSource, wanted: Representation, columns: tuple[str
         case Representation.DUCKDB:
             return _read_duckdb(source, columns)
         case Representation.ARROW_READER:
-            return _read_batches(source, columns)
+            return read_batches(source, columns)
         case Representation.PANDAS:
             from headwater.io.pandas_frames import from_table
 
-            return from_table(_read_table(source, columns, with_index=True))
+            return from_table(read_table(source, columns, with_index=True))
         case _:
-            return _read_table(source, columns)
+            return read_table(source, columns)
 
 
 def _write_stream(sink: Sink, frame: Any, encoding: Encoding) -> Written:
@@ -149,7 +152,7 @@ def from_arrow(frame: Any, wanted: Representation, columns: tuple[str, ...] | No
     form = of_value(frame)
     if columns is not None:
         known = frame.column_names if form is Representation.ARROW else frame.columns
-        names = _selected("The frame", list(known), columns)
+        names = selected("The frame", list(known), columns)
         match form:
             case Representation.PANDAS:
                 frame = frame[names]
@@ -186,19 +189,30 @@ def _as_written(source: ParquetSource) -> Generator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
-        raise _damaged(source, str(error)) from error
+        raise damaged(source.uri, source.owner, str(error)) from error
 
 
-def _damaged(source: ParquetSource, reason: str) -> ChecksumError:
-    return ChecksumError(
-        f"'{source.uri}' is not the file that was written: {printable_line(reason, 200)}",
-        remedy="It was changed or damaged since: materialize the asset again with --force, or restore the "
-        "file from a backup.",
-    )
-
-
-def _is_small(source: ParquetSource) -> bool:
+def is_small(source: ParquetSource) -> bool:
+    """Whether its bytes are read at once, and compared with their checksum."""
     return source.size is not None and source.size <= _SMALL_BYTES
+
+
+def check(source: ParquetSource, *, keep: bool = False) -> bytes | None:
+    """Make sure that a file is there and, as far as it is read for that, the one that was written.
+
+    Gives the bytes of a small one that were read, which those of a remote one are only to `keep` them.
+    Raises as `read_frame`.
+    """
+    if is_small(source) and (keep or not source.store.is_remote):
+        with _opened(source) as file:
+            return _verified(source, file.read())
+    if source.store.is_remote:
+        size = source.store.size(source.path)
+        if source.size not in (None, size):
+            raise _wrong_size(source, size)
+    else:
+        _opened(source).close()
+    return None
 
 
 def _opened(source: ParquetSource) -> BinaryIO:
@@ -207,55 +221,86 @@ def _opened(source: ParquetSource) -> BinaryIO:
     file.seek(0)
     if source.size is not None and size != source.size:
         file.close()
-        raise _damaged(source, f"it has {size:,} bytes instead of {source.size:,}.")
+        raise _wrong_size(source, size)
     return file
+
+
+def _wrong_size(source: ParquetSource, size: int) -> ChecksumError:
+    return damaged(source.uri, source.owner, f"it has {size:,} bytes instead of {source.size:,}")
 
 
 def _verified(source: ParquetSource, data: bytes) -> bytes:
     if source.checksum is not None and blake3()(data).hexdigest() != source.checksum:
-        raise _damaged(source, "its bytes are others.")
+        raise damaged(source.uri, source.owner, "its bytes are others")
     return data
 
 
-def _native(source: ParquetSource) -> Any:
+def native_file(source: ParquetSource) -> Any:
     """The file as Arrow reads it: in C++ where it can, because Python's file objects cost the interpreter lock."""
     pa = arrow()
     file = _opened(source)
     if source.store.is_remote and not isinstance(file, io.BytesIO):
         return pa.PythonFile(file, mode="r")
     with file:
-        if source.store.is_remote or _is_small(source):
+        if source.store.is_remote or is_small(source):
             return pa.BufferReader(_verified(source, file.read()))
         # Opens the very file that was checked, without following its path a second time.
         return pa.OSFile(f"/dev/fd/{file.fileno()}")
 
 
-def _parquet_file(source: ParquetSource) -> Any:
+def parquet_file(source: ParquetSource) -> Any:
+    """The file as pyarrow's `ParquetFile`. Raises as `read_frame`."""
     with _as_written(source):
-        return parquet().ParquetFile(_native(source), pre_buffer=source.store.is_remote)
+        return parquet().ParquetFile(native_file(source), pre_buffer=source.store.is_remote)
 
 
-def _read_table(source: ParquetSource, columns: tuple[str, ...] | None, *, with_index: bool = False) -> Any:
-    reader = _parquet_file(source)
-    original = _original_schema(reader)
-    names = _selected(f"'{source.uri}'", original.names, columns)
+def read_table(
+    source: ParquetSource, columns: tuple[str, ...] | None, *, with_index: bool = False, lenient: bool = False
+) -> Any:
+    """The file as a `pyarrow.Table`; with `lenient`, a column that it does not have is one of nulls, without a type.
+
+    Raises as `read_frame`.
+    """
+    reader = parquet_file(source)
+    original = original_schema(reader)
+    names = present(original, columns) if lenient else selected(f"'{source.uri}'", original.names, columns)
     with _as_written(source):
         table = reader.read(
             columns=names,
-            use_threads=not _is_small(source),
+            use_threads=not is_small(source),
             use_pandas_metadata=with_index and names is not None,
         )
     if names is not None:
         index = [name for name in table.column_names if name not in set(names)] if with_index else []
         table = table.select([*names, *index])
-    return _as_original(table, original)
+    table = _as_original(table, original)
+    return with_columns(table, columns) if lenient and columns is not None else table
 
 
-def _read_batches(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
+def present(schema: Any, columns: tuple[str, ...] | None) -> list[str] | None:
+    """Those of the columns that a schema has; None for all."""
+    known = set(schema.names)
+    return None if columns is None else [name for name in columns if name in known]
+
+
+def with_columns(table: Any, columns: tuple[str, ...]) -> Any:
+    """A table that starts with these columns, in this order; those that it lacks are nulls, without a type."""
+    if table.column_names[: len(columns)] == list(columns):
+        return table
     pa = arrow()
-    reader = _parquet_file(source)
-    original = _original_schema(reader)
-    names = _selected(f"'{source.uri}'", original.names, columns)
+    items = {item.name: item for item in table.schema}
+    fields = [items.pop(name, pa.field(name, pa.null())) for name in columns] + list(items.values())
+    known = set(table.column_names)
+    arrays = [table.column(item.name) if item.name in known else pa.nulls(table.num_rows) for item in fields]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=table.schema.metadata))
+
+
+def read_batches(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
+    """The file as a `pyarrow.RecordBatchReader`. Raises as `read_frame`."""
+    pa = arrow()
+    reader = parquet_file(source)
+    original = original_schema(reader)
+    names = selected(f"'{source.uri}'", original.names, columns)
     restored = reader.schema_arrow
     schema = restored if names is None else pa.schema([restored.field(name) for name in names])
 
@@ -267,7 +312,7 @@ def _read_batches(source: ParquetSource, columns: tuple[str, ...] | None) -> Any
     return pa.RecordBatchReader.from_batches(_as_original(schema.empty_table(), original).schema, batches())
 
 
-def _original_schema(reader: Any) -> Any:
+def original_schema(reader: Any) -> Any:
     """The schema that was written, most of which pyarrow restores; `RESTORED_BY_CAST` marks a file where not all."""
     pa = arrow()
     schema = reader.schema_arrow
@@ -290,7 +335,8 @@ def _as_original(table: Any, original: Any) -> Any:
     return table
 
 
-def _selected(what: str, known: list[str], columns: tuple[str, ...] | None) -> list[str] | None:
+def selected(what: str, known: list[str], columns: tuple[str, ...] | None) -> list[str] | None:
+    """The columns as a list, once `what` is known to have them; None for all. Raises `UserCodeError`."""
     if columns is None:
         return None
     for name in columns:
@@ -304,53 +350,73 @@ def _selected(what: str, known: list[str], columns: tuple[str, ...] | None) -> l
 
 def _read_polars(source: ParquetSource, columns: tuple[str, ...] | None, *, lazy: bool) -> Any:
     pl = polars()
-    native = source.store.native(source.path) if lazy or not _is_small(source) else None
+    native = source.store.native(source.path) if lazy or not is_small(source) else None
     if native is None:
         with _opened(source) as file:
             native = (cast(Any, io.BytesIO(_verified(source, file.read()))), cast(Mapping[str, Any], {}))
-    elif _is_small(source) and not source.store.is_remote:
-        with _opened(source) as file:
-            _verified(source, file.read())
-    elif source.size is not None and (size := source.store.size(source.path)) != source.size:
-        raise _damaged(source, f"it has {size:,} bytes instead of {source.size:,}.")
-    try:
-        # The path is a file's: neither a pattern, nor does `partition=…` in it make a column.
-        scan = pl.scan_parquet(native[0], glob=False, hive_partitioning=False, **native[1])
+    else:
+        check(source)
+    with polars_reads(source):
+        scan = scan_parquet(native[0], native[1])
         if columns is not None:
             # Not by `select(names)`, which takes `*` and `^…$` for patterns.
             scan = scan.select(
-                pl.selectors.by_name(_selected(f"'{source.uri}'", scan.collect_schema().names(), columns))
+                pl.selectors.by_name(selected(f"'{source.uri}'", scan.collect_schema().names(), columns))
             )
         return scan if lazy else scan.collect()
-    except pl.exceptions.PanicException as error:  # no Exception
+
+
+def scan_parquet(sources: Any, options: Mapping[str, Any], **more: Any) -> Any:
+    """`polars.scan_parquet` of paths or bytes as they are: neither patterns, nor does `partition=…` make a column."""
+    return polars().scan_parquet(sources, glob=False, hive_partitioning=False, **options, **more)
+
+
+@contextlib.contextmanager
+def polars_reads(source: ParquetSource) -> Generator[None]:
+    """What polars says of a file that it cannot read, as ours."""
+    exceptions = polars().exceptions
+    try:
+        yield
+    except exceptions.PanicException as error:  # no Exception
         raise StorageError(
             f"polars cannot read '{source.uri}': {printable_line(str(error), 200)}.",
             remedy="Ask for pa.Table, or have the asset return columns of types that polars has.",
         ) from error
-    except (pl.exceptions.ComputeError, OSError) as error:
+    except (exceptions.ComputeError, OSError) as error:
         if source.store.is_remote:
             raise StorageError(
                 f"polars cannot read '{source.uri}': {printable_line(str(error), 300)}.",
                 remedy="Check that the endpoint can be reached, then try again.",
             ) from error
-        raise _damaged(source, str(error)) from error
+        raise damaged(source.uri, source.owner, str(error)) from error
 
 
 def _read_duckdb(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
-    schema = _parquet_file(source).schema_arrow
-    names = _selected(f"'{source.uri}'", schema.names, columns) or schema.names
-    _check_for_duckdb(source, schema, names)
+    schema = parquet_file(source).schema_arrow
+    names = selected(f"'{source.uri}'", schema.names, columns) or schema.names
+    check_for_duckdb(f"'{source.uri}'", schema, names)
+    native = None if source.store.is_remote else source.store.native(source.path)
+    scanned = _dataset(source) if native is None or is_pattern(native[0]) else native[0]
+    return scan_with_duckdb(scanned, schema.names, names)
+
+
+def is_pattern(path: str) -> bool:
+    """Whether DuckDB would take a path for a pattern."""
+    return any(char in path for char in "*?[")
+
+
+def scan_with_duckdb(scanned: Any, known: list[str], names: list[str]) -> Any:
+    """A relation over a path, a list of paths or an Arrow dataset with the columns `known`: those of `names`."""
     # A cursor on the default connection: its relations may be used by name in `duckdb.sql(…)`, and each is busy
     # alone while it is read.
     connection = duckdb().default_connection().cursor()
     connection.execute("SET enable_progress_bar = false")  # drawn on the standard output, whoever reads that
-    native = None if source.store.is_remote else source.store.native(source.path)
-    if native is None or any(char in native[0] for char in "*?["):  # which DuckDB would take for a pattern
-        relation = connection.from_arrow(_dataset(source))
+    if isinstance(scanned, str | list):
+        relation = connection.read_parquet(scanned, hive_partitioning=False)
     else:
-        relation = connection.read_parquet(native[0], hive_partitioning=False)
+        relation = connection.from_arrow(scanned)
     # DuckDB renames columns whose names differ by case only, so they are found by position.
-    physical = dict(zip(schema.names, relation.columns, strict=True))
+    physical = dict(zip(known, relation.columns, strict=True))
     if names == relation.columns:
         return relation
     return relation.project(", ".join(f"{_quoted(physical[name])} AS {_quoted(name)}" for name in names))
@@ -360,20 +426,20 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _check_for_duckdb(source: ParquetSource, schema: Any, names: list[str]) -> None:
+def check_for_duckdb(what: str, schema: Any, names: list[str]) -> None:
+    """Raises `UserCodeError` for names, `UnstorableValueError` for types of `what` that DuckDB would change."""
     seen: dict[str, str] = {}
     for name in names:
         if not name or name.casefold() in seen:
             other = f" apart from '{seen[name.casefold()]}'" if name else ""
             raise UserCodeError(
-                f"DuckDB cannot tell the column '{printable_line(name, 80)}' of '{source.uri}'{other}.",
+                f"DuckDB cannot tell the column '{printable_line(name, 80)}' of {what}{other}.",
                 remedy="Leave it out by AssetIn(columns=…), or ask for another kind of frame.",
             )
         seen[name.casefold()] = name
         if arrow().types.is_decimal256(schema.field(name).type):
             raise UnstorableValueError(
-                f"DuckDB would read the column '{name}' of '{source.uri}', a {type_text(schema.field(name).type)}, "
-                "as floats.",
+                f"DuckDB would read the column '{name}' of {what}, a {type_text(schema.field(name).type)}, as floats.",
                 remedy="Leave it out by AssetIn(columns=…), or ask for pa.Table.",
             )
 
@@ -382,5 +448,5 @@ def _dataset(source: ParquetSource) -> Any:
     """The file as a dataset, which DuckDB scans through our store as often as it likes."""
     datasets = import_module("pyarrow.dataset")
     parquet_format = datasets.ParquetFileFormat()
-    fragment = parquet_format.make_fragment(_native(source))
+    fragment = parquet_format.make_fragment(native_file(source))
     return datasets.FileSystemDataset([fragment], fragment.physical_schema, parquet_format)

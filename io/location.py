@@ -2,10 +2,12 @@
 
     <key segment>/…/[partition=<partition>/]<version id>.<extension>
 
-Every segment of a key becomes one folder. Letters and digits of any script, `_`, `-` and `.` stay; everything
+Every segment of a key becomes one folder, and so does a partition: `partition=2024-01-31`; one in several dimensions
+a folder each, in the order of their names: `month=2013-01/origin=JFK`. Letters and digits of any script, `_`, `-` and `.` stay; everything
 else is percent-encoded as its UTF-8 bytes, and so is what some file system would take for something special:
 a leading or trailing dot, a name that Windows reserves. A name too long for a file system is cut and ends in
-`~` and a hash of the whole; `~` itself is always encoded, so nothing short can look like a cut name.
+`~` and a hash of the whole; `~` itself is always encoded, so nothing short can look like a cut name. What is too long
+as a whole becomes one folder that ends in `~~` and a hash. `=` is encoded too: a folder with one is a partition's.
 
 The encoding is injective, so two keys never share a folder, except on a disk that ignores case, where `Sales`
 and `sales` do. Their files are apart even there, because a version id is never used twice.
@@ -15,9 +17,11 @@ import functools
 import re
 from contextvars import ContextVar
 from pathlib import Path
+from urllib.parse import unquote
 
 from headwater.catalog.errors import StorageError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.partitions.multi import MultiPartitionKey
 from headwater.catalog.printable import printable_line
 
 #: The folder of the project whose definitions are being imported: relative roots start from it.
@@ -29,6 +33,8 @@ EXTENSIONS = ("parquet", "json", "pickle")
 MAX_SEGMENT_BYTES = 200
 #: UTF-8 bytes of all encoded segments of a key. S3 allows 1,024 for a whole object key with its prefix.
 MAX_FOLDER_BYTES = 560
+#: UTF-8 bytes of all folders of a partition: those of one dimension fit.
+MAX_PARTITION_BYTES = len("partition=") + MAX_SEGMENT_BYTES
 
 #: What is left of a cut name before `~` and 32 hexadecimal digits.
 _KEPT_BYTES = 120
@@ -48,15 +54,51 @@ def absolute_root(root: str) -> str:
     return root if folder is None or "://" in root else str(folder / Path(root).expanduser())
 
 
-@functools.lru_cache(maxsize=4096)
 def folder_path(asset: AssetKey, partition: str | None = None) -> str:
-    """The folder that holds every version of one cell, relative to the root, with `/` between segments."""
+    """The folder that holds every version of one cell, relative to the root, with `/` between segments.
+
+    A `MultiPartitionKey` lies elsewhere than its text, which does not tell the dimensions.
+    """
+    # They are equal, so what is remembered of one must not be found by the other.
+    if isinstance(partition, MultiPartitionKey):
+        return _folder_path(asset, tuple(partition.keys_by_dimension.items()))
+    return _folder_path(asset, partition)
+
+
+@functools.lru_cache(maxsize=4096)
+def _folder_path(asset: AssetKey, partition: str | tuple[tuple[str, str], ...] | None) -> str:
     segments = [encode_segment(segment) for segment in asset.path]
     if _size("/".join(segments)) > MAX_FOLDER_BYTES:
         segments = [f"{_cut(segments[0], _KEPT_BYTES)}~~{_digest(str(asset))}"]
-    if partition is not None:
+    if isinstance(partition, str):
         segments.append(f"partition={encode_segment(partition)}")
+    elif partition is not None:
+        segments += _dimension_folders(partition)
     return "/".join(segments)
+
+
+def _dimension_folders(dimensions: tuple[tuple[str, str], ...]) -> list[str]:
+    folders = [f"{encode_segment(name)}={encode_segment(value)}" for name, value in dimensions]
+    if _size("/".join(folders)) <= MAX_PARTITION_BYTES:
+        return folders
+    values = _cut(encode_segment("|".join(value for _, value in dimensions)), _KEPT_BYTES)
+    return [f"partition={values}~~{_digest(repr(dimensions))}"]
+
+
+def moved_path(uri: str, asset: AssetKey, version_id: str) -> str | None:
+    """Where a version would lie, relative to any root, if it lies as it did below the one of its address.
+
+    The address tells the dimensions of its partition, which the text of a key does not. None where nothing of this
+    asset and version can lie at such an address.
+    """
+    *parents, name = (unquote(uri) if uri.startswith("file://") else uri).split("/")
+    first = len(parents)
+    while first and "=" in parents[first - 1]:
+        first -= 1
+    folder = folder_path(asset)
+    if not "/".join(parents[:first]).endswith(f"/{folder}") or name.partition(".")[0] != version_id:
+        return None
+    return "/".join([folder, *parents[first:], name])
 
 
 def version_path(asset: AssetKey, partition: str | None, version_id: str, extension: str) -> str:

@@ -13,7 +13,7 @@ from headwater.io.data_version import TableHasher, json_version, table_version, 
 from headwater.io.file_manager import owner_of
 from headwater.io.frames import from_arrow, to_arrow
 from headwater.io.json_codec import canonical, encode_value
-from headwater.io.representation import Representation, class_name, of_annotation, of_value
+from headwater.io.representation import Representation, class_name, of_annotation, of_name, of_value
 
 _SCHEME = "memory:"
 
@@ -77,8 +77,7 @@ class InMemoryIOManager(IOManager):
                     remedy="Materialize it in the same run as its reader, or give it an IO manager that writes files.",
                 )
             value = self._values[context.pointer.uri]
-        known = context.pointer.representation in [member.value for member in Representation]
-        stored = Representation(context.pointer.representation) if known else Representation.UNKNOWN
+        stored = of_name(context.pointer.representation)
         wanted = of_annotation(context.annotation).representation
         if not stored.is_frame:
             if context.columns is not None:

@@ -12,7 +12,7 @@ have to be the same.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from headwater.catalog.errors import DuplicateColumnError, NoColumnsError, UnstorableValueError
@@ -83,6 +83,20 @@ def from_table(table: Any) -> Any:
     if details["index"] and all(level["column"] in names for level in details["index"]):
         _restore_index(frame, details["index"], restored)
     return frame
+
+
+def stored_index(table: Any) -> tuple[str, ...]:
+    """The columns of a table made by `to_table` that hold the frame's index; none where rows are just numbered."""
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    if b"pandas" not in metadata:
+        return ()
+    columns: list[Any] = json.loads(metadata[b"pandas"])["index_columns"]
+    return tuple(name for name in columns if isinstance(name, str))
+
+
+def is_restored_alike(tables: Sequence[Any]) -> bool:
+    """Whether what `from_table` does to restore columns and index is the same for all tables."""
+    return len({(table.schema.metadata or {}).get(_KEY) for table in tables}) == 1
 
 
 def _check_labels(frame: Any) -> None:

@@ -25,7 +25,7 @@ from headwater.io.file_manager import FileIOManager, StagedOutput, owner_of
 from headwater.io.location import version_path
 from headwater.io.pointers import missing
 from headwater.io.representation import class_name, of_value
-from headwater.io.store import Sink
+from headwater.io.store import Sink, Store
 
 KEY_NAME = "pickle.key"
 
@@ -95,18 +95,20 @@ class PickleIOManager(FileIOManager):
 
         from headwater.io.frames import from_arrow
 
+        def read(store: Store, path: str) -> bytes:
+            try:
+                return store.read_bytes(path)
+            except FileNotFoundError:
+                raise missing(context.pointer, owner) from None
+
         owner = owner_of(context)
-        store, path = self._place(context.pointer.uri)
-        try:
-            data = store.read_bytes(path)
-        except FileNotFoundError:
-            raise missing(context.pointer, owner) from None
+        data: bytes = self.read_where_it_lies(context, read)
         body = memoryview(data)[len(_MAGIC) : -_SEAL_BYTES]
         seal = _seal(self._key(create=False), context.asset_key, context.partition_key, context.version_id)
         seal.update(body)
         if not data.startswith(_MAGIC) or not hmac.compare_digest(seal.digest(), data[-_SEAL_BYTES:]):
             raise ChecksumError(
-                f"The pickle of {owner} at '{store.uri(path)}' was not written by this project, or was changed.",
+                f"The pickle of {owner} at '{printable_line(context.pointer.uri, 300)}' was not written by this project, or was changed.",
                 remedy=f"It was not loaded, because a pickle can run anything: {owner.again}.",
             )
         # The seal proves that a process which knows the key wrote these very bytes for this very version.

@@ -12,7 +12,7 @@ from headwater.catalog.printable import printable_line, with_article
 from headwater.catalog.records import Pointer
 from headwater.io.engines import blake3
 from headwater.io.json_codec import decode_value
-from headwater.io.representation import Representation, Wanted, of_annotation
+from headwater.io.representation import Representation, Wanted, of_annotation, of_name
 from headwater.io.store import Store, checksum_of, locate
 
 
@@ -27,7 +27,7 @@ class Owner:
     def __str__(self) -> str:
         if self.asset is None:
             return "a stored version"
-        partition = "" if self.partition is None else f" [{self.partition}]"
+        partition = "" if self.partition is None else f" [{printable_line(self.partition, 200)}]"
         return f"`{self.asset}{partition}` (version {self.version_id})"
 
     @property
@@ -37,11 +37,22 @@ class Owner:
             return "materialize the asset again with --force"
         quoted = self.asset.replace("\\", "\\\\").replace('"', '\\"')
         selection = self.asset if _PLAIN.fullmatch(self.asset) else shlex.quote(f'"{quoted}"')
-        return f"make it anew with `headwater materialize {selection} --force`"
+        partition = "" if self.partition is None else f" --partition {_shell_word(self.partition)}"
+        return f"make it anew with `headwater materialize {selection}{partition} --force`"
 
 
 #: A key that a shell and a selection take as it is.
 _PLAIN = re.compile(r"(?!(?:and|or|not)$)[A-Za-z0-9_][A-Za-z0-9_/.-]*")
+#: The bytes that stand for themselves between a shell's `$'` and `'`.
+_ANSI_C = {octet: chr(octet) for octet in range(0x20, 0x7F) if octet not in b"'\\"}
+
+
+def _shell_word(text: str) -> str:
+    """`text` as one word of a command line, without anything that a terminal would not show."""
+    if printable_line(text) == text:
+        return shlex.quote(text)
+    octets = text.encode(errors="surrogatepass")
+    return "$'" + "".join(_ANSI_C.get(octet) or f"\\x{octet:02x}" for octet in octets) + "'"
 
 
 def load_pointer(
@@ -105,9 +116,9 @@ def verify_stored(store: Store, path: str, pointer: Pointer, *, owner: Owner) ->
     except FileNotFoundError:
         raise missing(pointer, owner) from None
     if pointer.bytes is not None and size != pointer.bytes:
-        raise _damaged(pointer, owner, f"it has {size:,} bytes instead of {pointer.bytes:,}")
+        raise damaged(pointer.uri, owner, f"it has {size:,} bytes instead of {pointer.bytes:,}")
     if checksum != pointer.checksum:
-        raise _damaged(pointer, owner, "its bytes are others")
+        raise damaged(pointer.uri, owner, "its bytes are others")
 
 
 def missing(pointer: Pointer, owner: Owner) -> MissingDataError:
@@ -116,6 +127,12 @@ def missing(pointer: Pointer, owner: Owner) -> MissingDataError:
         f"The data of {owner} is not at '{printable_line(pointer.uri, 300)}'.",
         remedy=f"It was removed, or its root was moved or is not mounted: bring it back, or {owner.again}.",
     )
+
+
+def stored_form(pointer: Pointer) -> Representation:
+    """The kind of frame that the producer of a stored frame returned."""
+    form = of_name(pointer.representation)
+    return form if form.is_frame else Representation.ARROW
 
 
 def _read_frame(
@@ -129,11 +146,8 @@ def _read_frame(
             f"{owner} holds a frame, and a plain value is asked for.",
             remedy="Annotate the parameter with a frame type.",
         )
-    if not form.is_frame:
-        known = pointer.representation in [member.value for member in Representation]
-        form = Representation(pointer.representation) if known else Representation.ARROW
-    source = ParquetSource(store=store, path=path, size=pointer.bytes, checksum=pointer.checksum)
-    return read_frame(source, form, columns)
+    source = ParquetSource(store=store, path=path, size=pointer.bytes, checksum=pointer.checksum, owner=owner)
+    return read_frame(source, form if form.is_frame else stored_form(pointer), columns)
 
 
 def _read_value(
@@ -141,11 +155,11 @@ def _read_value(
 ) -> Any:
     data = store.read_bytes(path)
     if pointer.checksum is not None and blake3()(data).hexdigest() != pointer.checksum:
-        raise _damaged(pointer, owner, "its bytes are others")
+        raise damaged(pointer.uri, owner, "its bytes are others")
     try:
         value = decode_value(data)
     except ValueError as error:
-        raise _damaged(pointer, owner, str(error)) from error
+        raise damaged(pointer.uri, owner, str(error)) from error
     if wanted.representation.is_frame and not (value is None and wanted.optional):
         raise UserCodeError(
             f"{owner} holds {with_article(type(value).__name__)}, and a {wanted.representation} is asked for.",
@@ -158,9 +172,10 @@ def _read_value(
     return value
 
 
-def _damaged(pointer: Pointer, owner: Owner, reason: str) -> ChecksumError:
+def damaged(uri: str, owner: Owner, reason: str) -> ChecksumError:
+    """The error for data that is not what was written; `reason` is a clause without a full stop."""
     return ChecksumError(
-        f"'{printable_line(pointer.uri, 300)}', {owner}, is not the file that was written: "
+        f"'{printable_line(uri, 300)}', {owner}, is not the file that was written: "
         f"{printable_line(reason, 200)}.",
         remedy=f"It was changed or damaged since: {owner.again}, or restore the file from a backup.",
     )

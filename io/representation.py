@@ -1,6 +1,7 @@
 """What a value is and what a reader wants, decided by module and class name: no library is imported for it."""
 
 import ast
+import collections.abc
 import types
 import typing
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ class Wanted:
     optional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MappingOf:
+    """What an annotation like `dict[str, T]` asks for."""
+
+    #: T, a type or text; None where there is none.
+    element: Any = None
+
+
 _BY_CLASS = {
     ("polars", "DataFrame"): Representation.POLARS,
     ("polars", "LazyFrame"): Representation.POLARS_LAZY,
@@ -57,6 +66,10 @@ _UNMISTAKABLE = {
     "DuckDBPyRelation": Representation.DUCKDB,
 }
 _PLAIN = frozenset({"bool", "int", "float", "str", "list", "dict", "List", "Dict"})
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_MAPPING_NAMES = frozenset({"dict", "Dict", "Mapping", "MutableMapping"})
+_MAPPING_MODULES = frozenset({"", "builtins", "typing", "t", "collections.abc", "abc"})
+_ANYTHING_NAMES = frozenset({"Any", "typing.Any", "t.Any", "object", "builtins.object", ""})
 _NOTHING = Wanted(Representation.UNKNOWN)
 
 
@@ -84,6 +97,40 @@ def class_name(value: object) -> str:
     """The class of a value as errors name it."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def of_name(name: str | None) -> Representation:
+    """The representation that a pointer names; UNKNOWN for the name of anything else."""
+    try:
+        return Representation(name)
+    except ValueError:
+        return Representation.UNKNOWN
+
+
+def says_nothing(annotation: Any) -> bool:
+    """Whether an annotation leaves it open what is wanted: None, `Any`, `object`."""
+    if isinstance(annotation, str):
+        return annotation.strip() in _ANYTHING_NAMES
+    return annotation is None or annotation is Any or annotation is object
+
+
+def mapping_of(annotation: Any) -> MappingOf | None:
+    """What a `dict`, `dict[str, T]` or `Mapping[str, T]` asks for, optional or not; None for any other annotation."""
+    if isinstance(annotation, str):
+        return _mapping_of_text(annotation)
+    if isinstance(annotation, typing.ForwardRef):
+        return _mapping_of_text(annotation.__forward_arg__)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return mapping_of(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        parts = [part for part in arguments if part is not types.NoneType]
+        return mapping_of(parts[0]) if len(parts) == 1 else None
+    if (origin or annotation) not in _MAPPINGS:
+        return None
+    # A bare `typing.Dict` has type variables for arguments in some versions of Python.
+    given = len(arguments) == 2 and not isinstance(arguments[1], typing.TypeVar)
+    return MappingOf(arguments[1] if given else None)
 
 
 def of_annotation(annotation: Any) -> Wanted:
@@ -118,6 +165,49 @@ def _of_text(text: str) -> Wanted:
         return _of_node(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return _NOTHING
+
+
+@lru_cache(maxsize=1024)
+def _mapping_of_text(text: str) -> MappingOf | None:
+    try:
+        return _mapping_of_node(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _mapping_of_node(node: ast.expr) -> MappingOf | None:
+    match node:
+        case ast.Constant(value=str(text)):
+            return _mapping_of_text(text)
+        case ast.BinOp(op=ast.BitOr()):
+            return _mapping_of_union(_alternatives(node))
+        case ast.Subscript(value=value, slice=inside):
+            parts = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+            match ast.unparse(value).rpartition(".")[2]:
+                case "Optional" | "Union":
+                    return _mapping_of_union(parts)
+                case "Annotated":
+                    return _mapping_of_node(parts[0])
+                case _ if _mapping_of_node(value) is None:
+                    return None
+                case _:
+                    return MappingOf(ast.unparse(parts[1]) if len(parts) == 2 else None)
+        case ast.Name() | ast.Attribute():
+            module, _, name = ast.unparse(node).rpartition(".")
+            return MappingOf() if name in _MAPPING_NAMES and module in _MAPPING_MODULES else None
+        case _:
+            return None
+
+
+def _mapping_of_union(parts: list[ast.expr]) -> MappingOf | None:
+    found = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is None)]
+    return _mapping_of_node(found[0]) if len(found) == 1 else None
+
+
+def _alternatives(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [*_alternatives(node.left), *_alternatives(node.right)]
+    return [node]
 
 
 def _of_node(node: ast.expr) -> Wanted:
