@@ -107,19 +107,25 @@ class BackfillPolicy:
 
 
 class Failure(Exception):
-    """Raised by user code to fail its step, with a description and metadata for the record."""
+    """Raised by user code to fail its step, with a description and metadata for the record.
+
+    In a step with several partitions, one with a `partition_key` is yielded, or returned in the place of the value:
+    then that partition fails alone.
+    """
 
     def __init__(
         self,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         allow_retries: bool = True,
+        partition_key: str | None = None,
     ) -> None:
         super().__init__(description or "")
         self.description = description
         self.metadata = dict(metadata or {})
         #: False ends the step at once, whatever its retry policy says.
         self.allow_retries = allow_retries
+        self.partition_key = partition_key
 
 
 class RetryRequested(Exception):

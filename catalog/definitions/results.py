@@ -35,9 +35,12 @@ class DataVersion:
 
 
 class Output(Generic[T]):
-    """A value with metadata; in a `@multi_asset`, the one of the output called `output_name`."""
+    """A value with metadata; in a `@multi_asset`, the one of the output called `output_name`.
 
-    __slots__ = ("data_version", "metadata", "output_name", "tags", "value")
+    `partition_key` is needed where a step computes several partitions.
+    """
+
+    __slots__ = ("data_version", "metadata", "output_name", "partition_key", "tags", "value")
 
     def __init__(
         self,
@@ -46,9 +49,11 @@ class Output(Generic[T]):
         metadata: Mapping[str, Any] | None = None,
         data_version: DataVersion | str | None = None,
         tags: Mapping[str, str] | None = None,
+        partition_key: str | None = None,
     ) -> None:
         self.value = value
         self.output_name = output_name
+        self.partition_key = partition_text(partition_key)
         self.metadata = entries(metadata, "An Output's metadata")
         self.data_version = _version_text(data_version)
         self.tags = _tags(tags)
@@ -58,10 +63,11 @@ class MaterializeResult(Generic[T]):
     """Says that an asset was materialized, with metadata.
 
     Without a `value` nothing is stored: the function wrote its data itself, and a downstream asset lists it in
-    `deps`. With one, the IO manager stores it. `asset_key` is needed where a step makes several assets.
+    `deps`. With one, the IO manager stores it. `asset_key` is needed where a step makes several assets, and
+    `partition_key` where it computes several partitions.
     """
 
-    __slots__ = ("asset_key", "data_version", "metadata", "tags", "value")
+    __slots__ = ("asset_key", "data_version", "metadata", "partition_key", "tags", "value")
 
     def __init__(
         self,
@@ -71,12 +77,24 @@ class MaterializeResult(Generic[T]):
         data_version: DataVersion | str | None = None,
         tags: Mapping[str, str] | None = None,
         value: T | NoValue = NO_VALUE,
+        partition_key: str | None = None,
     ) -> None:
         self.asset_key = None if asset_key is None else AssetKey(asset_key)
+        self.partition_key = partition_text(partition_key)
         self.metadata = entries(metadata, "A MaterializeResult's metadata")
         self.data_version = _version_text(data_version)
         self.tags = _tags(tags)
         self.value = value
+
+
+def partition_text(key: object) -> str | None:
+    """The partition key that user code gave. Raises `UserCodeError` for what is no text."""
+    if key is None or isinstance(key, str):
+        return key
+    raise UserCodeError(
+        f"A partition_key is text, not {type(key).__name__}.",
+        remedy="Give one of context.partition_keys; for several dimensions MultiPartitionKey({'dimension': 'value'}).",
+    )
 
 
 def entries(given: object, what: str) -> dict[str, Any]:

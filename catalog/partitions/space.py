@@ -407,11 +407,17 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
 
     def window_at(self, ordinal: int) -> TimeWindow:
         """The window of an ordinal, which may lie outside of what exists."""
-        return TimeWindow(self._moment(self.starts([ordinal])[0]), self._moment(self.ends([ordinal])[0]))
+        return self.windows_at([ordinal])[0]
+
+    def windows_at(self, ordinals: ArrayLike) -> list[TimeWindow]:
+        """The window of each ordinal."""
+        return self._stretches(self.starts(ordinals), self.ends(ordinals))
 
     def time_windows(self, subset: PartitionSubset) -> list[TimeWindow]:
         """The stretches of time that a set covers, one for each of its ranges."""
-        starts, ends = self.starts(subset.intervals.starts), self.ends(subset.intervals.ends - 1)
+        return self._stretches(self.starts(subset.intervals.starts), self.ends(subset.intervals.ends - 1))
+
+    def _stretches(self, starts: Int64s, ends: Int64s) -> list[TimeWindow]:
         return [
             TimeWindow(self._moment(start), self._moment(end))
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True)

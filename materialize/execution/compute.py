@@ -1,21 +1,24 @@
 """Calling the user's function and making sense of what it gives back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import GeneratorType
 from typing import Any, cast
 
 from headwater.catalog.definitions.asset import AssetsDefinition, OutputDefinition
+from headwater.catalog.definitions.policies import Failure
 from headwater.catalog.definitions.results import NO_VALUE, MaterializeResult, Output
 from headwater.catalog.errors import UserCodeError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.printable import printable_line, with_article
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Produced:
-    """What a function gave for one of its outputs."""
+    """What a function gave for one of its outputs, and for one partition of it where there are any."""
 
     output: OutputDefinition
+    partition: str | None = None
     #: NO_VALUE where nothing is to be stored.
     value: Any
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -23,14 +26,26 @@ class Produced:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Why there is nothing for a partition: of one output, or, where that is None, of every one not given yet."""
+
+    output: OutputDefinition | None
+    partition: str
+    error: Exception
+
+
 def compute(
-    definition: AssetsDefinition, arguments: Mapping[str, Any], selected: frozenset[AssetKey]
+    definition: AssetsDefinition,
+    arguments: Mapping[str, Any],
+    selected: frozenset[AssetKey],
+    partition: str | None = None,
 ) -> Iterator[Produced]:
-    """Call the function and yield what it makes of `selected`, each output once, as it makes it.
+    """Call the function for no partition or one, and yield what it makes of `selected`, each output once, as it does.
 
     Raises whatever the function raises, and `UserCodeError` for an output that is unknown, missing or given twice.
     """
-    outputs = {output.name: output for output in definition.outputs if output.spec.key in selected}
+    outputs = _outputs(definition, selected)
     seen: set[str] = set()
     for produced in _normalise(definition, definition.function(**arguments), outputs):
         name = produced.output.name
@@ -38,8 +53,10 @@ def compute(
             raise UserCodeError(
                 f"`{definition.name}` gave the output '{name}' twice.", remedy="Yield each output once."
             )
+        if produced.partition is not None and produced.partition != partition:
+            raise _foreign_partition(definition, produced.partition, () if partition is None else (partition,))
         seen.add(name)
-        yield produced
+        yield replace(produced, partition=partition)
     missing = [output for name, output in outputs.items() if output.is_required and name not in seen]
     if missing:
         raise UserCodeError(
@@ -48,26 +65,193 @@ def compute(
         )
 
 
+def compute_partitions(
+    definition: AssetsDefinition,
+    arguments: Mapping[str, Any],
+    selected: frozenset[AssetKey],
+    partitions: Collection[str],
+) -> Iterator[Produced | Refused]:
+    """Call the function for several `partitions`, and yield what it makes of each of them, as it does.
+
+    What it does not give for a partition is refused at the end, apart from optional outputs. Raises whatever the
+    function raises, and `UserCodeError` for what is unknown, given twice, or given for no partition.
+    """
+    outputs = _outputs(definition, selected)
+    known = {key: key for key in partitions}  # users give plain text for keys that know their dimensions
+    left = {name: dict(known) for name in outputs}
+    for given in _by_partition(definition, definition.function(**arguments), outputs, known):
+        key = known.get(given.partition or "")
+        if key is None:
+            raise _foreign_partition(definition, str(given.partition), partitions)
+        item = replace(given, partition=key)
+        names = [name for name, missing in left.items() if key in missing]
+        if item.output is not None:
+            names = [item.output.name] if item.output.name in names else []
+        if not names:
+            raise UserCodeError(
+                f"`{definition.name}` gave the partition '{printable_line(key, 80)}'"
+                + (f" of the output '{item.output.name}'" if item.output and definition.is_multi else "")
+                + " twice.",
+                remedy="Give each partition once.",
+            )
+        for name in names:
+            del left[name][key]
+        yield item
+    for name, missing in left.items():
+        output = outputs[name]
+        for partition in missing if output.is_required else ():
+            error = UserCodeError(
+                f"`{definition.name}` gave nothing for partition '{printable_line(partition, 80)}' of "
+                f"`{output.spec.key}`.",
+                remedy="Give a value for each of context.partition_keys.",
+            )
+            yield Refused(output=output, partition=partition, error=error)
+
+
+def _outputs(definition: AssetsDefinition, selected: frozenset[AssetKey]) -> dict[str, OutputDefinition]:
+    return {output.name: output for output in definition.outputs if output.spec.key in selected}
+
+
+def _foreign_partition(definition: AssetsDefinition, given: str, partitions: Collection[str]) -> UserCodeError:
+    shown = [printable_line(one, 80) for one in [*partitions][:3]]
+    more = f" and {len(partitions) - 3:,} more" if len(partitions) > 3 else ""
+    asked = f"this step computes {', '.join(shown)}{more}" if partitions else "it is not partitioned"
+    return UserCodeError(
+        f"`{definition.name}` gave the partition '{printable_line(given, 80)}', and {asked}.",
+        remedy="Look at context.partition_keys." if partitions else "Leave out the partition_key.",
+    )
+
+
+def _by_partition(
+    definition: AssetsDefinition, returned: Any, outputs: Mapping[str, OutputDefinition], partitions: Collection[str]
+) -> Iterator[Produced | Refused]:
+    if isinstance(returned, GeneratorType):
+        for item in cast(Iterator[Any], returned):
+            if not isinstance(item, _RESULTS):
+                raise _no_result(definition, item)
+            yield _one_partition(definition, item, outputs, partitions)  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(returned, _RESULTS):
+        yield _one_partition(definition, returned, outputs, partitions)  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(returned, tuple | list) and all(isinstance(item, _RESULTS) for item in cast(list[Any], returned)):
+        for item in cast(list[Any], returned):
+            yield _one_partition(definition, item, outputs, partitions)
+    elif not definition.is_multi:
+        yield from _spread(definition, definition.outputs[0], returned, partitions)
+    elif isinstance(returned, dict):
+        for name, value in _wanted(definition, cast(dict[Any, Any], returned), outputs):
+            yield from _spread(definition, _find(definition, name, outputs), value, partitions)
+    elif isinstance(returned, tuple | list):
+        for output, value in _pairs(definition, cast(tuple[Any, ...], returned), outputs):
+            yield from _spread(definition, output, value, partitions)
+    elif returned is None:
+        for output in outputs.values():
+            yield from _spread(definition, output, None, partitions)
+    elif len(definition.outputs) == 1:
+        yield from _spread(definition, definition.outputs[0], returned, partitions)
+    else:
+        raise _not_by_partition(definition, returned, partitions)
+
+
+#: What stands for the result of one output, or of one partition of it.
+_RESULTS = (Output, MaterializeResult, Failure)
+
+
+def _one_partition(
+    definition: AssetsDefinition,
+    item: Output[Any] | MaterializeResult[Any] | Failure,
+    outputs: Mapping[str, OutputDefinition],
+    partitions: Collection[str],
+) -> Produced | Refused:
+    key = item.partition_key if item.partition_key is not None else _only(partitions)
+    if key is None:
+        if isinstance(item, Failure):
+            raise item
+        raise UserCodeError(
+            f"`{definition.name}` gave {_a(item)} without a partition_key, and this step computes several partitions.",
+            remedy=f"Say which one it is: {type(item).__name__}(…, partition_key=key), one for each of "
+            "context.partition_keys.",
+        )
+    if isinstance(item, Failure):
+        return Refused(output=None, partition=key, error=item)
+    return replace(_one(definition, item, outputs), partition=key)
+
+
+def _only(partitions: Collection[str]) -> str | None:
+    """The partition that is meant where a step that may compute several computes one."""
+    return next(iter(partitions)) if len(partitions) == 1 else None
+
+
+def _spread(
+    definition: AssetsDefinition, output: OutputDefinition, value: Any, partitions: Collection[str]
+) -> Iterator[Produced | Refused]:
+    """The values of one output, which were given together."""
+    if value is None and (definition.stores_nothing or definition.from_specs):
+        yield from (Produced(output=output, partition=key, value=NO_VALUE) for key in partitions)
+        return
+    if value is None and not output.is_required:
+        return
+    if not isinstance(value, dict):
+        only = _only(partitions)
+        if only is not None:
+            yield replace(_plain(definition, output, value), partition=only)
+            return
+        raise _not_by_partition(definition, value, partitions)
+    values = cast(dict[Any, Any], value)
+    for key in values:
+        if key not in partitions:  # before any of them is stored
+            raise _foreign_partition(definition, str(key), partitions)
+    for key, one in values.items():
+        if isinstance(one, Failure):
+            yield Refused(output=output, partition=key, error=one)
+        elif isinstance(one, Output | MaterializeResult):
+            result = _one(definition, one, {output.name: output}, output)  # pyright: ignore[reportUnknownArgumentType]
+            if result.partition not in (None, key):
+                raise _foreign_partition(definition, str(result.partition), (key,))
+            yield replace(result, output=output, partition=key)
+        elif one is not None or definition.stores_nothing or output.is_required:
+            yield replace(_plain(definition, output, one), partition=key)
+
+
+def _not_by_partition(definition: AssetsDefinition, value: Any, partitions: Collection[str]) -> UserCodeError:
+    return UserCodeError(
+        f"`{definition.name}` gave {_a(value)} for {len(partitions):,} partitions.",
+        remedy="Return a dict {partition key: value}; or yield Output(value, partition_key=key) for each of "
+        "context.partition_keys; or return one frame, and name the column that tells its partitions with "
+        "metadata={'partition_expr': 'column'}.",
+    )
+
+
+def _no_result(definition: AssetsDefinition, item: Any) -> UserCodeError:
+    return UserCodeError(
+        f"`{definition.name}` yielded {_a(item)}.",
+        remedy="Yield Output(value) or MaterializeResult(…); a plain value is returned, not yielded.",
+    )
+
+
+def _a(value: Any) -> str:
+    return "None" if value is None else with_article(type(value).__name__)
+
+
 def _normalise(
     definition: AssetsDefinition, returned: Any, outputs: Mapping[str, OutputDefinition]
 ) -> Iterator[Produced]:
     if isinstance(returned, GeneratorType):
         for item in cast(Iterator[Any], returned):
+            if isinstance(item, Failure):
+                raise item
             if not isinstance(item, Output | MaterializeResult):
-                raise UserCodeError(
-                    f"`{definition.name}` yielded a {type(item).__name__}.",
-                    remedy="Yield Output(value) or MaterializeResult(…); a plain value is returned, not yielded.",
-                )
+                raise _no_result(definition, item)
             yield _one(definition, item, outputs)  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(returned, Failure):
+        raise returned
     elif not definition.is_multi:
         if isinstance(returned, Output | MaterializeResult):
             yield _one(definition, returned, outputs)  # pyright: ignore[reportUnknownArgumentType]
         elif returned is not None or definition.stores_nothing or definition.outputs[0].is_required:
             yield _plain(definition, definition.outputs[0], returned)
     elif isinstance(returned, dict):
-        for name, value in cast(dict[str, Any], returned).items():
-            if name in outputs or not any(output.name == name for output in definition.outputs):
-                yield _named(definition, str(name), value, outputs)
+        for name, value in _wanted(definition, cast(dict[Any, Any], returned), outputs):
+            yield _named(definition, name, value, outputs)
     elif isinstance(returned, Output | MaterializeResult):
         yield _one(definition, returned, outputs)  # pyright: ignore[reportUnknownArgumentType]
     elif isinstance(returned, tuple | list):
@@ -80,9 +264,18 @@ def _normalise(
         yield _plain(definition, next(iter(outputs.values())), returned)
     else:
         raise UserCodeError(
-            f"`{definition.name}` returned a {type(returned).__name__}, and computes {len(definition.outputs)} assets.",
+            f"`{definition.name}` returned {_a(returned)}, and computes {len(definition.outputs)} assets.",
             remedy="Return a tuple in the order of outs or a dict by name, or yield Output(value, name).",
         )
+
+
+def _wanted(
+    definition: AssetsDefinition, returned: Mapping[Any, Any], outputs: Mapping[str, OutputDefinition]
+) -> Iterator[tuple[str, Any]]:
+    """What a dict by name gives, without the outputs that this run did not ask for."""
+    for name, value in returned.items():
+        if name in outputs or not any(output.name == name for output in definition.outputs):
+            yield str(name), value
 
 
 def _in_order(
@@ -92,6 +285,17 @@ def _in_order(
         for value in values:
             yield _one(definition, value, outputs)
         return
+    for output, value in _pairs(definition, values, outputs):
+        if isinstance(value, Output | MaterializeResult):
+            yield replace(_one(definition, value, {output.name: output}, output), output=output)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            yield _plain(definition, output, value)
+
+
+def _pairs(
+    definition: AssetsDefinition, values: tuple[Any, ...], outputs: Mapping[str, OutputDefinition]
+) -> Iterator[tuple[OutputDefinition, Any]]:
+    """Values in the order of outputs with the outputs, those that this run did not ask for left out."""
     wanted = definition.outputs if len(values) == len(definition.outputs) else tuple(outputs.values())
     if len(values) != len(wanted):
         raise UserCodeError(
@@ -99,12 +303,8 @@ def _in_order(
             remedy=f"Return one for each of {', '.join(output.name for output in wanted)}, in this order.",
         )
     for output, value in zip(wanted, values, strict=True):
-        if output.name not in outputs:
-            continue
-        if isinstance(value, Output | MaterializeResult):
-            yield replace(_one(definition, value, {output.name: output}, output), output=output)  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            yield _plain(definition, output, value)
+        if output.name in outputs:
+            yield output, value
 
 
 def _named(definition: AssetsDefinition, name: str, value: Any, outputs: Mapping[str, OutputDefinition]) -> Produced:
@@ -134,7 +334,12 @@ def _one(
             remedy="Say which: MaterializeResult(asset_key=…).",
         )
     return Produced(
-        output=output, value=item.value, metadata=item.metadata, data_version=item.data_version, tags=item.tags
+        output=output,
+        partition=item.partition_key,
+        value=item.value,
+        metadata=item.metadata,
+        data_version=item.data_version,
+        tags=item.tags,
     )
 
 

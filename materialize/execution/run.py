@@ -63,6 +63,7 @@ from headwater.materialize.execution.step import (
     StepInput,
     StepResult,
     StepSpec,
+    StoredPart,
     attempt_step,
     describe_failure,
 )
@@ -384,13 +385,13 @@ class _Coordinator:
         graph = self.request.graph
         keys = [cell.cell.asset for cell in decision.run]
         definition = self.request.definitions.definition_of(keys[0])
-        previous: dict[AssetKey, tuple[Any, bool]] = {}
-        provenance: dict[AssetKey, dict[str, str]] = {}
+        previous: dict[Cell, tuple[Any, bool]] = {}
+        provenance: dict[Cell, dict[str, str]] = {}
         for key in keys:
             last = self.pointers.get(key)
             fingerprint = self._fingerprint(key)
-            previous[key] = (last and last.pointer, last is None or last.fingerprint.code != fingerprint.code)
-            provenance[key] = {
+            previous[Cell(key)] = (last and last.pointer, last is None or last.fingerprint.code != fingerprint.code)
+            provenance[Cell(key)] = {
                 "headwater.asset": key,
                 "headwater.run_id": self.run_id,
                 "headwater.version_id": self.planned[key].version_id,
@@ -407,8 +408,9 @@ class _Coordinator:
                 StepInput(
                     parameter=item.parameter,
                     asset=item.key,
-                    pointer=last.pointer if (last := self.pointers.get(item.key)) else None,
-                    version_id=last.version_id if last else None,
+                    parts=(StoredPart(partition=None, version_id=last.version_id, pointer=last.pointer),)
+                    if (last := self.pointers.get(item.key))
+                    else (),
                     columns=item.columns,
                 )
                 for item in definition.inputs

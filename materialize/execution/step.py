@@ -4,9 +4,10 @@ A `StepSpec` is all that an attempt is told and a `StepResult` all that it tells
 run in this process or in another one. An attempt never touches the catalog.
 """
 
+import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,13 +15,15 @@ from headwater.catalog.definitions.asset import AssetsDefinition
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.policies import Failure, RetryRequested
 from headwater.catalog.definitions.results import NO_VALUE
+from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.errors import HeadwaterError, MissingDataError, ResourceError, UserCodeError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue, normalize
-from headwater.catalog.records import ErrorRecord, LogSlice, PlannedCell, Pointer
-from headwater.io.base import InputContext, OutputContext, Staged
-from headwater.materialize.execution.compute import Produced, compute
+from headwater.catalog.records import Cell, ErrorRecord, LogSlice, PlannedCell, Pointer
+from headwater.io.base import InputContext, OutputContext, PartitionsInputContext, Staged, StoredPartition
+from headwater.materialize.execution.compute import Produced, Refused, compute, compute_partitions
 from headwater.materialize.execution.context import AssetExecutionContext, RunInfo
+from headwater.materialize.execution.partitions import StepPartitions
 from headwater.materialize.execution.user_traceback import user_traceback
 from headwater.materialize.io_managers import IOManagers
 
@@ -29,15 +32,30 @@ MAX_ERROR_TEXT = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """A version of one partition of an asset, or of an unpartitioned asset."""
+
+    partition: str | None
+    version_id: str
+    #: None where it stores nothing.
+    pointer: Pointer | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepInput:
-    """The version of an upstream asset that a parameter is filled with."""
+    """The versions of an upstream asset's partitions that a parameter is filled with."""
 
     parameter: str
     asset: AssetKey
-    #: None when there is no version to load, or it stores nothing.
-    pointer: Pointer | None
-    version_id: str | None
+    #: In the order of the asset's partitions definition. An unpartitioned asset has one, or none.
+    parts: tuple[StoredPart, ...]
+    #: Whether the parameter takes any number of partitions, whatever their number is here; otherwise the value of one.
+    several: bool = False
+    #: Whether there may be none: the parameter is then filled with None.
+    optional: bool = False
     columns: tuple[str, ...] | None = None
+    #: Columns to add to frames: name → the text of each of `parts`.
+    partition_columns: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +67,15 @@ class StepSpec:
     #: The step's place in the plan, from 0.
     number: int
     attempt: int
+    #: Assets and their partitions, not necessarily every combination of them.
     cells: tuple[PlannedCell, ...]
     inputs: tuple[StepInput, ...]
+    #: None for assets without partitions.
+    partitions: StepPartitions | None = None
     #: Where the current version of each cell lies, and whether this code is another than the one that made it.
-    previous: Mapping[AssetKey, tuple[Pointer | None, bool]] = field(default_factory=dict[AssetKey, Any])
+    previous: Mapping[Cell, tuple[Pointer | None, bool]] = field(default_factory=dict[Cell, Any])
     #: For the footer of each file.
-    provenance: Mapping[AssetKey, Mapping[str, str]] = field(default_factory=dict[AssetKey, Any])
+    provenance: Mapping[Cell, Mapping[str, str]] = field(default_factory=dict[Cell, Any])
     run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -86,13 +107,28 @@ class StepFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CellFailure:
+    """Why one cell of an attempt failed."""
+
+    cell: PlannedCell
+    failure: StepFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What became of one attempt."""
+    """What became of one attempt.
+
+    A step of one partition, or of none, makes all of its outputs or fails as a whole. In one of several partitions
+    each cell fails by itself. A cell that is in neither `outputs` nor `failed` is an optional output that was not made.
+    """
 
     spec: StepSpec
     #: Wall seconds, publishing excluded.
     seconds: float
     outputs: tuple[StepOutput, ...] = ()
+    #: The cells that failed, where others did not; each for its own reason.
+    failed: tuple[CellFailure, ...] = ()
+    #: Why nothing succeeded. `failed` then has the reason of each cell that has one of its own.
     failure: StepFailure | None = None
     logs: tuple[LogSlice, ...] = ()
 
@@ -119,11 +155,17 @@ class Attempt:
         self.seconds = seconds
         self.logs: tuple[LogSlice, ...] = ()
         self.failure: StepFailure | None = None
+        self.failed: list[CellFailure] = []
         self.outputs: list[tuple[StepOutput, Staged | None]] = []
 
     def publish(self) -> StepResult:
-        """Make every output durable, or none; may run in another thread than the one that computed."""
-        if self.failure is None:
+        """Make every output durable, or none, or, of several partitions, those of which it is possible.
+
+        May run in another thread than the one that computed.
+        """
+        if self.failure is None and self.by_cell:
+            self._publish_each()
+        elif self.failure is None:
             try:
                 for _, staged in self.outputs:
                     if staged is not None:
@@ -136,9 +178,41 @@ class Attempt:
             spec=self.spec,
             seconds=self.seconds,
             outputs=() if self.failure else tuple(output for output, _ in self.outputs),
+            failed=tuple(self.failed),
             failure=self.failure,
             logs=self.logs,
         )
+
+    @property
+    def by_cell(self) -> bool:
+        """Whether its cells fail one by one."""
+        return self.spec.partitions is not None and len(self.spec.partitions.keys) > 1
+
+    def fail(self, failure: StepFailure, cells: Iterable[PlannedCell]) -> None:
+        """`cells` failed, for this reason."""
+        if self.failed:  # of many exceptions one is kept: each keeps whatever its traceback has in its hands
+            failure = replace(failure, exception=None)
+        self.failed.extend(CellFailure(cell=cell, failure=failure) for cell in cells)
+
+    def settle(self) -> None:
+        """Where no cell succeeded, the step failed, for the reason of the first that did."""
+        if self.failure is None and self.failed and not self.outputs:
+            self.failure = self.failed[0].failure
+
+    def _publish_each(self) -> None:
+        published: list[tuple[StepOutput, Staged | None]] = []
+        for output, staged in self.outputs:
+            try:
+                if staged is not None:
+                    staged.publish()
+            except BaseException as error:
+                if staged is not None:
+                    staged.discard()
+                self.fail(describe_failure(error), [output.cell])
+            else:
+                published.append((output, staged))
+        self.outputs = published
+        self.settle()
 
     def discard(self) -> None:
         """Remove whatever the attempt wrote."""
@@ -163,23 +237,78 @@ def _run(spec: StepSpec, environment: StepEnvironment, attempt: Attempt) -> None
     definitions = environment.definitions
     definition = definitions.definition_of(spec.cells[0].asset)
     environment.check_resources(definition)
-    cells = {cell.asset: cell for cell in spec.cells}
+    assets = frozenset(cell.asset for cell in spec.cells)
     log = _logger(spec.step_key, environment.log)
     context = AssetExecutionContext(
         step_key=spec.step_key,
-        outputs={o.name: o.spec.key for o in definition.outputs if o.spec.key in cells},
+        outputs={o.name: o.spec.key for o in definition.outputs if o.spec.key in assets},
         run=spec.run,
         log=log,
         resources={name: environment.resources[name] for name in definition.required_resource_keys},
         config=definitions.config_of(definition, spec.run_config),
-        partition_key=spec.cells[0].partition,
+        partitions=spec.partitions,
+        input_partitions=_input_partitions(spec),
         retry_number=spec.attempt - 1,
     )
     arguments = _arguments(spec, definition, environment, context)
-    for produced in compute(definition, arguments, frozenset(cells)):
-        attempt.outputs.append(
-            _store(spec, definition, environment, context, produced, cells[produced.output.spec.key])
-        )
+    store = functools.partial(_store, spec, definition, environment, context)
+    partitions = spec.partitions.keys if spec.partitions is not None else ()
+    # What the function gives has to be told apart by partition wherever a step may have several, whether this one has
+    # or not: the number of partitions left over for the last step must not change what is asked of it.
+    if definition.backfill_policy is None or definition.backfill_policy.max_partitions_per_run == 1:
+        items = compute(definition, arguments, assets, next(iter(partitions), None))
+    else:
+        items = compute_partitions(definition, arguments, assets, partitions)
+    (_store_each if attempt.by_cell else _store_all)(attempt, items, store)
+
+
+def _store_all(
+    attempt: Attempt, items: Iterator[Produced | Refused], store: Callable[[Produced, PlannedCell], "_Stored"]
+) -> None:
+    """Write what a function makes of one partition, or without any: everything, or the step has failed."""
+    cells = {cell.asset: cell for cell in attempt.spec.cells}
+    for item in items:
+        if isinstance(item, Refused):
+            raise item.error
+        attempt.outputs.append(store(item, cells[item.output.spec.key]))
+
+
+def _store_each(
+    attempt: Attempt, items: Iterator[Produced | Refused], store: Callable[[Produced, PlannedCell], "_Stored"]
+) -> None:
+    """Write what a function makes of several partitions, as it makes it: what fails for one cell fails for that alone.
+
+    When the function itself raises, what it has given counts, and what it has not fails.
+    """
+    left = {(cell.asset, cell.partition): cell for cell in attempt.spec.cells}
+    assets = dict.fromkeys(cell.asset for cell in attempt.spec.cells)
+    try:
+        for item in items:
+            if isinstance(item, Refused):
+                keys = assets if item.output is None else [item.output.spec.key]
+                refused = [left.pop((key, item.partition), None) for key in keys]
+                attempt.fail(describe_failure(item.error), [cell for cell in refused if cell is not None])
+                continue
+            cell = left.pop((item.output.spec.key, item.partition), None)
+            if cell is None:  # nobody asked for this one
+                continue
+            try:
+                attempt.outputs.append(store(item, cell))
+            except Exception as error:
+                attempt.fail(describe_failure(error), [cell])
+    except BaseException as error:
+        attempt.fail(describe_failure(error), left.values())
+    attempt.settle()
+
+
+def _input_partitions(spec: StepSpec) -> dict[str, tuple[str, ...]]:
+    """The partitions that each parameter reads, of those that read a partitioned asset."""
+    found: dict[str, tuple[str, ...]] = {}
+    for source in spec.inputs:
+        keys = tuple(part.partition for part in source.parts if part.partition is not None)
+        if keys or source.several or not source.parts:
+            found[source.parameter] = keys
+    return found
 
 
 def _arguments(
@@ -195,29 +324,84 @@ def _arguments(
     given = {item.parameter: item for item in spec.inputs}
     for item in definition.inputs:
         source = given[item.parameter]
-        upstream = environment.definitions.spec_of(item.key)
-        if source.pointer is None or source.version_id is None:
-            raise MissingDataError(
-                f"`{definition.name}` reads the value of `{item.key}`, and "
-                + (f"`{item.key}` stores nothing." if source.version_id else "there is no version of it."),
-                remedy=f"List it in deps instead of as a parameter, or have `{item.key}` return its value."
-                if source.version_id
-                else f"Materialize `{item.key}` first, or report it if something else computes it.",
-            )
-        manager = environment.io_managers.for_input(item.key, item.input_manager_key)
-        arguments[item.parameter] = manager.load_input(
-            InputContext(
-                asset_key=item.key,
-                version_id=source.version_id,
-                pointer=source.pointer,
-                annotation=item.annotation,
-                columns=source.columns,
-                metadata=item.metadata,
-                definition_metadata=upstream.metadata if upstream else {},
-                log=context.log,
-            )
-        )
+        load = _load_several if source.several else _load_one
+        arguments[item.parameter] = load(definition, item, source, environment, context)
     return arguments
+
+
+def _load_one(
+    definition: AssetsDefinition,
+    item: InputDefinition,
+    source: StepInput,
+    environment: StepEnvironment,
+    context: AssetExecutionContext,
+) -> Any:
+    if source.optional and not source.parts:
+        return None
+    if not source.parts:
+        raise MissingDataError(
+            f"`{definition.name}` reads the value of `{item.key}`, and there is no version of it.",
+            remedy=f"Materialize `{item.key}` first, or report it if something else computes it.",
+        )
+    (part,) = source.parts  # whoever made the spec says `several` where there may be more
+    upstream = environment.definitions.spec_of(item.key)
+    manager = environment.io_managers.for_input(item.key, item.input_manager_key)
+    return manager.load_input(
+        InputContext(
+            asset_key=item.key,
+            partition_key=part.partition,
+            version_id=part.version_id,
+            pointer=_stored_pointer(definition, item, part),
+            annotation=item.annotation,
+            columns=source.columns,
+            metadata=item.metadata,
+            definition_metadata=upstream.metadata if upstream else {},
+            log=context.log,
+        )
+    )
+
+
+def _load_several(
+    definition: AssetsDefinition,
+    item: InputDefinition,
+    source: StepInput,
+    environment: StepEnvironment,
+    context: AssetExecutionContext,
+) -> Any:
+    upstream = environment.definitions.spec_of(item.key)
+    manager = environment.io_managers.for_input(item.key, item.input_manager_key)
+    return manager.load_partitions(
+        PartitionsInputContext(
+            asset_key=item.key,
+            partitions=tuple(
+                StoredPartition(
+                    partition_key=str(part.partition) if part.partition is None else part.partition,
+                    version_id=part.version_id,
+                    pointer=_stored_pointer(definition, item, part),
+                )
+                for part in source.parts
+            ),
+            annotation=item.annotation,
+            columns=source.columns,
+            partition_columns=source.partition_columns,
+            metadata=item.metadata,
+            definition_metadata=upstream.metadata if upstream else {},
+            log=context.log,
+        )
+    )
+
+
+def _stored_pointer(definition: AssetsDefinition, item: InputDefinition, part: StoredPart) -> Pointer:
+    if part.pointer is not None:
+        return part.pointer
+    raise MissingDataError(
+        f"`{definition.name}` reads the value of `{item.key}`, and `{Cell(item.key, part.partition)}` stores nothing.",
+        remedy=f"List it in deps instead of as a parameter, or have `{item.key}` return its value.",
+    )
+
+
+#: A version, and what of it is not published yet.
+_Stored = tuple[StepOutput, Staged | None]
 
 
 def _store(
@@ -227,17 +411,17 @@ def _store(
     context: AssetExecutionContext,
     produced: Produced,
     cell: PlannedCell,
-) -> tuple[StepOutput, Staged | None]:
+) -> _Stored:
     output = produced.output
-    metadata = {**context.output_metadata(output.name), **produced.metadata}
+    metadata = {**context.output_metadata(output.name, produced.partition), **produced.metadata}
     # Whatever cannot be kept is refused before anything is written.
     normalize(metadata, f"asset `{output.spec.key}`")
     staged: Staged | None = None
     if produced.value is not NO_VALUE:
-        previous, code_changed = spec.previous.get(output.spec.key, (None, True))
+        previous, code_changed = spec.previous.get(Cell(cell.asset, cell.partition), (None, True))
         target = OutputContext(
             asset_key=cell.asset,
-            partition_key=cell.partition,
+            partition_key=produced.partition,
             version_id=cell.version_id,
             run_id=spec.run.run_id,
             step_key=spec.step_key,
@@ -245,7 +429,7 @@ def _store(
             definition_metadata=output.spec.metadata,
             previous=previous,
             code_changed=code_changed,
-            provenance=spec.provenance.get(cell.asset, {}),
+            provenance=spec.provenance.get(Cell(cell.asset, cell.partition), {}),
             log=context.log,
         )
         staged = environment.io_managers.for_output(cell.asset).stage(target, produced.value)
