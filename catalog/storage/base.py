@@ -123,7 +123,7 @@ class CatalogReader(Protocol):
         ...
 
     def failures(self) -> dict[Cell, Failure]:
-        """The last failure of each cell that was to be built and was not, since its current version was made."""
+        """The last failure of each cell that a step says failed, since its current version was made."""
         ...
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:

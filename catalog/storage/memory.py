@@ -486,8 +486,8 @@ class MemoryStorage:
         )
         if event.status is StepStatus.FAILURE:
             failure = Failure(run_id=event.run_id, step_key=event.step_key, time=event.time, error=event.error)
-            step = kept.plan[kept.progress.steps[event.step_key].number]
-            self._failures |= {Cell(cell.asset, cell.partition): failure for cell in step.cells}
+            failed = (cell for cell in event.cells if cell.status is StepStatus.FAILURE)
+            self._failures |= {Cell(cell.asset, cell.partition): failure for cell in failed}
         first = len(self._log) - len(event.materializations) + 1
         for seq, made in enumerate(event.materializations, first):
             self._versions.append(made)

@@ -378,6 +378,26 @@ def test_a_failure_counts_until_there_is_a_newer_version(reopen: Reopen, history
     assert str(failures[Cell(b, "p")]) == f"{ERROR.kind}: {ERROR.message}"
 
 
+def test_a_step_may_fail_for_some_of_its_cells(reopen: Reopen, history: "History") -> None:
+    b = AssetKey("b")
+    run = history.start(("b", [None, "p", "q", "'"]))
+    statuses = (StepStatus.FAILURE, StepStatus.VERIFIED, StepStatus.SKIPPED, StepStatus.FAILURE)
+    end = history.end(
+        run,
+        0,
+        StepStatus.FAILURE,
+        cells=tuple(
+            StepCell(asset=b, partition=cell.partition, status=status)
+            for cell, status in zip(run.steps[0].cells, statuses, strict=True)
+        ),
+    )
+    reopen().append([run, end])
+    assert reopen().failures().keys() == {Cell(b), Cell(b, "'")}
+    whole = history.start("b")
+    reopen().append([whole, history.succeed(whole)])
+    assert reopen().failures().keys() == {Cell(b, "'")}
+
+
 def test_terminal_states_are_final(reopen: Reopen, history: "History") -> None:
     run = history.start("a", "b")
     made = history.succeed(run)

@@ -143,8 +143,14 @@ class Reader:
 
     def failures(self) -> dict[Cell, Failure]:
         """See `CatalogReader.failures`."""
-        rows = self._ask("failures")
-        return {Cell(self._assets.lookup(number), partition): failure(row) for number, partition, *row in rows}
+        with self._reading() as cursor:
+            cursor.begin()
+            cells = ask(cursor, "failures")
+            seqs = sorted({seq for _, _, seq in cells})
+            steps = {seq: failure(row) for seq, *row in ask(cursor, "failed_steps", seqs=json_text(seqs))}
+            cursor.commit()
+        asset = self._assets.lookup
+        return {Cell(asset(number), partition): steps[seq] for number, partition, seq in cells}
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
         """See `CatalogReader.current`."""

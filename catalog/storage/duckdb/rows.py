@@ -208,9 +208,10 @@ def step(run_id: str, row: Row, planned: Iterable[tuple[AssetKey, str | None]]) 
 
 
 def failure(row: Row) -> Failure:
-    """The end of a query `failures` row."""
-    run_id, step_key, time, data = row
-    return Failure(run_id=run_id, step_key=step_key, time=aware(time), error=from_json(data, _Outcome).error)
+    """The end of a query `failed_steps` row."""
+    run_id, step_key, time, error = row
+    record = None if error is None else from_json(error, ErrorRecord)
+    return Failure(run_id=run_id, step_key=step_key, time=aware(time), error=record)
 
 
 def inputs_text(inputs: Sequence[Input], numbers: Sequence[int], hashes: Sequence[int]) -> str:

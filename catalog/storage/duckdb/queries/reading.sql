@@ -82,24 +82,35 @@ where rowid in (
 select key from dynamic_partition where name = $name and position >= $start and position < $stop order by position
 
 -- name: failures
--- The last failure of each cell that has no newer version.
-with failed as (
-    select seq, run_no, step_no, time, data from event where kind = 'STEP_FAILURE' and not late
+-- Of each cell that failed and has no newer version, the number of the last event that says so.
+with said as (
+    select
+        seq,
+        unnest(from_json(data -> '$.cells', '[{"asset": "VARCHAR", "partition": "VARCHAR", "status": "VARCHAR"}]'))
+            as cell
+    from event
+    where kind = 'STEP_FAILURE' and not late
 ), newest as (
-    select asset_id, partition, max_by(failed, failed.seq) as failed
-    from failed
-    join planned_cell using (run_no, step_no)
-    group by asset_id, partition
+    select asset_id, cell.partition, max(seq) as seq
+    from said join asset on asset.key = cell.asset
+    where cell.status = 'FAILURE'
+    group by all
 )
-select newest.asset_id, newest.partition, run_id::varchar, step_key, failed.time, failed.data
+select newest.asset_id, newest.partition, newest.seq
 from newest
-join run on run.run_no = failed.run_no
-join step on step.run_no = failed.run_no and step.step_no = failed.step_no
 left join partition_key on partition_key.key = newest.partition
 -- No cell has the number -1: a key without a number is not the lack of a partition.
 left join cell on cell.asset_id = newest.asset_id and cell.partition_id is not distinct from
     coalesce(partition_key.partition_id, case when newest.partition is not null then -1 end)
-where cell.seq is null or cell.seq < failed.seq
+where cell.seq is null or cell.seq < newest.seq
+
+-- name: failed_steps
+-- The steps that some events say failed, and why.
+select seq, run_id::varchar, step_key, time, (data -> '$.error')::varchar
+from event
+join run on run.run_no = event.run_no
+join step on step.run_no = event.run_no and step.step_no = event.step_no
+where seq in (select unnest(from_json_strict($seqs, '["BIGINT"]')))
 
 -- name: materializations
 -- Versions, newest first: of an asset, a partition, a cell now, each asset's latest, by identifier, before another.
