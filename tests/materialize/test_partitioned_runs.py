@@ -182,7 +182,7 @@ def test_steps_follow_the_backfill_policy(instance: Instance, size: int | None, 
     @asset(partitions_def=keys, backfill_policy=BackfillPolicy(max_partitions_per_run=size))
     def one(context: headwater.AssetExecutionContext) -> Any:
         sizes.append(len(context.partition_keys))
-        return 1 if len(context.partition_keys) == 1 else dict.fromkeys(context.partition_keys, 1)
+        return 1 if size == 1 else dict.fromkeys(context.partition_keys, 1)
 
     result = run(Definitions([one]), instance, all_partitions=True)
     assert result.success, result.cells
