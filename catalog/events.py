@@ -13,6 +13,8 @@ from typing import Any
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
+    BackfillStatus,
+    BackfillTarget,
     DefinitionChange,
     ErrorRecord,
     LogSlice,
@@ -44,6 +46,11 @@ class EventKind(StrEnum):
     LOG_MESSAGE = "LOG_MESSAGE"
     DEFINITIONS_CHANGED = "DEFINITIONS_CHANGED"
     DYNAMIC_PARTITIONS_CHANGED = "DYNAMIC_PARTITIONS_CHANGED"
+    BACKFILL_START = "BACKFILL_START"
+    BACKFILL_RESUME = "BACKFILL_RESUME"
+    BACKFILL_SUCCESS = "BACKFILL_SUCCESS"
+    BACKFILL_FAILURE = "BACKFILL_FAILURE"
+    BACKFILL_CANCELED = "BACKFILL_CANCELED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,7 @@ class RunStarted:
     user: str = ""
     host: str = ""
     pid: int = 0
-    #: The backfill that it is part of.
+    #: The backfill that it is a part of.
     backfill_id: str | None = None
 
 
@@ -156,6 +163,43 @@ class DynamicPartitionsChanged:
     deleted: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillStarted:
+    """A backfill begins: what it is to build, whatever number of runs that takes."""
+
+    time: datetime
+    backfill_id: str
+    targets: tuple[BackfillTarget, ...]
+    title: str = ""
+    selection: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillResumed:
+    """Somebody goes on with a backfill that failed, or whose process died."""
+
+    time: datetime
+    backfill_id: str
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillEnded:
+    """A backfill came to an end; SUCCESS and CANCELED are final."""
+
+    time: datetime
+    backfill_id: str
+    status: BackfillStatus
+    error: ErrorRecord | None = None
+
+
 Event = (
     RunStarted
     | RunEnded
@@ -165,4 +209,7 @@ Event = (
     | LogMessage
     | DefinitionsChanged
     | DynamicPartitionsChanged
+    | BackfillStarted
+    | BackfillResumed
+    | BackfillEnded
 )

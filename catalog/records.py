@@ -247,8 +247,68 @@ class Run:
     host: str = ""
     pid: int = 0
     error: ErrorRecord | None = None
+    #: The backfill that it is a part of.
+    backfill_id: str | None = None
     #: How many steps have each status.
     step_counts: Mapping[StepStatus, int] = field(default_factory=dict[StepStatus, int])
+
+
+class BackfillStatus(StrEnum):
+    """The life of a backfill. SUCCESS and CANCELED are final; what failed may be resumed."""
+
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    CANCELED = "CANCELED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillTarget:
+    """What a backfill is to build of one asset."""
+
+    asset: AssetKey
+    #: How many cells that is.
+    cells: int
+    #: Which partitions, as JSON data (`PartitionSubset.to_json`); None for an asset without partitions.
+    partitions: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backfill:
+    """Cells that are to be built, in as many runs as it takes, and how far that got."""
+
+    backfill_id: str
+    status: BackfillStatus
+    started: datetime
+    ended: datetime | None = None
+    title: str = ""
+    selection: str | None = None
+    #: How it goes about it; plain JSON data.
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    targets: tuple[BackfillTarget, ...] = ()
+    #: Who works on it, or did last.
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+    #: Its runs, oldest first.
+    runs: tuple[str, ...] = ()
+    #: How many cells are done, and failed, as `BackfillCells` says.
+    done: int = 0
+    failed: int = 0
+    #: How many cells its targets have.
+    total: int = 0
+    error: ErrorRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillCells:
+    """What the runs of a backfill made of one asset's cells; None stands for the cell without a partition. Sorted."""
+
+    #: Those of which a version was made, or that were found to be up to date.
+    done: list[str | None]
+    #: Those of the others that failed when they were last attempted.
+    failed: list[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

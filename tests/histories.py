@@ -5,9 +5,19 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.catalog.events import RunEnded, RunStarted, StepEnded, StepStarted
+from headwater.catalog.events import (
+    BackfillEnded,
+    BackfillResumed,
+    BackfillStarted,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepStarted,
+)
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    BackfillStatus,
+    BackfillTarget,
     Cell,
     Column,
     Fingerprint,
@@ -152,6 +162,26 @@ class History:
             status=status,
             **(defaults | more),
         )
+
+    def backfill(self, *assets: str | tuple[str, int], **more: Any) -> BackfillStarted:
+        """A backfill of unpartitioned assets, and of so many days of others."""
+        targets = (
+            BackfillTarget(asset=AssetKey(one), cells=1)
+            if isinstance(one, str)
+            else BackfillTarget(
+                asset=AssetKey(one[0]), cells=one[1], partitions={"kind": "days", "ranges": [[0, one[1]]]}
+            )
+            for one in assets
+        )
+        return BackfillStarted(time=self.time(), backfill_id=self.identifier(), targets=tuple(targets), **more)
+
+    def resume(self, backfill: BackfillStarted, **more: Any) -> BackfillResumed:
+        """Somebody goes on with it."""
+        return BackfillResumed(time=self.time(), backfill_id=backfill.backfill_id, **more)
+
+    def stop(self, backfill: BackfillStarted, status: BackfillStatus, **more: Any) -> BackfillEnded:
+        """The end of a backfill."""
+        return BackfillEnded(time=self.time(), backfill_id=backfill.backfill_id, status=status, **more)
 
     def finish(self, run: RunStarted, status: RunStatus = RunStatus.SUCCESS, **more: Any) -> RunEnded:
         """The end of a run."""

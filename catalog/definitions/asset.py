@@ -113,6 +113,11 @@ class AssetsDefinition:
         return self.outputs[0].spec.partitions_def
 
     @property
+    def batch(self) -> int | None:
+        """How many partitions a step computes at most; None for all."""
+        return 1 if self.backfill_policy is None else self.backfill_policy.max_partitions_per_run
+
+    @property
     def specs(self) -> tuple[AssetSpec, ...]:
         """What is said of each of its assets."""
         return tuple(output.spec for output in self.outputs)

@@ -254,7 +254,6 @@ class Definitions:
             tuple(self._input_wiring(definition, item) for item in definition.inputs),
             None if own is None else self._partition_texts.meaning_of(own),
         )
-        policy = definition.backfill_policy
         config = self._hash_config(definition, run_config) if definition.config_class else ""
         used = sorted({*definition.resources.values(), *definition.required_resource_keys})
         resources = hash_json([[name, self._describe(name, run_config)] for name in used]) if used else ""
@@ -279,7 +278,7 @@ class Definitions:
                     optional=not output.is_required,
                     fingerprint=fingerprint,
                     stored=not definition.stores_nothing,
-                    batch=1 if policy is None else policy.max_partitions_per_run,
+                    batch=definition.batch,
                 )
             )
         return nodes

@@ -2,7 +2,8 @@
 
 The life of a run is RunStarted, then anything, then RunEnded; of a step StepStarted, StepRetried, StepEnded. What
 comes after the end of a step or of its run is late: it goes to the log and changes nothing else, so that a worker
-that was given up cannot move what others have built upon since.
+that was given up cannot move what others have built upon since. The life of a backfill is BackfillStarted, then
+BackfillEnded and BackfillResumed until it ended as SUCCESS or CANCELED; what comes after is late too.
 """
 
 from collections.abc import Callable
@@ -10,10 +11,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from headwater.catalog.errors import CatalogError
-from headwater.catalog.events import DefinitionsChanged, Event, RunEnded, RunStarted, StepEnded
-from headwater.catalog.records import Materialization, RunStatus, StepStatus
+from headwater.catalog.events import (
+    BackfillEnded,
+    BackfillResumed,
+    BackfillStarted,
+    DefinitionsChanged,
+    Event,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+)
+from headwater.catalog.records import BackfillStatus, Materialization, RunStatus, StepStatus
 from headwater.catalog.storage.identifiers import check_identifier
 
+#: How a backfill ends for good.
+_OVER = frozenset({BackfillStatus.SUCCESS, BackfillStatus.CANCELED})
 _OPEN_STEP = frozenset({StepStatus.PENDING, StepStatus.STARTED})
 _UTC = timedelta(0)
 _REMEDY = "This is an error in the program that records: please report it."
@@ -37,15 +49,32 @@ class RunProgress:
 
 
 @dataclass(slots=True)
+class BackfillProgress:
+    """How far a backfill got; `number` counts the backfills of the catalog from 0."""
+
+    number: int
+    status: BackfillStatus = BackfillStatus.STARTED
+
+
+@dataclass(slots=True)
 class Progress:
-    """The runs under way, kept so that an append need not read. Not thread-safe: its owner locks."""
+    """The runs and backfills under way, kept so that an append need not read. Not thread-safe: its owner locks."""
 
     #: Finds a run that is not in memory; None where the catalog has no such run.
     find: Callable[[str], RunProgress | None]
+    #: The same for backfills.
+    find_backfill: Callable[[str], BackfillProgress | None]
     next_number: int
+    next_backfill: int
     _runs: dict[str, RunProgress] = field(default_factory=dict[str, RunProgress])
     #: What to take back when the transaction fails.
     _started: list[str] = field(default_factory=list[str])
+    _backfills: dict[str, BackfillProgress] = field(default_factory=dict[str, BackfillProgress])
+    _started_backfills: list[str] = field(default_factory=list[str])
+    #: Backfills that moved on, with the status before.
+    _moved: list[tuple[BackfillProgress, BackfillStatus]] = field(
+        default_factory=list[tuple[BackfillProgress, BackfillStatus]]
+    )
     _ended: list[tuple[str, RunProgress | StepProgress]] = field(
         default_factory=list[tuple[str, RunProgress | StepProgress]]
     )
@@ -54,6 +83,8 @@ class Progress:
         """Take in a new run. Raises `CatalogError` for one that the catalog has already."""
         if self._find(event.run_id) is not None:
             raise CatalogError(f"Run {event.run_id} is in the catalog already.", remedy=_REMEDY)
+        if event.backfill_id is not None:
+            self.backfill(event.backfill_id)
         steps = {step.step_key: StepProgress(number) for number, step in enumerate(event.steps)}
         if len(steps) < len(event.steps):
             raise CatalogError(f"Run {event.run_id} plans two steps of the same name.", remedy=_REMEDY)
@@ -87,23 +118,67 @@ class Progress:
         self._ended.append((event.run_id, part))
         return True
 
+    def start_backfill(self, event: BackfillStarted) -> BackfillProgress:
+        """Take in a new backfill. Raises `CatalogError` for one that the catalog has already."""
+        if self._find_backfill(event.backfill_id) is not None:
+            raise CatalogError(f"Backfill {event.backfill_id} is in the catalog already.", remedy=_REMEDY)
+        backfill = self._backfills[event.backfill_id] = BackfillProgress(self.next_backfill)
+        self.next_backfill += 1
+        self._started_backfills.append(event.backfill_id)
+        return backfill
+
+    def backfill(self, backfill_id: str) -> BackfillProgress:
+        """A backfill. Raises `CatalogError` for one that was never started."""
+        backfill = self._find_backfill(backfill_id)
+        if backfill is None:
+            raise CatalogError(f"Backfill {backfill_id} was never started.", remedy=_REMEDY)
+        return backfill
+
+    def move_backfill(self, event: BackfillResumed | BackfillEnded) -> bool:
+        """Take in how a backfill goes on; False when that comes late."""
+        backfill = self.backfill(event.backfill_id)
+        if backfill.status in _OVER:
+            return False
+        self._moved.append((backfill, backfill.status))
+        backfill.status = event.status if isinstance(event, BackfillEnded) else BackfillStatus.STARTED
+        return True
+
     def commit(self) -> None:
-        """The transaction stands. Runs that are over are forgotten."""
+        """The transaction stands. Runs and backfills that are over are forgotten."""
         for run_id, part in self._ended:
             if isinstance(part, RunProgress):
                 self._runs.pop(run_id, None)
-        self._started.clear()
-        self._ended.clear()
+        if any(backfill.status in _OVER for backfill, _ in self._moved):
+            self._backfills = {key: kept for key, kept in self._backfills.items() if kept.status not in _OVER}
+        self._forget()
 
     def rollback(self) -> None:
         """The transaction failed: everything since the last commit did not happen."""
         for _, part in self._ended:
             part.ended = False
+        for backfill, status in reversed(self._moved):
+            backfill.status = status
         for run_id in self._started:
             del self._runs[run_id]
+        for backfill_id in self._started_backfills:
+            del self._backfills[backfill_id]
         self.next_number -= len(self._started)
+        self.next_backfill -= len(self._started_backfills)
+        self._forget()
+
+    def _forget(self) -> None:
         self._started.clear()
         self._ended.clear()
+        self._started_backfills.clear()
+        self._moved.clear()
+
+    def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
+        backfill = self._backfills.get(backfill_id)
+        if backfill is None:
+            backfill = self.find_backfill(backfill_id)
+            if backfill is not None:
+                self._backfills[backfill_id] = backfill
+        return backfill
 
     def _find(self, run_id: str) -> RunProgress | None:
         run = self._runs.get(run_id)
@@ -120,9 +195,15 @@ def check(event: Event) -> None:
     match event:
         case RunStarted():
             check_identifier(event.run_id, "run")
+            if event.backfill_id is not None:
+                check_identifier(event.backfill_id, "backfill")
             for step in event.steps:
                 for cell in step.cells:
                     check_identifier(cell.version_id, "version")
+        case BackfillStarted():
+            check_identifier(event.backfill_id, "backfill")
+        case BackfillEnded(status=BackfillStatus.STARTED):
+            raise CatalogError(f"Backfill {event.backfill_id} cannot end as {event.status}.", remedy=_REMEDY)
         case RunEnded(status=RunStatus.STARTED):
             raise CatalogError(f"Run {event.run_id} cannot end as {event.status}.", remedy=_REMEDY)
         case StepEnded():

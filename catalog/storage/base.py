@@ -12,6 +12,9 @@ from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
+    Backfill,
+    BackfillCells,
+    BackfillStatus,
     Cell,
     DefinitionChange,
     Failure,
@@ -120,7 +123,7 @@ class CatalogReader(Protocol):
         ...
 
     def failures(self) -> dict[Cell, Failure]:
-        """The last failure of each cell that was to be built and was not, since its current version was made."""
+        """The last failure of each cell that a step says failed, since its current version was made."""
         ...
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
@@ -160,10 +163,32 @@ class CatalogReader(Protocol):
         statuses: Collection[RunStatus] | None = None,
         asset: AssetKey | None = None,
         job: str | None = None,
+        backfill: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
-        """Runs, newest first; those that planned to build `asset`, if given; older than run `before`, if given."""
+        """Runs, newest first; those that planned to build `asset`, if given; older than run `before`, if given.
+
+        `job` and `backfill` are the name and the identifier of what they are to be a part of.
+        """
+        ...
+
+    def backfills(
+        self,
+        *,
+        statuses: Collection[BackfillStatus] | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Backfill]:
+        """Backfills, newest first; older than backfill `before`, if given."""
+        ...
+
+    def backfill(self, backfill_id: str) -> Backfill | None:
+        """One backfill, by its identifier or an unambiguous beginning of it (at least 4 characters)."""
+        ...
+
+    def backfill_cells(self, backfill_id: str) -> Mapping[AssetKey, BackfillCells]:
+        """How far a backfill got, by the assets of which its runs did or failed anything."""
         ...
 
     def run(self, run_id: str) -> Run | None:
@@ -230,8 +255,8 @@ class CatalogWriter(CatalogReader, Protocol):
 
         Returns the number of the last event. When it returns, the events survive `kill -9` and power loss;
         when it raises, none of them is there. Raises `ReadOnlyCatalogError`, `DiskFullError`, `CatalogError`.
-        A `StepEnded` or `RunEnded` for a step or run that already has a final status changes nothing but the log:
-        terminal states are final.
+        A `StepEnded`, `RunEnded` or `BackfillEnded` for what already has a final status changes nothing but the log,
+        and so does resuming such a backfill: terminal states are final.
         """
         ...
 

@@ -25,14 +25,14 @@ def check_identifier(text: str, what: str) -> None:
         )
 
 
-def bounds(beginning: str) -> tuple[str, str] | None:
-    """The least and the greatest identifier that start with `beginning`; None where none does.
+def bounds(beginning: str, what: str) -> tuple[str, str] | None:
+    """The least and the greatest identifier that start with `beginning`; None where none does. `what` names it.
 
     Raises `UsageError` for fewer than `MIN_PREFIX` characters.
     """
     if len(beginning) < MIN_PREFIX:
         raise UsageError(
-            f"'{beginning}' is too short for the identifier of a run.",
+            f"'{beginning}' is too short for the identifier of a {what}.",
             remedy=f"Give at least its first {MIN_PREFIX} characters.",
         )
     beginning = beginning.lower()

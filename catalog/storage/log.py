@@ -6,6 +6,9 @@ from typing import Any
 
 from headwater.catalog import metadata
 from headwater.catalog.events import (
+    BackfillEnded,
+    BackfillResumed,
+    BackfillStarted,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -37,13 +40,15 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
 
     Their `data`, by kind, with whatever is empty or None left out:
 
-    - RUN_START: job, selection, tags, user, host, pid, steps (how many), cells (how many)
+    - RUN_START: job, selection, tags, user, host, pid, backfill_id, steps (how many), cells (how many)
     - RUN_SUCCESS, RUN_FAILURE, RUN_CANCELED, RUN_INTERRUPTED: error
     - STEP_START: attempt; STEP_RETRY: attempt, delay (seconds), error
     - STEP_SUCCESS and the other ends of a step: cells, error, logs
     - ASSET_MATERIALIZATION: version_id, data_version, uri, rows, bytes
     - LOG_MESSAGE: level; DEFINITIONS_CHANGED: change, parts
     - DYNAMIC_PARTITIONS_CHANGED: name, added, deleted
+    - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
+    - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
     """
@@ -70,6 +75,14 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
         case DynamicPartitionsChanged():
             data = _present(name=event.name, added=list(event.added), deleted=list(event.deleted))
             yield Entry(EventKind.DYNAMIC_PARTITIONS_CHANGED, _counts(event), data)
+        case BackfillStarted():
+            yield Entry(EventKind.BACKFILL_START, event.title or event.selection or "", _backfill_data(event))
+        case BackfillResumed():
+            data = _present(backfill_id=event.backfill_id, user=event.user, host=event.host, pid=event.pid) | mark
+            yield Entry(EventKind.BACKFILL_RESUME, "", data)
+        case BackfillEnded():
+            data = _present(backfill_id=event.backfill_id, error=error_data(event.error)) | mark
+            yield Entry(EventKind[f"BACKFILL_{event.status}"], _message(event.error), data)
 
 
 def error_data(error: ErrorRecord | None) -> dict[str, Any] | None:
@@ -88,8 +101,22 @@ def _run_data(event: RunStarted) -> dict[str, Any]:
         user=event.user,
         host=event.host,
         pid=event.pid,
+        backfill_id=event.backfill_id,
     )
     return data | {"steps": len(event.steps), "cells": sum(len(step.cells) for step in event.steps)}
+
+
+def _backfill_data(event: BackfillStarted) -> dict[str, Any]:
+    data = _present(
+        backfill_id=event.backfill_id,
+        selection=event.selection,
+        options=dict(event.options),
+        tags=dict(event.tags),
+        user=event.user,
+        host=event.host,
+        pid=event.pid,
+    )
+    return data | {"assets": len(event.targets), "cells": sum(target.cells for target in event.targets)}
 
 
 def _step_end(event: StepEnded, mark: dict[str, Any]) -> Entry:

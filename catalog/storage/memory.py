@@ -11,6 +11,9 @@ from headwater.catalog.cell_hash import MODULUS, input_hash, inputs_hash, versio
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
+    BackfillEnded,
+    BackfillResumed,
+    BackfillStarted,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -24,6 +27,9 @@ from headwater.catalog.events import (
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys, InMemoryDynamicKeys
 from headwater.catalog.records import (
+    Backfill,
+    BackfillCells,
+    BackfillStatus,
     Cell,
     DefinitionChange,
     Failure,
@@ -37,7 +43,7 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
-from headwater.catalog.storage.admission import Progress, RunProgress, check
+from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, check
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
 from headwater.catalog.storage.identifiers import bounds
 from headwater.catalog.storage.log import entries
@@ -93,7 +99,8 @@ class MemoryStorage:
         #: Keys of dynamic partitions in their order, by name.
         self._dynamic: dict[str, dict[str, None]] = {}
         self._dynamic_keys = InMemoryDynamicKeys()
-        self._progress = Progress(self._find_progress, 0)
+        self._backfills: dict[str, Backfill] = {}
+        self._progress = Progress(self._find_progress, self._find_backfill, 0, 0)
 
     def append(self, events: Sequence[Event]) -> int:
         """See `CatalogWriter.append`."""
@@ -236,6 +243,7 @@ class MemoryStorage:
         statuses: Collection[RunStatus] | None = None,
         asset: AssetKey | None = None,
         job: str | None = None,
+        backfill: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
@@ -246,6 +254,7 @@ class MemoryStorage:
                 for kept in _before(self._runs.values(), before, lambda kept: kept.run.run_id, "run")
                 if (statuses is None or kept.run.status in statuses)
                 and (job is None or kept.run.job == job)
+                and (backfill is None or kept.run.backfill_id == backfill)
                 and (asset is None or any(cell.asset == asset for step in kept.plan for cell in step.cells))
             ]
             return found[:limit]
@@ -253,11 +262,48 @@ class MemoryStorage:
     def run(self, run_id: str) -> Run | None:
         """See `CatalogReader.run`."""
         with self._reading():
-            between = bounds(run_id)
-            found = [kept for name, kept in self._runs.items() if between and between[0] <= name <= between[1]]
-            if len(found) > 1:
-                raise UsageError(f"More than one run starts with '{run_id}'.", remedy="Give more of the identifier.")
-            return _counted(found[0]) if found else None
+            kept = _only(self._runs, run_id, "run")
+            return _counted(kept) if kept else None
+
+    def backfills(
+        self,
+        *,
+        statuses: Collection[BackfillStatus] | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Backfill]:
+        """See `CatalogReader.backfills`."""
+        with self._reading():
+            found = [
+                self._with_runs(kept)
+                for kept in _before(self._backfills.values(), before, lambda kept: kept.backfill_id, "backfill")
+                if statuses is None or kept.status in statuses
+            ]
+            return found[:limit]
+
+    def backfill(self, backfill_id: str) -> Backfill | None:
+        """See `CatalogReader.backfill`."""
+        with self._reading():
+            kept = _only(self._backfills, backfill_id, "backfill")
+            return self._with_runs(kept) if kept else None
+
+    def backfill_cells(self, backfill_id: str) -> Mapping[AssetKey, BackfillCells]:
+        """See `CatalogReader.backfill_cells`."""
+        with self._reading():
+            done = {made.cell for made in self._versions if self._runs[made.run_id].run.backfill_id == backfill_id}
+            last: dict[Cell, str] = {}
+            for event in self._log:
+                run = self._runs[event.run_id].run if event.run_id else None
+                if run is None or run.backfill_id != backfill_id or "late" in event.data:
+                    continue
+                for cell in event.data.get("cells", ()) if event.step_key is not None else ():
+                    last[Cell(AssetKey(cell["asset"]), cell.get("partition"))] = cell["status"]
+        done |= {cell for cell, status in last.items() if status == StepStatus.VERIFIED}
+        failed = {cell for cell, status in last.items() if status == StepStatus.FAILURE} - done
+        return {
+            asset: BackfillCells(_partitions(done, asset), _partitions(failed, asset))
+            for asset in {cell.asset for cell in done | failed}
+        }
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
@@ -331,6 +377,19 @@ class MemoryStorage:
         kept = self._runs.get(run_id)
         return kept.progress if kept else None
 
+    def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
+        number = next((at for at, name in enumerate(self._backfills) if name == backfill_id), None)
+        return None if number is None else BackfillProgress(number, self._backfills[backfill_id].status)
+
+    def _with_runs(self, kept: Backfill) -> Backfill:
+        cells = self.backfill_cells(kept.backfill_id).values()
+        return replace(
+            kept,
+            runs=tuple(run for run, one in self._runs.items() if one.run.backfill_id == kept.backfill_id),
+            done=sum(len(one.done) for one in cells),
+            failed=sum(len(one.failed) for one in cells),
+        )
+
     def _admit(self, event: Event) -> bool:
         check(event)
         match event:
@@ -344,6 +403,10 @@ class MemoryStorage:
                 self._progress.run(event.run_id)
             case LogMessage(step_key=step_key):
                 self._progress.step(event.run_id, step_key or "")
+            case BackfillStarted():
+                self._progress.start_backfill(event)
+            case BackfillResumed() | BackfillEnded():
+                return not self._progress.move_backfill(event)
             case DefinitionsChanged() | DynamicPartitionsChanged():
                 pass
         return False
@@ -392,6 +455,22 @@ class MemoryStorage:
                     keys.pop(key, None)
                 keys |= dict.fromkeys(event.added)
                 self._dynamic_keys = InMemoryDynamicKeys({name: list(kept) for name, kept in self._dynamic.items()})
+            case BackfillStarted():
+                self._backfills[event.backfill_id] = _new_backfill(event)
+            case BackfillResumed():
+                self._backfills[event.backfill_id] = replace(
+                    self._backfills[event.backfill_id],
+                    status=BackfillStatus.STARTED,
+                    ended=None,
+                    error=None,
+                    user=event.user,
+                    host=event.host,
+                    pid=event.pid,
+                )
+            case BackfillEnded():
+                kept = self._backfills[event.backfill_id]
+                ended = replace(kept, status=event.status, ended=event.time, error=event.error)
+                self._backfills[event.backfill_id] = ended
             case LogMessage():
                 pass
 
@@ -407,8 +486,8 @@ class MemoryStorage:
         )
         if event.status is StepStatus.FAILURE:
             failure = Failure(run_id=event.run_id, step_key=event.step_key, time=event.time, error=event.error)
-            step = kept.plan[kept.progress.steps[event.step_key].number]
-            self._failures |= {Cell(cell.asset, cell.partition): failure for cell in step.cells}
+            failed = (cell for cell in event.cells if cell.status is StepStatus.FAILURE)
+            self._failures |= {Cell(cell.asset, cell.partition): failure for cell in failed}
         first = len(self._log) - len(event.materializations) + 1
         for seq, made in enumerate(event.materializations, first):
             self._versions.append(made)
@@ -436,12 +515,35 @@ def _new_run(event: RunStarted, progress: RunProgress) -> _Run:
         user=event.user,
         host=event.host,
         pid=event.pid,
+        backfill_id=event.backfill_id,
     )
     steps = {
         step.step_key: Step(run_id=event.run_id, step_key=step.step_key, status=StepStatus.PENDING, reason=step.reason)
         for step in event.steps
     }
     return _Run(run, event.steps, progress, steps)
+
+
+def _new_backfill(event: BackfillStarted) -> Backfill:
+    return Backfill(
+        backfill_id=event.backfill_id,
+        status=BackfillStatus.STARTED,
+        started=event.time,
+        title=event.title,
+        selection=event.selection,
+        options=event.options,
+        tags=event.tags,
+        targets=event.targets,
+        user=event.user,
+        host=event.host,
+        pid=event.pid,
+        total=sum(target.cells for target in event.targets),
+    )
+
+
+def _partitions(cells: Collection[Cell], asset: AssetKey) -> list[str | None]:
+    found = (cell.partition for cell in cells if cell.asset == asset)
+    return sorted(found, key=lambda partition: (partition is not None, partition or ""))
 
 
 def _attempted(step: Step, attempt: int, started: datetime | None) -> Step:
@@ -465,6 +567,14 @@ def _counted(kept: _Run) -> Run:
     for step in kept.steps.values():
         counts[step.status] = counts.get(step.status, 0) + 1
     return replace(kept.run, step_counts=counts)
+
+
+def _only(items: Mapping[str, Item], beginning: str, what: str) -> Item | None:
+    between = bounds(beginning, what)
+    found = [item for name, item in items.items() if between and between[0] <= name <= between[1]]
+    if len(found) > 1:
+        raise UsageError(f"More than one {what} starts with '{beginning}'.", remedy="Give more of the identifier.")
+    return found[0] if found else None
 
 
 def _before(items: Iterable[Item], before: str | None, name: Callable[[Item], str], what: str) -> list[Item]:

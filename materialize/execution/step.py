@@ -21,6 +21,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue, normalize
 from headwater.catalog.records import Cell, ErrorRecord, LogSlice, PlannedCell, Pointer
 from headwater.io.base import InputContext, OutputContext, PartitionsInputContext, Staged, StoredPartition
+from headwater.io.representation import mapping_of
 from headwater.materialize.execution.compute import Produced, Refused, compute, compute_partitions
 from headwater.materialize.execution.context import AssetExecutionContext, RunInfo
 from headwater.materialize.execution.partitions import StepPartitions
@@ -255,7 +256,7 @@ def _run(spec: StepSpec, environment: StepEnvironment, attempt: Attempt) -> None
     partitions = spec.partitions.keys if spec.partitions is not None else ()
     # What the function gives has to be told apart by partition wherever a step may have several, whether this one has
     # or not: the number of partitions left over for the last step must not change what is asked of it.
-    if definition.backfill_policy is None or definition.backfill_policy.max_partitions_per_run == 1:
+    if definition.batch == 1 and len(partitions) <= 1:
         items = compute(definition, arguments, assets, next(iter(partitions), None))
     else:
         items = compute_partitions(definition, arguments, assets, partitions)
@@ -375,7 +376,7 @@ def _load_several(
             asset_key=item.key,
             partitions=tuple(
                 StoredPartition(
-                    partition_key=str(part.partition) if part.partition is None else part.partition,
+                    partition_key=part.partition or "",
                     version_id=part.version_id,
                     pointer=_stored_pointer(definition, item, part),
                 )
@@ -425,7 +426,7 @@ def _store(
             version_id=cell.version_id,
             run_id=spec.run.run_id,
             step_key=spec.step_key,
-            annotation=None if definition.is_multi else definition.return_annotation,
+            annotation=_annotation_of_value(definition),
             definition_metadata=output.spec.metadata,
             previous=previous,
             code_changed=code_changed,
@@ -442,6 +443,14 @@ def _store(
         tags=produced.tags,
     )
     return stored, staged
+
+
+def _annotation_of_value(definition: AssetsDefinition) -> Any:
+    """What the function says of the value of one output, and of one partition of it where it gives several."""
+    if definition.is_multi:
+        return None
+    by_partition = None if definition.batch == 1 else mapping_of(definition.return_annotation)
+    return definition.return_annotation if by_partition is None else by_partition.element
 
 
 def describe_failure(error: BaseException) -> StepFailure:

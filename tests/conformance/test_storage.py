@@ -20,12 +20,17 @@ from headwater.catalog.events import (
     EventKind,
     LogMessage,
     RunEnded,
+    RunStarted,
+    StepEnded,
     StepRetried,
     StepStarted,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
+    Backfill,
+    BackfillCells,
+    BackfillStatus,
     Cell,
     Column,
     DefinitionChange,
@@ -373,6 +378,26 @@ def test_a_failure_counts_until_there_is_a_newer_version(reopen: Reopen, history
     assert str(failures[Cell(b, "p")]) == f"{ERROR.kind}: {ERROR.message}"
 
 
+def test_a_step_may_fail_for_some_of_its_cells(reopen: Reopen, history: "History") -> None:
+    b = AssetKey("b")
+    run = history.start(("b", [None, "p", "q", "'"]))
+    statuses = (StepStatus.FAILURE, StepStatus.VERIFIED, StepStatus.SKIPPED, StepStatus.FAILURE)
+    end = history.end(
+        run,
+        0,
+        StepStatus.FAILURE,
+        cells=tuple(
+            StepCell(asset=b, partition=cell.partition, status=status)
+            for cell, status in zip(run.steps[0].cells, statuses, strict=True)
+        ),
+    )
+    reopen().append([run, end])
+    assert reopen().failures().keys() == {Cell(b), Cell(b, "'")}
+    whole = history.start("b")
+    reopen().append([whole, history.succeed(whole)])
+    assert reopen().failures().keys() == {Cell(b, "'")}
+
+
 def test_terminal_states_are_final(reopen: Reopen, history: "History") -> None:
     run = history.start("a", "b")
     made = history.succeed(run)
@@ -419,6 +444,12 @@ WRONG = (
     "log of a step never planned",
     "run started twice",
     "two steps of one name",
+    "run of a backfill that was never started",
+    "backfill started twice",
+    "backfill that is no UUID",
+    "end of a backfill that was never started",
+    "resumption of a backfill that was never started",
+    "a backfill that ends open",
     "run that is no UUID",
     "run in capitals",
     "version that is no UUID",
@@ -436,7 +467,7 @@ WRONG = (
 
 def _refused(history: "History") -> dict[str, tuple[list[Event], Event]]:
     """By what is wrong: the events before, and the one that no storage takes."""
-    run, other = history.start("a"), history.start("a")
+    run, other, backfill = history.start("a"), history.start("a"), history.backfill("a")
     made = history.make(run)
     naive = datetime(2026, 1, 1)
     twice = replace(run, run_id=history.identifier(), steps=run.steps * 2)
@@ -456,6 +487,12 @@ def _refused(history: "History") -> dict[str, tuple[list[Event], Event]]:
         "log of a step never planned": ([run], log),
         "run started twice": ([run], run),
         "two steps of one name": ([], twice),
+        "run of a backfill that was never started": ([], replace(run, backfill_id=backfill.backfill_id)),
+        "backfill started twice": ([backfill], backfill),
+        "backfill that is no UUID": ([], replace(backfill, backfill_id="b1")),
+        "end of a backfill that was never started": ([], history.stop(backfill, BackfillStatus.SUCCESS)),
+        "resumption of a backfill that was never started": ([], history.resume(backfill)),
+        "a backfill that ends open": ([backfill], history.stop(backfill, BackfillStatus.STARTED)),
         "run that is no UUID": ([], replace(run, run_id="r1")),
         "run in capitals": ([], replace(run, run_id=run.run_id.replace("01900000", "0190ABCD"))),
         "version that is no UUID": ([run], end(version_id="v1")),
@@ -483,11 +520,12 @@ def test_a_refused_event_takes_its_whole_append_with_it(storage: CatalogWriter, 
     before, refused = _refused(history)[wrong]
     storage.append(before)
     seen = storage.events(limit=None), storage.runs(), storage.cells()
-    fine = history.start("x")
+    fine, more = history.start("x"), history.backfill("x")
     with pytest.raises(CatalogError):
-        storage.append([fine, history.succeed(fine), refused])
+        storage.append([more, fine, history.succeed(fine), history.stop(more, BackfillStatus.CANCELED), refused])
     assert (storage.events(limit=None), storage.runs(), storage.cells()) == seen
-    assert storage.append([fine, history.succeed(fine)]) == len(seen[0]) + 3
+    assert storage.append([more, fine, history.succeed(fine), history.resume(more)]) == len(seen[0]) + 5
+    assert storage.backfills()[0].status is BackfillStatus.STARTED
     assert [cell.asset for cell in storage.cells()] == [AssetKey("x")]
 
 
@@ -650,6 +688,148 @@ def test_a_run_by_the_beginning_of_its_identifier(storage: CatalogWriter, histor
         storage.run("019")
     for nothing in ("0191", "zzzz", "0190abcd0", runs[0].run_id + "0", "0190%", "0190abcd_"):
         assert storage.run(nothing) is None
+
+
+def test_the_life_of_a_backfill(reopen: Reopen, history: "History") -> None:
+    started = history.backfill(
+        "a",
+        ("b", 3),
+        title="fix",
+        selection="b+",
+        options={"only": "failed", "n": [1]},
+        tags={"k": "v"},
+        user="u",
+        host="h",
+        pid=7,
+    )
+    reopen().append([started])
+    expected = Backfill(
+        backfill_id=started.backfill_id,
+        status=BackfillStatus.STARTED,
+        started=started.time,
+        title="fix",
+        selection="b+",
+        options={"only": "failed", "n": [1]},
+        tags={"k": "v"},
+        targets=started.targets,
+        user="u",
+        host="h",
+        pid=7,
+        total=4,
+    )
+    assert reopen().backfills() == [expected]
+    failed, again = history.stop(started, BackfillStatus.FAILURE, error=ERROR), history.resume(started, user="v", pid=8)
+    reopen().append([failed])
+    broken = replace(expected, status=BackfillStatus.FAILURE, ended=failed.time, error=ERROR)
+    assert reopen().backfill(started.backfill_id[:30]) == broken
+    reopen().append([again])
+    resumed = replace(expected, user="v", host="", pid=8)
+    assert reopen().backfills(statuses=[BackfillStatus.STARTED]) == [resumed]
+    reopen().append([history.resume(started, host="w"), canceled := history.stop(started, BackfillStatus.CANCELED)])
+    over = replace(expected, status=BackfillStatus.CANCELED, ended=canceled.time, user="", host="w", pid=0)
+    assert reopen().backfills() == [over]
+    reopen().append([history.resume(started, user="x"), history.stop(started, BackfillStatus.SUCCESS)])
+    storage = reopen()
+    storage.append([history.stop(started, BackfillStatus.FAILURE, error=ERROR)])
+    assert storage.backfills() == [over]
+    log = storage.events()
+    assert [(event.kind, event.message, event.data.get("late", False)) for event in log] == [
+        ("BACKFILL_START", "fix", False),
+        ("BACKFILL_FAILURE", ERROR.message, False),
+        ("BACKFILL_RESUME", "", False),
+        ("BACKFILL_RESUME", "", False),
+        ("BACKFILL_CANCELED", "", False),
+        ("BACKFILL_RESUME", "", True),
+        ("BACKFILL_SUCCESS", "", True),
+        ("BACKFILL_FAILURE", ERROR.message, True),
+    ]
+    assert all(event.data["backfill_id"] == started.backfill_id for event in log)
+    assert (log[0].data["assets"], log[0].data["cells"]) == (2, 4)
+
+
+def test_backfills_can_be_narrowed(storage: CatalogWriter, history: "History") -> None:
+    backfills = [history.backfill("a") for _ in range(4)]
+    storage.append([*backfills, history.stop(backfills[1], BackfillStatus.SUCCESS)])
+
+    def places(found: list[Backfill]) -> list[int]:
+        return [[one.backfill_id for one in backfills].index(one.backfill_id) for one in found]
+
+    assert places(storage.backfills()) == [3, 2, 1, 0]
+    assert places(storage.backfills(limit=2)) == [3, 2]
+    assert places(storage.backfills(before=backfills[2].backfill_id)) == [1, 0]
+    assert places(storage.backfills(statuses=[BackfillStatus.STARTED], limit=2)) == [3, 2]
+    assert places(storage.backfills(statuses=[])) == []
+    nothing = history.identifier()
+    with pytest.raises(UsageError, match=nothing):
+        storage.backfills(before=nothing)
+    with pytest.raises(UsageError, match="More than one backfill"):
+        storage.backfill(nothing[:20])
+    with pytest.raises(UsageError, match="too short for the identifier of a backfill"):
+        storage.backfill("019")
+    assert storage.backfill(nothing) is None is storage.backfill("zzzz")
+    assert storage.backfill_cells(nothing) == {} == storage.backfill_cells("zzzz")
+    assert storage.runs(backfill=nothing) == [] == storage.runs(backfill="zzzz")
+
+
+def test_what_the_runs_of_a_backfill_did(reopen: Reopen, history: "History") -> None:
+    """Done is what was made or found up to date; failed is what failed last of the rest."""
+    b, keys = AssetKey("b"), ["p", "q", "r", "s", "'", "t"]
+    backfill, other = history.backfill("a", ("b", 6)), history.backfill(("b", 6))
+
+    def outcome(run: RunStarted, status: StepStatus, made: Sequence[int] = (), **cells: str) -> StepEnded:
+        return history.end(
+            run,
+            1,
+            status,
+            materializations=tuple(history.make(run, 1, cell) for cell in made),
+            cells=tuple(StepCell(asset=b, partition=key, status=StepStatus(ended)) for key, ended in cells.items()),
+        )
+
+    first, second, third = (history.start("a", ("b", keys), backfill_id=backfill.backfill_id) for _ in range(3))
+    elsewhere, alone = history.start(("b", keys), backfill_id=other.backfill_id), history.start(("b", keys))
+    reopen().append([backfill, other, first])
+    storage = reopen()
+    assert storage.backfill_cells(backfill.backfill_id) == {}
+    mixed = outcome(first, StepStatus.FAILURE, [0], p="SUCCESS", q="VERIFIED", r="FAILURE", s="FAILURE", t="CANCELED")
+    reopen().append([history.end(first, 0, StepStatus.FAILURE, error=ERROR), mixed])
+    assert reopen().backfill_cells(backfill.backfill_id) == {
+        AssetKey("a"): BackfillCells([], [None]),
+        b: BackfillCells(["p", "q"], ["r", "s"]),
+    }
+    reopen().append([history.finish(first, RunStatus.FAILURE), second, elsewhere, alone, history.succeed(alone)])
+    whole = history.end(
+        second, 0, StepStatus.VERIFIED, cells=(StepCell(asset=AssetKey("a"), status=StepStatus.VERIFIED),)
+    )
+    later = outcome(
+        second, StepStatus.SUCCESS, [2, 4], r="SUCCESS", s="SKIPPED", p="FAILURE", t="FAILURE", **{"'": "SUCCESS"}
+    )
+    reopen().append([whole, later, history.end(elsewhere, 0, StepStatus.FAILURE)])
+    late = history.finish(third), history.succeed(third)
+    reopen().append([third, *late])
+    storage = reopen()
+    assert storage.backfill_cells(backfill.backfill_id) == {
+        AssetKey("a"): BackfillCells([None], []),
+        b: BackfillCells(["'", "p", "q", "r"], ["t"]),
+    }
+    assert storage.backfill_cells(other.backfill_id) == {b: BackfillCells([], [*sorted(keys)])}
+    counted = [(one.runs, one.done, one.failed, one.total) for one in storage.backfills()]
+    assert counted == [
+        ((elsewhere.run_id,), 0, 6, 6),
+        ((first.run_id, second.run_id, third.run_id), 5, 1, 7),
+    ]
+    assert storage.backfill(backfill.backfill_id) == storage.backfills()[1]
+    assert [run.run_id for run in storage.runs(backfill=backfill.backfill_id)] == [
+        third.run_id,
+        second.run_id,
+        first.run_id,
+    ]
+    assert [run.backfill_id for run in storage.runs(limit=5)] == [
+        backfill.backfill_id,
+        None,
+        other.backfill_id,
+        backfill.backfill_id,
+        backfill.backfill_id,
+    ]
 
 
 def test_definitions(reopen: Reopen, history: "History") -> None:

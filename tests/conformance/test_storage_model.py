@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from headwater.catalog.errors import CatalogError
 from headwater.catalog.events import (
     AssetDefinition,
+    BackfillStarted,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -20,7 +21,16 @@ from headwater.catalog.events import (
     StepRetried,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import DefinitionChange, ErrorRecord, Fingerprint, RunStatus, StepStatus
+from headwater.catalog.records import (
+    BackfillStatus,
+    DefinitionChange,
+    ErrorRecord,
+    Fingerprint,
+    Materialization,
+    RunStatus,
+    StepCell,
+    StepStatus,
+)
 from headwater.catalog.storage.base import CatalogReader
 from headwater.catalog.storage.duckdb import DuckDBStorage, open_catalog
 from headwater.catalog.storage.memory import MemoryStorage
@@ -33,6 +43,7 @@ ASSETS = ("a", "b", "c/d", "ü%2F")
 PARTITIONS = (None, "p", "q", "2024-01-01")
 DYNAMIC = "abcdefg"
 ENDED_RUNS = [status for status in RunStatus if status is not RunStatus.STARTED]
+ENDED_BACKFILLS = [status for status in BackfillStatus if status is not BackfillStatus.STARTED]
 ENDED_STEPS = [status for status in StepStatus if status not in (StepStatus.PENDING, StepStatus.STARTED)]
 
 
@@ -43,13 +54,14 @@ class Author:
         self._draw = data.draw
         self._history = history
         self._runs: list[RunStarted] = []
+        self._backfills: list[BackfillStarted] = []
 
     def events(self) -> list[Event]:
         """What one append is given."""
         return [self._event() for _ in range(self._draw(st.integers(1, 4)))]
 
     def _event(self) -> Event:
-        kinds: list[Callable[[], Event]] = [self._start, self._redefine, self._change_keys]
+        kinds: list[Callable[[], Event]] = [self._start, self._redefine, self._change_keys, self._backfill]
         if self._runs:
             kinds += [self._step, self._retry, self._succeed, self._succeed, self._fail, self._log, self._finish]
         return self._draw(st.sampled_from(kinds))()
@@ -61,7 +73,10 @@ class Author:
         keys = st.lists(st.sampled_from(PARTITIONS), min_size=1, max_size=3, unique=True)
         wide = self._draw(st.integers(0, 7)) == 0
         steps = [(asset, [f"w{i}" for i in range(300)] if wide else self._draw(keys)) for asset in assets]
-        self._runs.append(self._history.start(*steps, job=self._draw(st.sampled_from((None, "x")))))
+        backfill = self._draw(st.sampled_from((None, *(one.backfill_id for one in self._backfills))))
+        self._runs.append(
+            self._history.start(*steps, job=self._draw(st.sampled_from((None, "x"))), backfill_id=backfill)
+        )
         return self._runs[-1]
 
     def _pick(self) -> tuple[RunStarted, int]:
@@ -89,7 +104,21 @@ class Author:
     def _fail(self) -> Event:
         run, step = self._pick()
         status = self._draw(st.sampled_from(ENDED_STEPS))
-        return self._history.end(run, step, status, message=self._draw(st.text(max_size=5)))
+        made: list[Materialization] = []
+        cells: list[StepCell] = []
+        for number, cell in enumerate(run.steps[step].cells):
+            ended = self._draw(st.sampled_from(ENDED_STEPS)) if number < 3 else status
+            cells.append(StepCell(asset=cell.asset, partition=cell.partition, status=ended))
+            if ended is StepStatus.SUCCESS:
+                made.append(self._history.make(run, step, number))
+        return self._history.end(
+            run,
+            step,
+            status,
+            message=self._draw(st.text(max_size=5)),
+            cells=tuple(cells),
+            materializations=tuple(made),
+        )
 
     def _log(self) -> Event:
         run, step = self._pick()
@@ -99,6 +128,16 @@ class Author:
 
     def _finish(self) -> Event:
         return self._history.finish(self._pick()[0], self._draw(st.sampled_from(ENDED_RUNS)))
+
+    def _backfill(self) -> Event:
+        move = self._draw(st.integers(0, 4))
+        if not self._backfills or move == 0:
+            self._backfills.append(self._history.backfill("a", ("b", 3), title=self._draw(st.text(max_size=5))))
+            return self._backfills[-1]
+        backfill = self._draw(st.sampled_from(self._backfills))
+        if move == 1:
+            return self._history.resume(backfill, user=self._draw(st.text(max_size=5)))
+        return self._history.stop(backfill, self._draw(st.sampled_from(ENDED_BACKFILLS)))
 
     def _change_keys(self) -> Event:
         keys = st.lists(st.sampled_from(DYNAMIC), max_size=5)
@@ -133,7 +172,7 @@ class Author:
 
 def everything(storage: CatalogReader) -> dict[str, Any]:
     """All that a storage has to say."""
-    runs = storage.runs(limit=1000)
+    runs, backfills = storage.runs(limit=1000), storage.backfills()
     keys = [AssetKey(asset) for asset in ASSETS]
     return {
         "cells": storage.cells(),
@@ -153,6 +192,11 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         ],
         "dynamic positions": [storage.dynamic_keys.indexes(name, DYNAMIC) for name in "nm"],
         "dynamic names": storage.dynamic_partition_names(),
+        "backfills": backfills,
+        "one backfill": [storage.backfill(one.backfill_id) for one in backfills],
+        "backfill cells": [storage.backfill_cells(one.backfill_id) for one in backfills],
+        "ended backfills": storage.backfills(statuses=ENDED_BACKFILLS),
+        "runs of backfills": [storage.runs(backfill=one.backfill_id) for one in backfills],
         "failures": storage.failures(),
         "cells of some": storage.cells(keys[:2]),
         "latest": storage.latest(),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from headwater.catalog.cell_hash import input_hash, key_hash, sum_hashes, version_hash
 from headwater.catalog.events import (
+    BackfillEnded,
+    BackfillResumed,
+    BackfillStarted,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -17,12 +20,20 @@ from headwater.catalog.events import (
     StepStarted,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import Fingerprint, Materialization
+from headwater.catalog.records import BackfillStatus, ErrorRecord, Fingerprint, Materialization
 from headwater.catalog.storage.admission import Progress, check
 from headwater.catalog.storage.duckdb.dictionary import Dictionary
-from headwater.catalog.storage.duckdb.rows import inputs_text, json_text, pointer_values, run_row, timestamp
+from headwater.catalog.storage.duckdb.rows import (
+    backfill_row,
+    inputs_text,
+    json_text,
+    pointer_values,
+    run_row,
+    timestamp,
+)
 from headwater.catalog.storage.duckdb.tables import (
     ASSET,
+    BACKFILL,
     CELL,
     DEFINITION,
     DEFINITION_CHANGE,
@@ -71,6 +82,9 @@ class Batch:
         self.seq = known.seq
         #: Of runs that ended: number, time, status, error.
         self.ended_runs: list[Row] = []
+        #: Of backfills that ended or go on, by number: status, time of the end, error, and user, host and process,
+        #: None where they stay.
+        self.moved_backfills: dict[int, Row] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, list[Row]] = defaultdict(list)
@@ -116,7 +130,7 @@ class Batch:
             FINGERPRINT,
             [(at, code.code, code.definition, code.config, code.resources, code.io) for at, code in codes],
         )
-        for table in (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION, DEFINITION_CHANGE):
+        for table in (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION, DEFINITION_CHANGE, BACKFILL):
             yield table, self._rows[table.name]
         yield PARTITION_KEY, self._new_partitions
         yield CELL, [(asset, self._partitions[key], *row) for (asset, key), row in self._cells.items()]
@@ -156,8 +170,8 @@ class Batch:
                 late = not progress.end(event)
                 self._log(event, run.number, late=late)
                 if not late:
-                    error = None if event.error is None else json_text(error_data(event.error))
-                    self.ended_runs.append((run.number, timestamp(event.time), event.status.value, error))
+                    end = (timestamp(event.time), event.status.value, _error_text(event.error))
+                    self.ended_runs.append((run.number, *end))
             case StepStarted() | StepRetried():
                 run, step = progress.run(event.run_id), progress.step(event.run_id, event.step_key)
                 self._log(event, run.number, step.number, late=run.ended or step.ended, attempt=event.attempt)
@@ -169,6 +183,11 @@ class Batch:
                 self._log(event, run.number, None if step is None else step.number)
             case DefinitionsChanged():
                 self._redefine(event)
+            case BackfillStarted():
+                self._rows[BACKFILL.name].append(backfill_row(progress.start_backfill(event).number, event))
+                self._log(event, None)
+            case BackfillResumed() | BackfillEnded():
+                self._move_backfill(event)
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)
@@ -199,9 +218,11 @@ class Batch:
             )
 
     def _start_run(self, event: RunStarted) -> None:
-        run = self.known.progress.start(event).number
+        progress = self.known.progress
+        run = progress.start(event).number
         number = self.known.assets.number
-        self._rows[RUN.name].append(run_row(run, event))
+        backfill = None if event.backfill_id is None else progress.backfill(event.backfill_id).number
+        self._rows[RUN.name].append(run_row(run, event, backfill))
         self._rows[STEP.name] += [(run, at, step.step_key, step.reason) for at, step in enumerate(event.steps)]
         self._rows[PLANNED_CELL.name] += [
             (run, at, number(cell.asset), cell.partition, cell.version_id, cell.folder)
@@ -281,6 +302,20 @@ class Batch:
         kept = [row for row in self._rows[DEFINITION.name] if row[0] not in changed]
         self._rows[DEFINITION.name] = kept + [(asset, *values) for asset, values in current.items()]
 
+    def _move_backfill(self, event: BackfillResumed | BackfillEnded) -> None:
+        progress = self.known.progress
+        number = progress.backfill(event.backfill_id).number
+        late = not progress.move_backfill(event)
+        self._log(event, None, late=late)
+        if late:
+            return
+        if isinstance(event, BackfillResumed):
+            row = (BackfillStatus.STARTED.value, None, None, event.user, event.host, event.pid)
+        else:
+            *_, user, host, pid = self.moved_backfills.get(number, (None, None, None))
+            row = (event.status.value, timestamp(event.time), _error_text(event.error), user, host, pid)
+        self.moved_backfills[number] = row
+
     def _change_keys(self, event: DynamicPartitionsChanged) -> None:
         for key in event.deleted:
             self._dynamic.pop((event.name, key), None)
@@ -290,3 +325,7 @@ class Batch:
             if not added:
                 self._dynamic.pop((event.name, key), None)
                 self._dynamic[event.name, key] = (deleted, True)
+
+
+def _error_text(error: ErrorRecord | None) -> str | None:
+    return None if error is None else json_text(error_data(error))

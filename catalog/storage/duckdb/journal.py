@@ -10,6 +10,9 @@ from typing import Any, cast
 import msgspec
 
 from headwater.catalog.events import (
+    BackfillEnded,
+    BackfillResumed,
+    BackfillStarted,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -33,6 +36,9 @@ _KINDS: Mapping[str, type[Event]] = {
         LogMessage,
         DefinitionsChanged,
         DynamicPartitionsChanged,
+        BackfillStarted,
+        BackfillResumed,
+        BackfillEnded,
     )
 }
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.cell_hash import key_hash
 from headwater.catalog.errors import UsageError
@@ -11,6 +11,9 @@ from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
+    Backfill,
+    BackfillCells,
+    BackfillStatus,
     Cell,
     DefinitionChange,
     Failure,
@@ -29,6 +32,7 @@ from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.dictionary import Dictionary
 from headwater.catalog.storage.duckdb.rows import (
     aware,
+    backfill,
     definition,
     failure,
     from_json,
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from numpy import int64, uint64
     from numpy.typing import NDArray
+
+
+Item = TypeVar("Item")
 
 
 class StoredKeys:
@@ -136,8 +143,14 @@ class Reader:
 
     def failures(self) -> dict[Cell, Failure]:
         """See `CatalogReader.failures`."""
-        rows = self._ask("failures")
-        return {Cell(self._assets.lookup(number), partition): failure(row) for number, partition, *row in rows}
+        with self._reading() as cursor:
+            cursor.begin()
+            cells = ask(cursor, "failures")
+            seqs = sorted({seq for _, _, seq in cells})
+            steps = {seq: failure(row) for seq, *row in ask(cursor, "failed_steps", seqs=json_text(seqs))}
+            cursor.commit()
+        asset = self._assets.lookup
+        return {Cell(asset(number), partition): steps[seq] for number, partition, seq in cells}
 
     def current(self, asset: AssetKey, partition: str | None = None) -> Materialization | None:
         """See `CatalogReader.current`."""
@@ -195,6 +208,7 @@ class Reader:
         statuses: Collection[RunStatus] | None = None,
         asset: AssetKey | None = None,
         job: str | None = None,
+        backfill: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
@@ -202,25 +216,47 @@ class Reader:
         if before is not None and self._run_number(before) is None:
             raise _unknown("run", before)
         number = None if asset is None else self._assets.find(asset)
-        if asset is not None and number is None:
+        if (asset is not None and number is None) or (backfill is not None and not is_identifier(backfill)):
             return []
         return self._runs(
             statuses=None if statuses is None else json_text(list(statuses)),
             asset=number,
             job=job,
+            backfill=backfill,
             limit=limit,
             before=before,
         )
 
     def run(self, run_id: str) -> Run | None:
         """See `CatalogReader.run`."""
-        between = bounds(run_id)
-        if between is None:
-            return None
-        found = self._runs(least=between[0], greatest=between[1], limit=2)
-        if len(found) > 1:
-            raise UsageError(f"More than one run starts with '{run_id}'.", remedy="Give more of the identifier.")
-        return _first(found)
+        return _only(self._runs, run_id, "run")
+
+    def backfills(
+        self,
+        *,
+        statuses: Collection[BackfillStatus] | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Backfill]:
+        """See `CatalogReader.backfills`."""
+        if before is not None and self._backfill_number(before) is None:
+            raise _unknown("backfill", before)
+        names = None if statuses is None else json_text(list(statuses))
+        return self._backfills(statuses=names, limit=limit, before=before)
+
+    def backfill(self, backfill_id: str) -> Backfill | None:
+        """See `CatalogReader.backfill`."""
+        return _only(self._backfills, backfill_id, "backfill")
+
+    def backfill_cells(self, backfill_id: str) -> Mapping[AssetKey, BackfillCells]:
+        """See `CatalogReader.backfill_cells`."""
+        number = self._backfill_number(backfill_id)
+        if number is None:
+            return {}
+        rows = self._ask("backfill_cells", backfills=json_text([number]), whole=True)
+        return {
+            self._assets.lookup(asset): BackfillCells(done or [], failed or []) for _, asset, _, _, done, failed in rows
+        }
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
@@ -342,6 +378,24 @@ class Reader:
             found.append(run(row, counts[number] | ({StepStatus.PENDING: pending} if pending else {})))
         return found
 
+    def _backfills(self, **conditions: Any) -> list[Backfill]:
+        with self._reading() as cursor:
+            cursor.begin()
+            rows = ask(cursor, "backfills", **conditions)
+            numbers = json_text([row[0] for row in rows])
+            counted = ask(cursor, "backfill_cells", backfills=numbers) if rows else []
+            cursor.commit()
+        counts: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for number, _, done, failed in counted:
+            counts[number] = (counts[number][0] + done, counts[number][1] + failed)
+        return [backfill((*row, *counts[number])) for number, *row in rows]
+
+    def _backfill_number(self, backfill_id: str) -> int | None:
+        if not is_identifier(backfill_id):
+            return None
+        rows = self._ask("backfill_number", backfill=backfill_id)
+        return rows[0][0] if rows else None
+
     def _run_number(self, run_id: str) -> int | None:
         if not is_identifier(run_id):
             return None
@@ -415,6 +469,17 @@ def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -
 
 def _first(found: Sequence[Any]) -> Any:
     return found[0] if found else None
+
+
+def _only(find: Callable[..., list[Item]], beginning: str, what: str) -> Item | None:
+    """The one that has an identifier, or one with this beginning."""
+    between = bounds(beginning, what)
+    if between is None:
+        return None
+    found = find(least=between[0], greatest=between[1], limit=2)
+    if len(found) > 1:
+        raise UsageError(f"More than one {what} starts with '{beginning}'.", remedy="Give more of the identifier.")
+    return _first(found)
 
 
 def _unknown(what: str, identifier: str) -> UsageError:

@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headwater.catalog.events import AssetDefinition, RunStarted
+from headwater.catalog.events import AssetDefinition, BackfillStarted, RunStarted
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
+    Backfill,
+    BackfillStatus,
+    BackfillTarget,
     Column,
     ErrorRecord,
     Failure,
@@ -73,7 +76,7 @@ def aware_or_none(time: datetime | None) -> datetime | None:
     return None if time is None else time.replace(tzinfo=UTC)
 
 
-def run_row(number: int, event: RunStarted) -> Row:
+def run_row(number: int, event: RunStarted, backfill: int | None) -> Row:
     """A row of `run`."""
     return (
         number,
@@ -88,13 +91,35 @@ def run_row(number: int, event: RunStarted) -> Row:
         event.host,
         event.pid,
         len(event.steps),
+        backfill,
+        None,
+    )
+
+
+def backfill_row(number: int, event: BackfillStarted) -> Row:
+    """A row of `backfill`."""
+    return (
+        number,
+        event.backfill_id,
+        timestamp(event.time),
+        None,
+        BackfillStatus.STARTED.value,
+        event.title,
+        event.selection,
+        json_text(event.options),
+        json_text(event.tags),
+        event.user,
+        event.host,
+        event.pid,
+        json_text(event.targets),
+        sum(target.cells for target in event.targets),
         None,
     )
 
 
 def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
     """A run from a row of query `runs`."""
-    run_id, status, started, ended, job, selection, tags, user, host, pid, error = row
+    run_id, status, started, ended, job, selection, tags, user, host, pid, error, backfill_id = row
     return Run(
         run_id=run_id,
         status=RunStatus(status),
@@ -107,7 +132,50 @@ def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
         host=host,
         pid=pid,
         error=None if error is None else from_json(error, ErrorRecord),
+        backfill_id=backfill_id,
         step_counts=step_counts,
+    )
+
+
+def backfill(row: Row) -> Backfill:
+    """A backfill from a row of query `backfills`."""
+    (
+        backfill_id,
+        status,
+        started,
+        ended,
+        title,
+        selection,
+        options,
+        tags,
+        user,
+        host,
+        pid,
+        targets,
+        total,
+        error,
+        runs,
+        done,
+        failed,
+    ) = row
+    return Backfill(
+        backfill_id=backfill_id,
+        status=BackfillStatus(status),
+        started=aware(started),
+        ended=aware_or_none(ended),
+        title=title,
+        selection=selection,
+        options=from_json(options, dict[str, Any]),
+        tags=from_json(tags, dict[str, str]),
+        targets=from_json(targets, tuple[BackfillTarget, ...]),
+        user=user,
+        host=host,
+        pid=pid,
+        runs=tuple(runs),
+        done=done,
+        failed=failed,
+        total=total,
+        error=None if error is None else from_json(error, ErrorRecord),
     )
 
 
@@ -140,9 +208,10 @@ def step(run_id: str, row: Row, planned: Iterable[tuple[AssetKey, str | None]]) 
 
 
 def failure(row: Row) -> Failure:
-    """The end of a query `failures` row."""
-    run_id, step_key, time, data = row
-    return Failure(run_id=run_id, step_key=step_key, time=aware(time), error=from_json(data, _Outcome).error)
+    """The end of a query `failed_steps` row."""
+    run_id, step_key, time, error = row
+    record = None if error is None else from_json(error, ErrorRecord)
+    return Failure(run_id=run_id, step_key=step_key, time=aware(time), error=record)
 
 
 def inputs_text(inputs: Sequence[Input], numbers: Sequence[int], hashes: Sequence[int]) -> str:

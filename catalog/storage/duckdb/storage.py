@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import CatalogError, DiskFullError, ReadOnlyCatalogError
 from headwater.catalog.events import Event
-from headwater.catalog.storage.admission import Progress, RunProgress, StepProgress
+from headwater.catalog.records import BackfillStatus
+from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, StepProgress
 from headwater.catalog.storage.duckdb.batch import Known
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.dictionary import Dictionary
@@ -122,17 +123,24 @@ class DuckDBStorage(Reader):
         self._assets = Dictionary(self._load_assets)
         self._fingerprints = Dictionary(self._load_fingerprints)
         with self._database.cursor() as cursor:
-            ((seq, next_run, cells, partitions),) = ask(cursor, "writer_state")
+            ((seq, next_run, cells, partitions, next_backfill),) = ask(cursor, "writer_state")
             built = {asset for (asset,) in ask(cursor, "assets_with_cells")}
         return Known(
             seq=seq,
             assets=self._assets,
             fingerprints=self._fingerprints,
-            progress=Progress(self._find_progress, next_run),
+            progress=Progress(self._find_progress, self._find_backfill, next_run, next_backfill),
             built=built,
             cells=cells,
             partitions=partitions,
         )
+
+    def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
+        if not is_identifier(backfill_id):
+            return None
+        with self._database.cursor() as cursor:
+            found = ask(cursor, "backfill_number", backfill=backfill_id)
+        return BackfillProgress(found[0][0], BackfillStatus(found[0][1])) if found else None
 
     def _find_progress(self, run_id: str) -> RunProgress | None:
         if not is_identifier(run_id):

@@ -112,6 +112,27 @@ RUN = Table(
         "host": "VARCHAR",
         "pid": "BIGINT",
         "steps": "INTEGER",
+        "backfill_no": "INTEGER",
+        "error": "VARCHAR",
+    },
+)
+BACKFILL = Table(
+    "backfill",
+    {
+        "backfill_no": "INTEGER",
+        "backfill_id": "UUID",
+        "started": "TIMESTAMP",
+        "ended": "TIMESTAMP",
+        "status": "VARCHAR",
+        "title": "VARCHAR",
+        "selection": "VARCHAR",
+        "options": "VARCHAR",
+        "tags": "VARCHAR",
+        "user_name": "VARCHAR",
+        "host": "VARCHAR",
+        "pid": "BIGINT",
+        "targets": "VARCHAR",
+        "total": "BIGINT",
         "error": "VARCHAR",
     },
 )

@@ -117,6 +117,10 @@ class Writer:
             table.insert(connection, rows)
         if batch.ended_runs:
             _execute(connection, "end_runs", runs=_lists(("run_no", "ended", "status", "error"), batch.ended_runs))
+        if batch.moved_backfills:
+            names = ("backfill_no", "status", "ended", "error", "user_name", "host", "pid")
+            moved = [(number, *row) for number, row in batch.moved_backfills.items()]
+            _execute(connection, "move_backfills", backfills=_lists(names, moved))
         _change_keys(connection, batch.deleted_keys(), batch.added_keys())
         _execute(connection, "empty_journal")
         connection.commit()

@@ -27,11 +27,14 @@ def test_an_identifier_is_a_canonical_uuid() -> None:
 
 
 def test_bounds_enclose_exactly_what_starts_alike() -> None:
-    assert bounds(WHOLE) == (WHOLE, WHOLE)
-    assert bounds("0190ABCD-01") == ("0190abcd-0100-0000-0000-000000000000", "0190abcd-01ff-ffff-ffff-ffffffffffff")
-    assert bounds("0190") == ("01900000-0000-0000-0000-000000000000", "0190ffff-ffff-ffff-ffff-ffffffffffff")
+    assert bounds(WHOLE, "run") == (WHOLE, WHOLE)
+    assert bounds("0190ABCD-01", "run") == (
+        "0190abcd-0100-0000-0000-000000000000",
+        "0190abcd-01ff-ffff-ffff-ffffffffffff",
+    )
+    assert bounds("0190", "run") == ("01900000-0000-0000-0000-000000000000", "0190ffff-ffff-ffff-ffff-ffffffffffff")
     for nothing in ("xyzw", "0190abcd0", "0190-", WHOLE + "0"):
-        assert bounds(nothing) is None
+        assert bounds(nothing, "run") is None
     for short in ("", "019"):
         with pytest.raises(UsageError, match="too short"):
-            bounds(short)
+            bounds(short, "run")

@@ -1,7 +1,8 @@
 -- min_reader: 1
 -- min_writer: 1
 --
--- The catalog: what happened (event, materialization, run, step, planned_cell, definition_change), what is the
+-- The catalog: what happened (event, materialization, run, step, planned_cell, backfill,
+-- definition_change), what is the
 -- case now (cell, definition, dynamic_partition), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
@@ -87,6 +88,26 @@ create table run (
     host varchar not null,
     pid bigint not null,
     steps integer not null,
+    backfill_no integer,
+    error varchar
+);
+
+-- targets: [{"asset", "cells", "partitions"}]. How far it got is in the events and versions of its runs.
+create table backfill (
+    backfill_no integer not null,
+    backfill_id uuid not null,
+    started timestamp not null,
+    ended timestamp,
+    status varchar not null,
+    title varchar not null,
+    selection varchar,
+    options varchar not null,
+    tags varchar not null,
+    user_name varchar not null,
+    host varchar not null,
+    pid bigint not null,
+    targets varchar not null,
+    total bigint not null,
     error varchar
 );
 

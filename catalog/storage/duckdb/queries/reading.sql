@@ -82,24 +82,35 @@ where rowid in (
 select key from dynamic_partition where name = $name and position >= $start and position < $stop order by position
 
 -- name: failures
--- The last failure of each cell that has no newer version.
-with failed as (
-    select seq, run_no, step_no, time, data from event where kind = 'STEP_FAILURE' and not late
+-- Of each cell that failed and has no newer version, the number of the last event that says so.
+with said as (
+    select
+        seq,
+        unnest(from_json(data -> '$.cells', '[{"asset": "VARCHAR", "partition": "VARCHAR", "status": "VARCHAR"}]'))
+            as cell
+    from event
+    where kind = 'STEP_FAILURE' and not late
 ), newest as (
-    select asset_id, partition, max_by(failed, failed.seq) as failed
-    from failed
-    join planned_cell using (run_no, step_no)
-    group by asset_id, partition
+    select asset_id, cell.partition, max(seq) as seq
+    from said join asset on asset.key = cell.asset
+    where cell.status = 'FAILURE'
+    group by all
 )
-select newest.asset_id, newest.partition, run_id::varchar, step_key, failed.time, failed.data
+select newest.asset_id, newest.partition, newest.seq
 from newest
-join run on run.run_no = failed.run_no
-join step on step.run_no = failed.run_no and step.step_no = failed.step_no
 left join partition_key on partition_key.key = newest.partition
 -- No cell has the number -1: a key without a number is not the lack of a partition.
 left join cell on cell.asset_id = newest.asset_id and cell.partition_id is not distinct from
     coalesce(partition_key.partition_id, case when newest.partition is not null then -1 end)
-where cell.seq is null or cell.seq < failed.seq
+where cell.seq is null or cell.seq < newest.seq
+
+-- name: failed_steps
+-- The steps that some events say failed, and why.
+select seq, run_id::varchar, step_key, time, (data -> '$.error')::varchar
+from event
+join run on run.run_no = event.run_no
+join step on step.run_no = event.run_no and step.step_no = event.step_no
+where seq in (select unnest(from_json_strict($seqs, '["BIGINT"]')))
 
 -- name: materializations
 -- Versions, newest first: of an asset, a partition, a cell now, each asset's latest, by identifier, before another.
@@ -133,9 +144,11 @@ order by seq desc
 -- name: runs
 -- Runs, newest first.
 select
-    run_no, run_id::varchar, status, started, ended, job, selection, tags, user_name, host, pid, error, steps
+    run_no, run_id::varchar, status, started, ended, job, selection, tags, user_name, host, pid, error,
+    (select backfill_id::varchar from backfill where backfill.backfill_no = run.backfill_no), steps
 from run
 where true
+    and backfill_no = (select backfill_no from backfill where backfill_id = $backfill::uuid) --if backfill
     and status in (select unnest(from_json_strict($statuses, '["VARCHAR"]'))) --if statuses
     and job = $job --if job
     and run_no in (select run_no from planned_cell where asset_id = $asset) --if asset
@@ -143,6 +156,81 @@ where true
     and run_id between $least::uuid and $greatest::uuid --if least
 order by run_no desc
 limit $limit
+
+-- name: backfills
+-- Backfills, newest first, with their runs.
+with picked as (
+    select *
+    from backfill
+    where true
+        and status in (select unnest(from_json_strict($statuses, '["VARCHAR"]'))) --if statuses
+        and backfill_no < (select backfill_no from backfill where backfill_id = $before::uuid) --if before
+        and backfill_id between $least::uuid and $greatest::uuid --if least
+    order by backfill_no desc
+    limit $limit
+), part as (
+    select backfill_no, list(run_id::varchar order by run_no) as runs
+    from run
+    where backfill_no in (select backfill_no from picked)
+    group by backfill_no
+)
+select
+    backfill_no, backfill_id::varchar, status, started, ended, title, selection, options, tags, user_name, host, pid,
+    targets, total, error, coalesce(runs, [])
+from picked left join part using (backfill_no)
+order by backfill_no desc
+
+-- name: backfill_number
+-- The number and status of a backfill.
+select backfill_no, status from backfill where backfill_id = $backfill::uuid
+
+-- name: backfill_cells
+-- How many cells of each asset some backfills are done with, and how many failed; with `whole`, also which.
+with part as (
+    select run_no, backfill_no
+    from run
+    where backfill_no in (select unnest(from_json_strict($backfills, '["INTEGER"]')))
+), span as (
+    select min(run_no) as least, max(run_no) as greatest from part
+), made as (
+    select backfill_no, asset_id, partition
+    from materialization join part using (run_no), span
+    where run_no between least and greatest
+), uneven as ( -- Steps that did not make all their cells: of the others, the versions say it.
+    select seq, backfill_no, data
+    from event join part using (run_no), span
+    where run_no between least and greatest and not late and step_no is not null
+        and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+        and (kind <> 'STEP_SUCCESS' or regexp_matches(data, '"status":"(VERIFIED|FAILURE|SKIPPED|CANCELED|INTERRUPTED)"'))
+), outcome as (
+    select backfill_no, asset_id, cell.partition, max_by(cell.status, seq) as status
+    from (
+        select
+            seq, backfill_no,
+            unnest(from_json(data -> '$.cells', '[{"asset": "VARCHAR", "partition": "VARCHAR", "status": "VARCHAR"}]'))
+                as cell
+        from uneven
+    ) join asset on asset.key = cell.asset
+    group by all
+), done as (
+    from made
+    union
+    select backfill_no, asset_id, partition from outcome where status = 'VERIFIED'
+), failed as (
+    select backfill_no, asset_id, partition
+    from outcome
+    where status = 'FAILURE' and not exists (
+        from done
+        where done.backfill_no = outcome.backfill_no and done.asset_id = outcome.asset_id
+            and done.partition is not distinct from outcome.partition
+    )
+)
+select
+    backfill_no, asset_id, count(*) filter (is_done), count(*) filter (not is_done)
+    , list(partition order by partition nulls first) filter (is_done) --if whole
+    , list(partition order by partition nulls first) filter (not is_done) --if whole
+from (select *, true as is_done from done union all select *, false as is_done from failed)
+group by backfill_no, asset_id
 
 -- name: step_counts
 -- How many steps of some runs started and, by kind of their last event, ended.

@@ -1,10 +1,12 @@
 -- name: writer_state
--- What a writer keeps in memory: the last event, the next run, how many cells and partition keys there are.
+-- What a writer keeps in memory: the last event, the next run, how many cells and partition keys there are, the
+-- next backfill.
 select
     (select coalesce(max(seq), 0) from event),
     (select coalesce(max(run_no) + 1, 0) from run),
     (select count(*) from cell),
-    (select count(*) from partition_key)
+    (select count(*) from partition_key),
+    (select coalesce(max(backfill_no) + 1, 0) from backfill)
 
 -- name: assets_with_cells
 -- The assets that have a cell.
@@ -104,6 +106,27 @@ from (
     )
 ) as over
 where run.run_no = over.run_no
+
+-- name: move_backfills
+-- Note that backfills ended or go on.
+update backfill set
+    status = moved.status, ended = moved.ended, error = moved.error,
+    user_name = coalesce(moved.user_name, backfill.user_name), host = coalesce(moved.host, backfill.host),
+    pid = coalesce(moved.pid, backfill.pid)
+from (
+    select
+        unnest(lists.backfill_no) as backfill_no, unnest(lists.status) as status, unnest(lists.ended) as ended,
+        unnest(lists.error) as error, unnest(lists.user_name) as user_name, unnest(lists.host) as host,
+        unnest(lists.pid) as pid
+    from (
+        select from_json_strict(
+            $backfills,
+            '{"backfill_no": ["INTEGER"], "status": ["VARCHAR"], "ended": ["TIMESTAMP"], "error": ["VARCHAR"],
+              "user_name": ["VARCHAR"], "host": ["VARCHAR"], "pid": ["BIGINT"]}'
+        ) as lists
+    )
+) as moved
+where backfill.backfill_no = moved.backfill_no
 
 -- name: delete_definitions
 -- Make room for new definitions, or none.
