@@ -198,7 +198,7 @@ class Reader:
         if before is not None and self.materialization(before) is None:
             raise _unknown("version", before)
         number = self._assets.find(asset)
-        if number is None:
+        if number is None or (partition is not None and not storable_only([partition])):
             return []
         return self._materializations(asset=number, partition=partition, before=before, limit=limit)
 
@@ -288,6 +288,7 @@ class Reader:
         self,
         *,
         asset: AssetKey | None = None,
+        partition: str | None = None,
         run_id: str | None = None,
         step_key: str | None = None,
         kinds: Collection[str] | None = None,
@@ -299,9 +300,12 @@ class Reader:
         run = None if run_id is None else self._run_number(run_id)
         if (asset is not None and number is None) or (run_id is not None and run is None):
             return []
+        if partition is not None and not storable_only([partition]):
+            return []
         rows = self._ask(
             "events",
             asset=number,
+            partition=None if asset is None else partition,
             run=run,
             step_key=step_key,
             kinds=None if kinds is None else json_text([str(kind) for kind in kinds]),

@@ -281,7 +281,8 @@ select run_no, status from run where run_id = $run_id::uuid
 select count(*) > 0 from materialization where version_id = $version::uuid
 
 -- name: events
--- The log in order: after a number, of a run, a step, some kinds, an asset and the steps that build it.
+-- The log in order: after a number, of a run, a step, some kinds, an asset (or one partition) and the steps that build
+-- it.
 with picked as (
     select *
     from event
@@ -290,8 +291,11 @@ with picked as (
         and (run_no, step_no) in (select (run_no, step_no) from step where step_key = $step_key) --if step_key
         and kind in (select unnest(from_json_strict($kinds, '["VARCHAR"]'))) --if kinds
         and (asset_id = $asset or (run_no, step_no) in ( --if asset
-            select (run_no, step_no) from planned_cell where asset_id = $asset --if asset
+            select (run_no, step_no) from planned_cell --if asset
+            where asset_id = $asset --if asset
+                and partition = $partition --if partition
         )) --if asset
+        and (asset_id is null or asset_id != $asset or partition = $partition) --if partition
     order by seq
     limit $limit --if limit
 )
