@@ -46,7 +46,11 @@ def found():
 NUMERIC = {
     f"headwater.catalog.partitions.{name}"
     for name in ("boxes", "intervals", "key_arrays", "links", "series", "space", "subset")
-} | {"headwater.catalog.storage.duckdb.arrays"}
+} | {
+    "headwater.catalog.storage.duckdb.arrays",
+    "headwater.materialize.cell_table",
+    "headwater.materialize.partition_staleness",
+}
 
 
 def loaded(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
