@@ -49,6 +49,7 @@ NUMERIC = {
 } | {
     "headwater.catalog.storage.duckdb.arrays",
     "headwater.materialize.cell_table",
+    "headwater.materialize.heat_map",
     "headwater.materialize.partition_staleness",
 }
 
