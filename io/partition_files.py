@@ -104,22 +104,41 @@ class PartitionFiles:
     def _known(self) -> list[str]:
         """The columns that any of the files has."""
         names: dict[str, None] = {}
-        for i, pointer in enumerate(self._pointers):
-            names.update(dict.fromkeys([column.name for column in pointer.columns] or self._schemas[i].names))
+        for kind in dict.fromkeys(self._kinds):
+            columns = self._pointers[kind].columns if isinstance(kind, int) else ()
+            if isinstance(kind, tuple):
+                names.update(dict.fromkeys(name for name, _ in kind))
+            else:
+                names.update(dict.fromkeys([column.name for column in columns] or self._schemas[kind].names))
         return list(names)
+
+    @cached_property
+    def _kinds(self) -> list[Any]:
+        """The same for files that are known to have the same columns; the position where that cannot be known."""
+        return [
+            i
+            if not pointer.columns or any("dictionary" in column.type for column in pointer.columns)
+            else tuple([(column.name, column.type) for column in pointer.columns])
+            for i, pointer in enumerate(self._pointers)
+        ]
 
     @cached_property
     def _schemas(self) -> list[Any]:
         """The Arrow schema of each file, of those that are alike read from the first one."""
         first: dict[Any, int] = {}
-        for i, pointer in enumerate(self._pointers):
-            first.setdefault(_kind(pointer, i), i)
+        for i, kind in enumerate(self._kinds):
+            first.setdefault(kind, i)
         found = self._each(lambda i: original_schema(parquet_file(self.sources[i])), list(first.values()))
         schemas = dict(zip(first, found, strict=True))
-        return [schemas[_kind(pointer, i)] for i, pointer in enumerate(self._pointers)]
+        return [schemas[kind] for kind in self._kinds]
 
-    def _each(self, act: Callable[[int], Any], which: Sequence[int] | None = None) -> list[Any]:
-        """What `act` gives for each file, or for those at some positions; beside each other where that is quicker."""
+    def _each(
+        self, act: Callable[[int], Any], which: Sequence[int] | None = None, *, decodes: bool = False
+    ) -> list[Any]:
+        """What `act` gives for each file, or for those at some positions.
+
+        They are done beside each other where that is quicker: when they wait for a network, or are `decodes`.
+        """
 
         def named(i: int) -> Any:
             try:
@@ -128,7 +147,8 @@ class PartitionFiles:
                 raise missing(self._pointers[i], self.sources[i].owner) from None
 
         positions = range(len(self.sources)) if which is None else which
-        workers = min(len(positions), _REQUESTS if self.sources[0].store.is_remote else os.cpu_count() or 1)
+        remote = any(self.sources[i].store.is_remote for i in positions)
+        workers = min(len(positions), _REQUESTS if remote else (os.cpu_count() or 1) if decodes else 1)
         if workers < 2:
             return [named(i) for i in positions]
         with ThreadPoolExecutor(workers) as pool:
@@ -141,7 +161,7 @@ class PartitionFiles:
 
     def _tables(self, *, with_index: bool = False) -> list[Piece]:
         tables = self._each(
-            lambda i: read_table(self.sources[i], self._columns, with_index=with_index, lenient=True)
+            lambda i: read_table(self.sources[i], self._columns, with_index=with_index, lenient=True), decodes=True
         )
         return [
             Piece(frame=table, owner=source.owner, added=self._texts(i))
@@ -179,8 +199,7 @@ class PartitionFiles:
         every = [*names, *self._added]
         check_for_duckdb(f"`{self.sources[0].owner.asset}`", pa.schema(fields), every)
         paths = self._paths()
-        alike = len({_kind(pointer, i) for i, pointer in enumerate(self._pointers)}) == 1
-        if paths and alike and not self._added and not any(is_pattern(path) for path in paths):
+        if paths and len(set(self._kinds)) == 1 and not self._added and not any(is_pattern(path) for path in paths):
             return scan_with_duckdb(paths, self._schemas[0].names, every)
         return scan_with_duckdb(self._dataset(pa.schema(fields), paths), every, every)
 
@@ -261,8 +280,8 @@ class PartitionFiles:
             start = stop
 
     def _run_of(self, i: int) -> Any:
-        kind = _kind(self._pointers[i], i)
-        if kind is i:
+        kind = self._kinds[i]
+        if kind == i:
             # What polars makes of a dictionary is in the metadata of its field.
             kind = tuple((item.name, item.type, tuple((item.metadata or {}).items())) for item in self._schemas[i])
         return kind, self.sources[i].store.is_remote
@@ -309,13 +328,6 @@ class PartitionFiles:
     def _rows(self, i: int) -> int:
         rows = self._pointers[i].rows
         return parquet_file(self.sources[i]).metadata.num_rows if rows is None else rows
-
-
-def _kind(pointer: Pointer, i: int) -> Any:
-    """The same for files that are known to have the same columns; `i` itself where that cannot be known."""
-    if not pointer.columns or any("dictionary" in column.type for column in pointer.columns):
-        return i
-    return tuple((column.name, column.type) for column in pointer.columns)
 
 
 def _select(schema: Any, columns: tuple[str, ...]) -> Any:
