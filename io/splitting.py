@@ -151,3 +151,18 @@ def _as(part: Any, form: Representation) -> Any:
             return from_arrow(part, form)
         case _:
             return part
+
+
+def without_rows(frame: Any) -> Any:
+    """A frame of the same kind and columns, and no row. Runs nothing: a stream may have been read before."""
+    match of_value(frame):
+        case Representation.POLARS | Representation.POLARS_LAZY:
+            return frame.clear()
+        case Representation.PANDAS:
+            return frame.iloc[:0]
+        case Representation.ARROW_READER:
+            return arrow().RecordBatchReader.from_batches(frame.schema, [])
+        case Representation.DUCKDB:
+            return frame.limit(0)
+        case _:
+            return frame.slice(0, 0)

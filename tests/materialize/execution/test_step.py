@@ -56,7 +56,7 @@ class Noting(IOManager):
         return self.values[context.asset_key, context.partition_key]
 
     def stage(self, context: OutputContext, obj: Any) -> Staged:
-        if obj == "cannot be staged":
+        if isinstance(obj, str) and obj == "cannot be staged":
             raise ValueError("too big")
         self.contexts.append(context)
         return NotedValue(self, context, obj)
@@ -69,7 +69,7 @@ class NotedValue(Staged):
         self._manager, self._context, self._value = manager, context, value
 
     def publish(self) -> None:
-        if self._value == "cannot be published":
+        if isinstance(self._value, str) and self._value == "cannot be published":
             raise OSError("no space")
         self._manager.values[self._context.asset_key, self._context.partition_key] = self._value
 
