@@ -111,7 +111,9 @@ def draw_heat_map(
     return _strip(partitions, counts, first, stop, rows, columns)
 
 
-def draw_line(status: PartitionsStatus, failed: PartitionSubset | None = None, *, columns: int = MAX_COLUMNS) -> HeatMap:
+def draw_line(
+    status: PartitionsStatus, failed: PartitionSubset | None = None, *, columns: int = MAX_COLUMNS
+) -> HeatMap:
     """All partitions in a line of at most `columns` squares, in the order of their keys."""
     partitions = status.partitions
     return _strip(partitions, _counts(status, failed, None), 0, partitions.count, 1, columns)
