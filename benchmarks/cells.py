@@ -174,34 +174,26 @@ def staleness_rows(row: str, assets: int, partitions: int, goal: str) -> list[Ro
 def listing_rows() -> list[Row]:
     found: list[Row] = []
     for partitions in (100_000, 1_000_000):
-        graph = chain(1, partitions, BEFORE)
         with home() as instance:
             fill(instance, 1, partitions)
-            key = AssetKey("asset_0")
-
-            def read(graph: AssetGraph = graph, instance: Instance = instance) -> Reader:
-                return Reader(graph, instance.catalog, MOMENT)
-
-            found.append(
-                Row(
-                    "P4",
-                    f"a page of keys of {partitions:,}",
-                    measure(lambda: read().partitions(key).keys(0, 100)),
-                    goal="≤ 20 ms",
-                )
-            )
-            found.append(
-                Row("P4", f"count of {partitions:,}", measure(lambda: read().partitions(key).count), goal="≤ 20 ms")
-            )
-            found.append(
-                Row(
-                    "P4",
-                    f"fresh, stale and missing of {partitions:,}, from the catalog",
-                    measure(lambda: read().partition_status(key).counts()),
-                    goal="≤ 20 ms",
-                )
-            )
+            found += _listing(chain(1, partitions, BEFORE), instance, partitions)
     return found
+
+
+def _listing(graph: AssetGraph, instance: Instance, partitions: int) -> list[Row]:
+    key = AssetKey("asset_0")
+
+    def read() -> Reader:
+        return Reader(graph, instance.catalog, MOMENT)
+
+    return [
+        Row("P4", f"{what} of {partitions:,}", measure(work), goal="≤ 20 ms")
+        for what, work in (
+            ("a page of keys", lambda: read().partitions(key).keys(0, 100)),
+            ("count", lambda: read().partitions(key).count),
+            ("fresh, stale and missing, from the catalog,", lambda: read().partition_status(key).counts()),
+        )
+    ]
 
 
 def recorded(instance: Instance, count: int) -> Callable[[], None]:
