@@ -321,7 +321,10 @@ def test_dynamic_partitions(built: ProjectFolder, tmp_path: Path) -> None:
     assert ask(built, *home, "dynamic-partitions", "ls") == {"dynamic_partitions": [{"name": "customers", "count": 3}]}
     call(built, *home, "materialize", "orders", "--all-partitions")
     assert "Added 0 keys" in call(built, *home, "dynamic-partitions", "add", "customers", "ada").out
-    assert ask(built, *home, "dynamic-partitions", "ls", "customers", "--offset", "1")["keys"] == ["-- drop table", "⚡|/.."]
+    assert ask(built, *home, "dynamic-partitions", "ls", "customers", "--offset", "1")["keys"] == [
+        "-- drop table",
+        "⚡|/..",
+    ]
     call(built, *home, "dynamic-partitions", "remove", "customers", "ada")
     assert "has no key `ada`" in call(built, *home, "dynamic-partitions", "remove", "customers", "ada", code=2).err
     assert ask(built, *home, "partitions", "orders", "--counts")["outside"] == 1

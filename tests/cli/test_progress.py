@@ -73,10 +73,8 @@ def test_many_partitions_are_told_together(history: "History", capfd: pytest.Cap
     steps = [*(step(history, DAYS, day) for day in days), step(history, MONTHLY, "m")]
     lines = shown(capfd, events(history, steps, days[10:50]))
     told = [line for line in lines if not line.startswith("  days")]  # how far they are, where it takes long
-    assert told[:4] == ["✗ days [d010]  failed", "    ValueError: no \\x1b[31mdata"] + [
-        "✗ days [d011]  failed",
-        "    ValueError: no \\x1b[31mdata",
-    ]
+    assert told[:3:2] == ["✗ days [d010]  failed", "✗ days [d011]  failed"]
+    assert told[1] == told[3] == "    ValueError: no \\x1b[31mdata"
     assert len(told) == 2 * 5 + 2, "the first five failures, and a line for each asset"
     assert told[-2].startswith("✗ days  ") and told[-2].endswith("3,250 rows  325 built, 40 failed")
     assert told[-1].startswith("✓ monthly [m]  ")

@@ -63,7 +63,11 @@ DEFINITIONS: dict[str, tuple[PartitionsDefinition, str]] = {
     ),
     "three dimensions": (
         MultiPartitionsDefinition(
-            {"key": LETTERS, "few": StaticPartitionsDefinition(["x", "y"]), "date": DailyPartitionsDefinition("2013-12-20")}
+            {
+                "key": LETTERS,
+                "few": StaticPartitionsDefinition(["x", "y"]),
+                "date": DailyPartitionsDefinition("2013-12-20"),
+            }
         ),
         "date/key",
     ),
@@ -102,7 +106,7 @@ def test_a_day_is_in_its_month_at_its_place(zone: str) -> None:
 def test_an_hour_that_comes_twice_is_one_square() -> None:
     definition, _ = DEFINITIONS["hours through a change of clocks"]
     partitions = definition.at(NOW)
-    expected = Counter((key[:10], key[11:13]) for key in partitions.keys())
+    expected = Counter((key[:10], key[11:13]) for key in partitions.all())
     assert expected["2013-11-03", "01"] == 2
     found = draw_heat_map(status_of(partitions))
     assert {(row, column): tile.total for row, column, tile in tiles(found)} == expected
