@@ -113,7 +113,7 @@ def fill(instance: Instance, assets: int, partitions: int) -> None:
     connection.register("given", {"number": numbers, "key": np.array(keys, object), "hash": hashes})
     connection.execute("insert into partition_key select number, key, hash from given").fetchall()
     connection.unregister("given")
-    connection.execute("insert into fingerprint values (0, 'py1:1', '', '', '', '')").fetchall()
+    connection.execute("insert into fingerprint values (0, 'py1:1', '', '', '', '', '')").fetchall()
     chance = np.random.default_rng(1)
     above: Any = None
     for i in range(assets):

@@ -24,12 +24,19 @@ def split_by_columns(frame: Any, spec: AssetSpec, partitions: StepPartitions) ->
     A value of the column is a partition key, or a date or time in a partition's window: one without a time zone is on
     the clocks of the definition's. Raises `UserCodeError` for rows that belong to none of `partitions`.
     """
-    from headwater.io.splitting import split_frame, without_rows
+    from headwater.io.splitting import without_rows
+
+    parts = divide(frame, spec, partitions)
+    return {key: parts[key] if key in parts else without_rows(frame) for key in partitions.keys}
+
+
+def divide(frame: Any, spec: AssetSpec, partitions: StepPartitions) -> Mapping[str, Any]:
+    """The part of `frame` that belongs to each of `partitions` that has any. Raises as `split_by_columns`."""
+    from headwater.io.splitting import split_frame
 
     dimensions = [_dimension(spec, column, name, partitions) for name, column in _columns(spec, partitions).items()]
     keys = functools.partial(_keys_of_rows, spec, dimensions, frozenset(partitions.keys))
-    parts = split_frame(frame, keys, list(dict.fromkeys(one.column for one in dimensions)))
-    return {key: parts[key] if key in parts else without_rows(frame) for key in partitions.keys}
+    return split_frame(frame, keys, list(dict.fromkeys(one.column for one in dimensions)))
 
 
 def _columns(spec: AssetSpec, partitions: StepPartitions) -> Mapping[str | None, str]:

@@ -128,7 +128,7 @@ class Batch:
         codes = self.known.fingerprints.added()
         yield (
             FINGERPRINT,
-            [(at, code.code, code.definition, code.config, code.resources, code.io) for at, code in codes],
+            [(at, c.code, c.definition, c.config, c.resources, c.io, c.partitions) for at, c in codes],
         )
         for table in (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION, DEFINITION_CHANGE, BACKFILL):
             yield table, self._rows[table.name]

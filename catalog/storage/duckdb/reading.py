@@ -416,8 +416,10 @@ class Reader:
     def _load_fingerprints(self) -> list[Fingerprint]:
         with self._database.cursor() as cursor:
             return [
-                Fingerprint(code=code, definition=definition, config=config, resources=resources, io=io)
-                for code, definition, config, resources, io in ask(cursor, "fingerprints")
+                Fingerprint(
+                    code=code, definition=definition, config=config, resources=resources, io=io, partitions=partitions
+                )
+                for code, definition, config, resources, io, partitions in ask(cursor, "fingerprints")
             ]
 
 

@@ -79,7 +79,8 @@ ASSET = Table("asset", {"asset_id": "INTEGER", "key": "VARCHAR"})
 PARTITION_KEY = Table("partition_key", {"partition_id": "INTEGER", "key": "VARCHAR", "key_hash": "UBIGINT"})
 FINGERPRINT = Table(
     "fingerprint",
-    {"fingerprint_id": "INTEGER"} | dict.fromkeys(("code", "definition", "config", "resources", "io"), "VARCHAR"),
+    {"fingerprint_id": "INTEGER"}
+    | dict.fromkeys(("code", "definition", "config", "resources", "io", "partitions"), "VARCHAR"),
 )
 EVENT = Table(
     "event",

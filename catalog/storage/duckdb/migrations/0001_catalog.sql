@@ -58,7 +58,8 @@ create table fingerprint (
     definition varchar not null,
     config varchar not null,
     resources varchar not null,
-    io varchar not null
+    io varchar not null,
+    partitions varchar not null
 );
 
 create table event (

@@ -4,7 +4,7 @@ select key from asset order by asset_id
 
 -- name: fingerprints
 -- Fingerprints in the order of their numbers.
-select code, definition, config, resources, io from fingerprint order by fingerprint_id
+select code, definition, config, resources, io, partitions from fingerprint order by fingerprint_id
 
 -- name: cells
 -- The current version of each cell without a partition; its inputs are in `cell_inputs`, by the same seq.
