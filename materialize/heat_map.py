@@ -186,6 +186,8 @@ def _calendar(partitions: WindowPartitions, counts: _Counts, first: int, stop: i
     _, _, unit, squares = best
     tiles = _tiles(_sums(counts, squares.edges, stop))
     columns = np.unique(squares.columns)
+    if unit.column not in ("minute", "hour"):  # of these, a schedule may name a few
+        columns = np.arange(int(columns[0]), int(columns[-1]) + 1, dtype=np.int64)
     grid = _place(tiles, squares.rows, np.searchsorted(columns, squares.columns), len(columns))
     found = [HeatRow(_row_label(unit, row), tuple(cells)) for row, cells in grid]
     return HeatMap(

@@ -301,7 +301,9 @@ class Reader:
 
     def targets(self, keys: Sequence[AssetKey], choice: PartitionChoice) -> dict[AssetKey, Any]:
         """The cells of assets that a choice of partitions means."""
-        failed = self._failed_partitions if "failed" in choice.only else {}
+        failed: Mapping[AssetKey, Collection[str | None]] = {}
+        if "failed" in choice.only:
+            failed = self._failed_partitions
         return choose(self.edges, self.staleness, keys, choice, failed)
 
     def _with_partitions(self, key: AssetKey, ordinal: int, cause: Cause) -> Cause:
