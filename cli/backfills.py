@@ -36,11 +36,18 @@ _BAR, _RUNS = 20, 10
 _START = "\0"
 
 
-class _Start(click.Command):
-    """`backfill SELECTION`: a command without a name of its own."""
+class _Nameless(click.Context):
+    """The context of a command without a name of its own: its path is that of the group."""
 
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(ctx.command_path.rstrip(), " ".join(self.collect_usage_pieces(ctx)))
+    @property
+    def command_path(self) -> str:
+        return super().command_path.rstrip()
+
+
+class _Start(click.Command):
+    """`backfill SELECTION`."""
+
+    context_class = _Nameless
 
 
 class _Words(click.Group):

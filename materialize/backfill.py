@@ -62,8 +62,8 @@ class BackfillResult:
 
     @property
     def exit_code(self) -> int:
-        """0, 128 and a signal's number, or that of the first run that did not succeed."""
-        if self.status is BackfillStatus.STARTED:
+        """0, or that of the first run that did not succeed; 128 and a signal's number where it was stopped."""
+        if self.status in (BackfillStatus.STARTED, BackfillStatus.CANCELED):
             return 128 + (self.signal or 2)
         code = next((run.exit_code for run in self.runs if run.exit_code), 0)
         # Without a failure some cells can still not be built, as what they read does not exist any more.

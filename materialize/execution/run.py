@@ -451,6 +451,8 @@ class _Coordinator:
                 attempt = Attempt(spec, 0.0)
                 attempt.failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
         del self.running[spec.step_key]
+        if self.executor is not None and self.request.stop_asked():
+            self.executor.wake()  # or else the next step might begin before anybody looks
         attempt.logs = tuple(replace(one, attempt=spec.attempt) for one in logs)
         return attempt
 
