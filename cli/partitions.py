@@ -40,6 +40,10 @@ _TEXT_PAGE, _JSON_PAGE = 20, 100
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N.")
 @click.option("--counts", "only_counts", is_flag=True, help="Only how many have which status.")
 @click.option("--outside", is_flag=True, help="List those that were built and are not in the definition (any more).")
+@click.option("--migrate", "migrating", is_flag=True, help="Bring these into the definition as it is now.")
+@click.option("--column", "columns", multiple=True, metavar="[DIMENSION=]NAME", help="Of --migrate: divide rows by it.")
+@click.option("--rename", "renames", multiple=True, metavar="OLD=NEW", help="Of --migrate: move a partition whole.")
+@click.option("--dry-run", is_flag=True, help="Of --migrate: only say what it would do.")
 @json_option
 @pass_app
 def partitions(
@@ -51,6 +55,10 @@ def partitions(
     offset: int,
     only_counts: bool,
     outside: bool,
+    migrating: bool,
+    columns: tuple[str, ...],
+    renames: tuple[str, ...],
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Show the partitions of ASSET: a picture of all of them, and a page of keys.
@@ -60,8 +68,16 @@ def partitions(
       headwater partitions flights
       headwater partitions flights --status missing --range 2013-01-01..2013-03-31
       headwater partitions flights --counts --json
+      headwater partitions flights --migrate --column departure --dry-run
     """
     node = app.graph.find(asset)
+    if migrating:
+        from headwater.cli.repartition import run_migration
+
+        run_migration(app, node.key, columns, renames, dry_run=dry_run, as_json=as_json)
+        return
+    if columns or renames or dry_run:
+        raise UsageError("--column, --rename and --dry-run belong to --migrate.", remedy="Add --migrate.")
     if node.partitions is None:
         raise UsageError(
             f"`{node.key}` is not partitioned.", remedy=f"`headwater status {node.key}` says how it stands."
