@@ -78,6 +78,9 @@ def partitions(
         return
     if columns or renames or dry_run:
         raise UsageError("--column, --rename and --dry-run belong to --migrate.", remedy="Add --migrate.")
+    if node.partitions is None and outside:
+        _show_former(app, node, offset, limit, as_json=as_json)
+        return
     if node.partitions is None:
         raise UsageError(
             f"`{node.key}` is not partitioned.", remedy=f"`headwater status {node.key}` says how it stands."
@@ -122,6 +125,25 @@ def partitions(
         print_heat_map(picture)
     if not only_counts:
         _print_page(page, matching, offset, reader.moment)
+
+
+def _show_former(app: App, node: AssetNode, offset: int, limit: int | None, *, as_json: bool) -> None:
+    """The partitions of an asset that has none any more."""
+    with app.reading() as instance:
+        found = instance.catalog.currents(node.key)
+        now = instance.clock.now()
+    former = sorted(((key, made) for key, made in found.items() if key is not None), key=lambda pair: pair[0])
+    limit = limit if limit is not None else _JSON_PAGE if as_json else _TEXT_PAGE
+    page = [
+        _Listed(partition=key, status=None, failure=None, made=made) for key, made in former[offset : offset + limit]
+    ]
+    if as_json:
+        listed = [one.describe() for one in page]
+        output.say_json({"key": node.key, "definition": None, "outside": len(former), "partitions": listed})
+        return
+    output.say(node.key, bold=True)
+    output.say(f"unpartitioned; {output.counted(len(former), 'partition')} outside of the definition")
+    _print_page(page, len(former), offset, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
