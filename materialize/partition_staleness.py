@@ -208,7 +208,8 @@ def _fingerprint_masks(
     if node.fingerprint is None:
         return []
     found: dict[Cause, Mask] = {}
-    for number in np.unique(fingerprints[built]).tolist():
+    numbers: list[int] = np.unique(fingerprints[built]).tolist()
+    for number in numbers:
         if known[number] == node.fingerprint:
             continue
         for cause in fingerprint_causes(known[number], node.fingerprint):
