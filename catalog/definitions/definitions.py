@@ -247,7 +247,9 @@ class Definitions:
             if same is not dep:  # two parameters that load one asset
                 columns = merge_columns(same.columns, dep.columns)
                 loaded[item.key] = Dependency(key=item.key, parameter=same.parameter, columns=columns)
-        code = self._code_versions.of_function(definition.function)
+        # Reading source takes a millisecond and more: only where somebody wants it.
+        hashed = any(output.spec.code_version is None for output in definition.outputs)
+        code = self._code_versions.of_function(definition.function) if hashed else ""
         own = definition.partitions_def
         wiring = _hash_wiring(
             definition.is_multi,
