@@ -84,7 +84,13 @@ class Instance:
 
     def delete_dynamic_partition(self, name: str, key: str) -> None:
         """Delete a key of the dynamic partitions `name`, if it is there. What was built for it stays."""
-        self._change_keys(name, deleted=(validate_partition_key(key),))
+        self.delete_dynamic_partitions(name, [key])
+
+    def delete_dynamic_partitions(self, name: str, keys: Sequence[str]) -> None:
+        """Delete keys of the dynamic partitions `name`, those that are there. What was built for them stays."""
+        deleted = tuple(validate_partition_key(key) for key in keys)
+        if deleted:
+            self._change_keys(name, deleted=deleted)
 
     def has_dynamic_partition(self, name: str, key: str) -> bool:
         """Whether the dynamic partitions `name` have `key`."""

@@ -1,9 +1,10 @@
 """What every command works with: the project, its graph, the catalog."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from headwater.catalog.lineage.asset_graph import AssetGraph
     from headwater.materialize.definitions_cache import DefinitionsCache
     from headwater.materialize.reader import Reader
+
+#: Partition keys that a shell is offered; nobody reads more.
+_MAX_COMPLETIONS = 100
+#: Partition keys that are looked through in one go.
+_PAGE = 10_000
 
 
 @dataclass
@@ -86,9 +92,56 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def complete_asset(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Asset keys for shell completion; from memory, so that pressing Tab runs no user code twice."""
     try:
-        app = context.find_root().obj
-        root = context.find_root().params
-        app = app if isinstance(app, App) else App(home=root.get("home"), files=root.get("files") or ())
-        return [str(key) for key in app.graph.nodes if key.startswith(incomplete)]
+        return [str(key) for key in _completing(context).graph.nodes if key.startswith(incomplete)]
     except Exception:  # a shell has no use for our errors
         return []
+
+
+def complete_partition(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Partition keys of the asset or selection that was given, for shell completion: the first hundred that match.
+
+    Of a range, its end is completed once there are dots.
+    """
+    try:
+        before, dots, start = incomplete.rpartition("..") if parameter.name == "ranges" else ("", "", incomplete)
+        found = _matching_partitions(_completing(context), context.params, start)
+        return [before + dots + key for key in islice(found, _MAX_COMPLETIONS)]
+    except Exception:  # a shell has no use for our errors
+        return []
+
+
+def _completing(context: click.Context) -> App:
+    """What a command that is being typed would work with."""
+    app = context.find_root().obj
+    root = context.find_root().params
+    if isinstance(app, App):
+        return app
+    return App(
+        home=root.get("home"),
+        files=root.get("files") or (),
+        modules=root.get("modules") or (),
+        workspace=root.get("workspace"),
+        wait=0.0,  # whoever presses Tab does not wait for a run
+    )
+
+
+def _matching_partitions(app: App, given: Mapping[str, Any], start: str) -> Iterator[str]:
+    """The keys that begin with `start`, each once."""
+    from headwater.catalog.definitions.selection import coerce_selection
+    from headwater.catalog.partitions.definition import PartitionsContext
+
+    asset, selection = given.get("asset") or given.get("subject"), given.get("selection") or "*"
+    keys = [app.graph.find(asset).key] if asset else coerce_selection(selection).resolve(app.graph)
+    definitions = dict.fromkeys(app.graph[key].partitions for key in app.graph.sorted(keys))
+    nodes = {node.partitions: node for node in app.graph if node.partitions in definitions}
+    seen: set[str] = set()
+    with app.reading() as instance:
+        moment = PartitionsContext(instance.clock.now(), instance.catalog.dynamic_keys)
+        for node in nodes.values():
+            if node.partitions_def is None:
+                continue
+            partitions = node.partitions_def.at(moment)
+            for at in range(0, partitions.count, _PAGE):
+                found = [key for key in partitions.keys(at, at + _PAGE) if key.startswith(start)]
+                yield from (key for key in found if key not in seen)
+                seen.update(found)

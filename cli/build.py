@@ -1,7 +1,8 @@
 """`plan` and `materialize`: what would be built, and building it."""
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -9,21 +10,44 @@ import click
 
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import RunStatus, StepStatus
+from headwater.catalog.records import ErrorRecord, RunStatus, StepCell, StepStatus
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
+from headwater.cli.cells import NAMED, by_asset, outcome_text, some
 from headwater.cli.status import describe_cause
-from headwater.materialize.planner import Plan
+from headwater.materialize.causes import Status
+from headwater.materialize.partition_choice import PartitionChoice
+from headwater.materialize.planner import Plan, PlanCell, PlanStep
 
 if TYPE_CHECKING:
     from headwater.catalog.instance import Instance
     from headwater.materialize.api import RunResult
+
+#: Ranges that a line of a plan names.
+_RANGES = 3
 
 
 def _plan_options(command: Any) -> Any:
     for option in reversed(
         (
             click.argument("selection", default="*", shell_complete=complete_asset),
+            click.option(
+                "--partition",
+                "partitions",
+                multiple=True,
+                metavar="KEY",
+                help="Only this partition, and what it depends on.",
+                shell_complete=complete_partition,
+            ),
+            click.option(
+                "--partition-range",
+                "ranges",
+                multiple=True,
+                metavar="A..B",
+                help="Only the partitions from A to B.",
+                shell_complete=complete_partition,
+            ),
+            click.option("--all-partitions", is_flag=True, help="Every partition of what is selected."),
             click.option("--force", is_flag=True, help="Build what is selected although it is fresh."),
             click.option("--only-missing", is_flag=True, help="Rebuild nothing that exists."),
             click.option("--no-upstream", is_flag=True, help="Leave alone what the selection depends on."),
@@ -41,6 +65,9 @@ def _plan_options(command: Any) -> Any:
 def plan(
     app: App,
     selection: str,
+    partitions: tuple[str, ...],
+    ranges: tuple[str, ...],
+    all_partitions: bool,
     force: bool,
     only_missing: bool,
     no_upstream: bool,
@@ -53,7 +80,17 @@ def plan(
     Examples:
       headwater plan
       headwater plan orders --force
+      headwater plan flights --partition-range 2013-01-01..2013-01-31
+
+    Of partitioned assets, every partition is planned unless some are named.
     """
+    choice = PartitionChoice(keys=partitions, ranges=ranges, all=all_partitions)
+    asked: _Asked = {
+        "partitions": choice or PartitionChoice(all=True),
+        "force": force,
+        "upstream": not no_upstream,
+        "only_missing": only_missing,
+    }
     run_config = _read_config(app, config)
     if run_config:
         from headwater.materialize.api import check_run_config
@@ -61,34 +98,63 @@ def plan(
 
         graph = app.definitions.graph_with(check_run_config(run_config, app.definitions))
         with app.reading() as instance:
-            found = Reader(graph, instance.catalog, instance.clock.now()).plan(
-                selection, force=force, upstream=not no_upstream, only_missing=only_missing
-            )
+            found = Reader(graph, instance.catalog, instance.clock.now()).plan(selection, **asked)
     else:
         with app.reader() as reader:
-            found = reader.plan(selection, force=force, upstream=not no_upstream, only_missing=only_missing)
+            found = reader.plan(selection, **asked)
     if as_json:
         output.say_json(
             {
-                "steps": [
-                    {
-                        "key": cell.cell.asset,
-                        "step": step.key,
-                        "partitions": [],
-                        "status": cell.status,
-                        "certain": step.certain,
-                        "reason": step.reason,
-                        "causes": [describe_cause(cause) for cause in cell.causes],
-                    }
-                    for step in found.steps
-                    for cell in step.cells
-                ],
-                "waiting": found.waiting,
-                "absent": found.absent,
+                "steps": [_describe_step(step, key, cells) for step in found.steps for key, cells in _cells_of(step)],
+                **_describe_left_out(found),
             }
         )
         return
     print_plan(found)
+    if not choice and any(group.partitions is not None for group in found.groups):
+        flags = [f"--{name}" for name, given in (("force", force), ("only-missing", only_missing)) if given]
+        flags += ["--no-upstream"] if no_upstream else []
+        flags += ["--config", shlex.quote(config)] if config else []
+        command = " ".join(["headwater materialize", shlex.quote(selection), "--all-partitions", *flags])
+        output.note(f"`{command}` does it; --partition and --partition-range choose partitions.")
+
+
+def _cells_of(step: PlanStep) -> list[tuple[AssetKey, list[PlanCell]]]:
+    """What a step builds of each of its assets."""
+    found: dict[AssetKey, list[PlanCell]] = {}
+    for cell in step.cells:
+        found.setdefault(cell.cell.asset, []).append(cell)
+    return list(found.items())
+
+
+def _describe_step(step: PlanStep, key: AssetKey, cells: Sequence[PlanCell]) -> dict[str, Any]:
+    statuses = {cell.status for cell in cells}
+    return {
+        "key": key,
+        "step": step.key,
+        "partitions": [cell.cell.partition for cell in cells if cell.cell.partition is not None],
+        "status": statuses.pop() if len(statuses) == 1 else Status.STALE,
+        "certain": step.certain,
+        "reason": step.reason,
+        "causes": [describe_cause(cause) for cause in dict.fromkeys(c for cell in cells for c in cell.causes)],
+    }
+
+
+def _describe_left_out(found: Plan) -> dict[str, Any]:
+    """What of a selection is not built, as JSON."""
+    return {
+        "waiting": found.waiting,
+        "absent": found.absent,
+        "impossible": [
+            {
+                "key": one.asset,
+                "partitions": one.partitions.keys(),
+                "upstream": one.upstream,
+                "nonexistent": one.examples,
+            }
+            for one in found.impossible
+        ],
+    }
 
 
 @click.command()
@@ -101,6 +167,9 @@ def plan(
 def materialize(
     context: click.Context,
     selection: str,
+    partitions: tuple[str, ...],
+    ranges: tuple[str, ...],
+    all_partitions: bool,
     force: bool,
     only_missing: bool,
     no_upstream: bool,
@@ -117,6 +186,8 @@ def materialize(
       headwater materialize
       headwater materialize 'group:core' --executor threads
       headwater materialize orders --force --no-upstream
+      headwater materialize flights --partition 2013-01-31
+      headwater materialize '*' --partition-range 2013-01-01..2013-01-31
     """
     from headwater.cli.progress import Progress
 
@@ -128,14 +199,20 @@ def materialize(
         from headwater.materialize.api import check_executor
 
         check_executor(executor)
-    asked: _Asked = {"force": force, "upstream": not no_upstream, "only_missing": only_missing}
+    asked: _Asked = {
+        "partitions": PartitionChoice(keys=partitions, ranges=ranges, all=all_partitions),
+        "force": force,
+        "upstream": not no_upstream,
+        "only_missing": only_missing,
+    }
     with app.writing() as instance:
         result = None if run_config else _nothing_to_do(app, instance, selection, asked)
         if result is None:
             import headwater.materialize.api as api
 
             definitions = app.definitions
-            with Progress(quiet=as_json) as progress:
+            steps = {node.key: node.step for node in definitions.graph if node.step is not None}
+            with Progress(quiet=as_json, steps=steps) as progress:
                 result = api.materialize(
                     definitions,
                     selection=selection,
@@ -163,21 +240,25 @@ def materialize(
                         "seconds": seconds.get(cell.version_id or "", 0.0),
                         "rows": cell.rows,
                         "version_id": cell.version_id,
-                        "error": step.error and f"{step.error.kind}: {step.error.message}",
+                        "error": _error_text(cell.error or step.error),
                     }
                     for step in (result.outcome.steps if result.outcome else ())
                     for cell in step.cells
                 ],
-                "waiting": result.plan.waiting,
-                "absent": result.plan.absent,
+                **_describe_left_out(result.plan),
             }
         )
     else:
-        _summarise(result.status, result.run_id, [cell.status for cell in result.cells], result.plan)
+        _summarise(result.status, result.run_id, result.cells, result.plan)
     context.exit(result.outcome.exit_code if result.outcome else 0)
 
 
+def _error_text(error: ErrorRecord | None) -> str | None:
+    return error and f"{error.kind}: {error.message}"
+
+
 class _Asked(TypedDict):
+    partitions: PartitionChoice
     force: bool
     upstream: bool
     only_missing: bool
@@ -201,28 +282,54 @@ def _nothing_to_do(app: App, instance: "Instance", selection: str, asked: _Asked
 
 def print_plan(found: Plan) -> None:
     """A plan for a person."""
-    if not found.steps:
+    if not found:
         _say_nothing_to_do(found)
-    rows = [
-        (cell.cell.asset, cell.status, step.reason if step.certain else f"if it matters: {step.reason}")
-        for step in found.steps
-        for cell in step.cells
-    ]
-    if rows:
+    elif any(group.partitions is not None for group in found.groups):
+        _print_groups(found)
+    else:
+        rows = [
+            (cell.cell.asset, cell.status, step.reason if step.certain else f"if it matters: {step.reason}")
+            for step in found.steps
+            for cell in step.cells
+        ]
         output.table(["ASSET", "STATUS", "WHY"], rows)
-        maybe = sum(not step.certain for step in found.steps)
-        text = output.counted(len(found.steps), "step")
-        output.note(text + (f", {maybe} of them only if what they read really changes" if maybe else ""))
+        _say_steps(found)
     _say_left_out(found)
 
 
-def _summarise(status: RunStatus, run_id: str | None, cells: list[StepStatus], found: Plan) -> None:
+def _print_groups(found: Plan) -> None:
+    """A line for all steps of one name, however many there are."""
+    output.table(
+        ["ASSET", "STEPS", "PARTITIONS", "WHY"],
+        [
+            (
+                some(group.assets),
+                output.number(group.steps),
+                "" if group.partitions is None else group.partitions.describe(_RANGES),
+                group.reason if group.certain else f"if it matters: {group.reason}",
+            )
+            for group in found.groups
+        ],
+        right=["STEPS"],
+    )
+    _say_steps(found)
+
+
+def _say_steps(found: Plan) -> None:
+    maybe = sum(group.steps for group in found.groups if not group.certain)
+    text = output.counted(found.step_count, "step")
+    output.note(text + (f", {maybe:,} of them only if what they read really changes" if maybe else ""))
+
+
+def _summarise(status: RunStatus, run_id: str | None, cells: Sequence[StepCell], found: Plan) -> None:
     if run_id is None:
         _say_nothing_to_do(found)
     else:
-        counts = Counter(cells)
-        parts = [f"{counts[s]} {output.word(s)}" for s in StepStatus if counts[s]]
+        counts = Counter(cell.status for cell in cells)
+        parts = [f"{counts[s]:,} {output.word(s)}" for s in StepStatus if counts[s]]
         output.say(f"{status}  {', '.join(parts)}", colour=output.COLOURS[status])
+        if any(cell.partition is not None for cell in cells):
+            output.facts([(key, outcome_text(own)) for key, own in by_asset(cells).items()], "  ")
         output.say(f"run {run_id}", dim=True)
         if status is RunStatus.FAILURE:
             output.note(
@@ -244,14 +351,14 @@ def _say_left_out(found: Plan) -> None:
     if found.waiting:
         one = next(iter(found.waiting))
         output.note(
-            f"Left alone, as only something further up is stale: {_some(found.waiting)}. Select `+{one}` to build that."
+            f"Left alone, as only something further up is stale: {some(found.waiting)}. Select `+{one}` to build that."
         )
     if found.absent:
-        output.note(f"Not there, as a step left out an optional output: {_some(found.absent)}.")
-
-
-def _some(keys: tuple[AssetKey, ...]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        output.note(f"Not there, as a step left out an optional output: {some(found.absent)}.")
+    for one in found.impossible[:NAMED]:
+        output.note(f"Left out: {one}.")
+    if len(found.impossible) > NAMED:
+        output.note(f"Left out too: partitions of {len(found.impossible) - NAMED} more assets.")
 
 
 def _read_config(app: App, path: str | None) -> Mapping[str, Any]:

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lineage": ("headwater.cli.lineage:lineage", "Show what depends on what."),
     "status": ("headwater.cli.status:status", "Say what is fresh, stale and missing, and why."),
     "why": ("headwater.cli.status:why", "Explain one asset's status back to its causes."),
+    "partitions": ("headwater.cli.partitions:partitions", "Show an asset's partitions."),
+    "dynamic-partitions": ("headwater.cli.partitions:dynamic_partitions", "List, add and remove dynamic partitions."),
     "plan": ("headwater.cli.build:plan", "Say what materialize would do, and why."),
     "materialize": ("headwater.cli.build:materialize", "Build what is stale, and nothing else."),
     "runs": ("headwater.cli.runs:runs", "List runs."),

@@ -161,7 +161,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Seque
     texts = [[printable_line(str(cell)) for cell in row] for row in rows]
     titles = [printable_line(header) for header in headers]  # names of columns, where a query chose them
     widths = [max([width(title), *(width(row[i]) for row in texts)]) for i, title in enumerate(titles)]
-    room = _columns()
+    room = columns()
     before = sum(widths[:-1]) + 2 * (len(widths) - 1)
     if sys.stdout.isatty() and before + widths[-1] > room > before + 10:
         widths[-1] = room - before
@@ -180,7 +180,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Seque
         click.echo(line(row, True))
 
 
-def _columns() -> int:
+def columns() -> int:
+    """How wide the terminal is, or what is a good guess."""
     import shutil
 
     # A terminal that does not know its width says 0.
@@ -228,7 +229,7 @@ def tree(
     With `root`, the roots themselves stand at the margin. What would begin beyond the width of the terminal is only
     counted. Iterative, as graphs may be deeper than the call stack.
     """
-    room = (_columns() if sys.stdout.isatty() else _TREE_COLUMNS) - _LABEL_COLUMNS
+    room = (columns() if sys.stdout.isatty() else _TREE_COLUMNS) - _LABEL_COLUMNS
     expanded: set[T] = set()
     counted: set[T] = set()
     stack = [(node, "", i == len(roots) - 1, root) for i, node in enumerate(roots)][::-1]

@@ -1,7 +1,8 @@
 """`status` and `why`: what is stale, and the reasons."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -10,17 +11,17 @@ from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line
-from headwater.catalog.records import Failure
+from headwater.catalog.records import Cell, Failure
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
 from headwater.materialize.causes import Cause, CellStatus, Status
-from headwater.materialize.reader import Reason
+from headwater.materialize.reader import CellCounts, Reason
 
 
 @click.command()
 @click.argument("selection", default="*", shell_complete=complete_asset)
 @click.option("--check", is_flag=True, help="Exit with 1 when anything selected is to be built.")
-@click.option("--partitions", is_flag=True, help="Count the cells of each asset.")
+@click.option("--partitions", is_flag=True, help="Count the partitions of each asset in columns.")
 @json_option
 @click.pass_context
 def status(context: click.Context, selection: str, check: bool, partitions: bool, as_json: bool) -> None:
@@ -30,47 +31,81 @@ def status(context: click.Context, selection: str, check: bool, partitions: bool
     Examples:
       headwater status
       headwater status stale: --json
+      headwater status --partitions         how many partitions have which status
       headwater status --check || headwater materialize
     """
     app = context.find_object(App)
     assert app is not None  # the group makes one
     with app.reader() as reader:
         keys = [key for key in reader.select(selection) if not reader.graph[key].external]
-        found = {key: reader.status(key) for key in keys}
-        failures = {cell.asset: failure for cell, failure in reader.failures.items()}
+        found = [
+            _Shown(
+                key=key,
+                partitioned=reader.graph[key].partitions is not None,
+                status=reader.status(key),
+                counts=reader.counts(key),
+                failure=reader.last_failure(key),
+            )
+            for key in keys
+        ]
     if as_json:
-        output.say_json(
-            {
-                "assets": [
-                    {
-                        "key": key,
-                        "status": one.status,
-                        "causes": [describe_cause(cause) for cause in one.causes],
-                        "cells": _counts(one, failed=key in failures),
-                        "failure": describe_failure(failures.get(key)),
-                    }
-                    for key, one in found.items()
-                ]
-            }
-        )
+        output.say_json({"assets": [one.describe() for one in found]})
     else:
-        rows = [(key, one.status, _reasons(one, failures.get(key))) for key, one in found.items()]
-        if partitions:
-            counted = [(key, s, *_counts(found[key], failed=key in failures).values(), why) for key, s, why in rows]
-            output.table(["ASSET", "STATUS", "FRESH", "STALE", "MISSING", "FAILED", "TOTAL", "WHY"], counted)
-        else:
-            output.table(["ASSET", "STATUS", "WHY"], rows)
-        totals = Counter(one.status for one in found.values())
-        counts = [f"{totals[s]} {s.lower()}" for s in Status if totals[s]]
-        failed = len(failures.keys() & found.keys())
-        output.note((", ".join(counts) or "No assets.") + (f"; {failed} failed" if failed else ""))
-    if check and any(not one.settled for one in found.values()):
+        _print_statuses(found, counts=partitions)
+    if check and any(not one.status.settled for one in found):
         context.exit(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """A line of `status`."""
+
+    key: AssetKey
+    partitioned: bool
+    status: CellStatus
+    counts: CellCounts
+    #: The last one.
+    failure: Failure | None
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "key": self.key,
+            "status": self.status.status,
+            "causes": [describe_cause(cause) for cause in self.status.causes],
+            "cells": describe_counts(self.counts),
+            "failure": describe_failure(self.failure),
+        }
+
+
+def _print_statuses(found: Sequence[_Shown], *, counts: bool) -> None:
+    cells: list[tuple[Any, ...]] = [() for _ in found]
+    titles: list[str] = []
+    if counts:
+        titles = ["FRESH", "STALE", "MISSING", "FAILED", "TOTAL"]
+        cells = [tuple(map(output.number, describe_counts(one.counts).values())) for one in found]
+    elif any(one.partitioned for one in found):
+        titles = ["PARTITIONS"]
+        cells = [(counts_text(one.counts) if one.partitioned else "",) for one in found]
+    output.table(
+        ["ASSET", "STATUS", *titles, "WHY"],
+        [
+            (one.key, one.status.status, *more, reasons_text(one.status, one.failure))
+            for one, more in zip(found, cells, strict=True)
+        ],
+        right=titles if counts else (),
+    )
+    totals = Counter(one.status.status for one in found)
+    parts = [f"{totals[s]} {s.lower()}" for s in Status if totals[s]]
+    failed = sum(one.failure is not None for one in found)
+    output.note((", ".join(parts) or "No assets.") + (f"; {failed} failed" if failed else ""))
 
 
 @click.command()
 @click.argument("asset", shell_complete=complete_asset)
-@click.option("--partition", metavar="KEY", help="The partition to explain.")
+@click.option(
+    "--partition", metavar="KEY", help="The partition to explain; by default, all.", shell_complete=complete_partition
+)
 @json_option
 @pass_app
 def why(app: App, asset: str, partition: str | None, as_json: bool) -> None:
@@ -79,33 +114,40 @@ def why(app: App, asset: str, partition: str | None, as_json: bool) -> None:
     \b
     Examples:
       headwater why delays_by_carrier
+      headwater why flights --partition 2013-01-31
     """
     node = app.graph.find(asset)
     if node.external:
         raise UsageError(
             f"`{node.key}` is computed by something else.", remedy="Only what is computed here can be stale."
         )
-    if partition is not None:
+    if partition is not None and node.partitions is None:
         raise UsageError(f"`{node.key}` is not partitioned.", remedy="Leave --partition out.")
     with app.reader() as reader:
-        reasons = reader.explain(node.key)
+        reasons = reader.explain(node.key, partition)
+    root = Cell(node.key, partition)
     if as_json:
         output.say_json(
             {
-                "key": node.key,
+                **_describe_cell(root),
                 "reasons": [
                     {
-                        "key": reason.asset,
+                        **_describe_cell(reason.cell),
                         "status": reason.status,
                         "causes": [describe_cause(cause) for cause in reason.causes],
-                        "because": reason.because,
+                        "because": [_describe_cell(cell) for cell in reason.because],
+                        "more": reason.more,
                     }
                     for reason in reasons.values()
                 ],
             }
         )
         return
-    _print_reasons(node.key, reasons)
+    _print_reasons(root, reasons)
+
+
+def _describe_cell(cell: Cell) -> dict[str, Any]:
+    return {"key": cell.asset, "partition": cell.partition}
 
 
 def describe_cause(cause: Cause) -> dict[str, Any]:
@@ -126,7 +168,8 @@ def _shown(status: CellStatus) -> list[Cause]:
     return direct or list(status.causes)
 
 
-def _reasons(status: CellStatus, failure: Failure | None) -> str:
+def reasons_text(status: CellStatus, failure: Failure | None) -> str:
+    """Why something is not fresh, and how its last attempt failed, in a line."""
     parts = [str(cause) for cause in _shown(status)]
     if failure:
         parts.append(failure_line(failure))
@@ -145,28 +188,39 @@ def describe_failure(failure: Failure | None) -> dict[str, Any] | None:
     return {"run_id": failure.run_id, "step": failure.step_key, "at": failure.time, "error": str(failure)}
 
 
-def _counts(status: CellStatus, *, failed: bool) -> dict[str, int]:
+def describe_counts(counts: CellCounts) -> dict[str, int]:
+    """How many cells have each status, as JSON."""
     return {
-        "fresh": int(status.status is Status.FRESH),
-        "stale": int(status.status is Status.STALE),
-        "missing": int(status.status is Status.MISSING),
-        "failed": int(failed),
-        "total": 1,
+        "fresh": counts.fresh,
+        "stale": counts.stale,
+        "missing": counts.missing,
+        "failed": counts.failed,
+        "total": counts.total,
     }
 
 
-def _print_reasons(root: AssetKey, reasons: Mapping[AssetKey, Reason]) -> None:
-    """Each asset with its direct causes, and below it the assets that its transitive ones name."""
+def counts_text(counts: CellCounts) -> str:
+    """Such as `340 of 365 fresh, 20 stale, 5 missing`."""
+    if not counts.total:
+        return "no partitions yet"
+    behind = ((counts.stale, "stale"), (counts.missing, "missing"), (counts.failed, "failed"))
+    parts = [f"{number:,} {text}" for number, text in behind if number]
+    return ", ".join([f"{counts.fresh:,} of {counts.total:,} fresh", *parts])
 
-    def beyond(node: AssetKey | Cause) -> list[AssetKey | Cause]:
-        if isinstance(node, Cause):
+
+def _print_reasons(root: Cell, reasons: Mapping[Cell, Reason]) -> None:
+    """Each cell with its direct causes, and below it the cells that its transitive ones lead to."""
+
+    def beyond(node: Cell | str) -> list[Cell | str]:
+        if isinstance(node, str):
             return []
         reason = reasons[node]
-        return [*(cause for cause in reason.causes if not cause.transitive), *reason.because]
+        more = [f"and {output.counted(reason.more, 'more partition')}"] if reason.more else []
+        return [*(str(cause) for cause in reason.causes if not cause.transitive), *reason.because, *more]
 
-    def label(node: AssetKey | Cause) -> str:
-        if isinstance(node, Cause):
-            return printable_line(str(node))
-        return f"{click.style(printable_line(node), bold=True)} {output.styled(reasons[node].status)}"
+    def label(node: Cell | str) -> str:
+        if isinstance(node, str):
+            return printable_line(node)
+        return f"{click.style(printable_line(str(node)), bold=True)} {output.styled(reasons[node].status)}"
 
     output.tree([root], beyond, label, root=True)

@@ -93,6 +93,7 @@ def materialize(
     partition_keys: Iterable[str] = (),
     partition_range: str | tuple[str, str] | PartitionKeyRange | None = None,
     all_partitions: bool = False,
+    partitions: PartitionChoice | None = None,
     force: bool = False,
     upstream: bool = True,
     only_missing: bool = False,
@@ -108,8 +109,8 @@ def materialize(
     `force` builds the selected assets although fresh, `upstream=False` leaves what they depend on alone,
     `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
-    that all are; of other selected assets, the partitions that read those are built too. `executor` is "in_process" or
-    "threads".
+    that all are, or `partitions` all of that in one value; of other selected assets, the partitions that read those are
+    built too. `executor` is "in_process" or "threads".
 
     With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
     rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`,
@@ -125,7 +126,7 @@ def materialize(
     reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
     plan = reader.plan(
         selection,
-        partitions=partition_choice(partition_key, partition_keys, partition_range, all_partitions),
+        partitions=partitions or partition_choice(partition_key, partition_keys, partition_range, all_partitions),
         force=force,
         upstream=upstream,
         only_missing=only_missing,

@@ -87,7 +87,11 @@ class PartitionsStatus:
 
     def cause_counts(self, among: Mask) -> list[tuple[Cause, int]]:
         """Why the cells `among` all are not fresh: each cause with how many of them have it."""
-        found = [(Cause(kind=CauseKind.NEVER_MATERIALIZED), int(np.count_nonzero(self.missing & among)))]
+        never = self.missing & ~self.not_made
+        found = [
+            (Cause(kind=CauseKind.NEVER_MATERIALIZED), int(np.count_nonzero(never & among))),
+            (Cause(kind=CauseKind.NOT_MADE), int(np.count_nonzero(self.not_made & among))),
+        ]
         found += [(cause, int(np.count_nonzero(mask & among))) for cause, mask in self.causes]
         return [(cause, count) for cause, count in found if count]
 

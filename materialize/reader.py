@@ -22,6 +22,7 @@ from headwater.materialize.staleness import Staleness, evaluate
 
 if TYPE_CHECKING:
     from headwater.catalog.partitions.space import Partitions
+    from headwater.catalog.partitions.subset import PartitionSubset
     from headwater.materialize.cell_table import CellTable
     from headwater.materialize.partition_staleness import PartitionsStatus
 
@@ -45,6 +46,8 @@ class Reason:
     causes: tuple[Cause, ...]
     #: The upstream cells that transitive causes lead to.
     because: tuple[Cell, ...] = ()
+    #: How many more they lead to.
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +100,25 @@ class Reader:
     def failures(self) -> Mapping[Cell, Failure]:
         """The cells that are not fresh and whose last attempt failed."""
         found = self.catalog.failures()
-        return {cell: failure for cell, failure in found.items() if self._is_behind(cell)}
+        behind = self._behind(found)
+        return {cell: failure for cell, failure in found.items() if cell in behind}
 
-    def _is_behind(self, cell: Cell) -> bool:
-        """Whether a cell is one of the definitions, and not fresh."""
-        many = self.staleness.partitioned.get(cell.asset)
-        if many is None:
-            status = self.staleness.cells.get(cell)
-            return status is not None and status.status is not Status.FRESH
-        at = None if cell.partition is None else many.partitions.find(cell.partition)
-        return at is not None and many.status_at(at) is not Status.FRESH
+    def _behind(self, cells: Iterable[Cell]) -> set[Cell]:
+        """Those of some cells that the definitions have, and that are not fresh."""
+        found: set[Cell] = set()
+        partitions: dict[AssetKey, list[str]] = {}
+        for cell in cells:
+            if cell.asset not in self.staleness.partitioned:
+                status = self.staleness.cells.get(cell)
+                if status is not None and status.status is not Status.FRESH:
+                    found.add(cell)
+            elif cell.partition is not None:
+                partitions.setdefault(cell.asset, []).append(cell.partition)
+        for key, names in partitions.items():
+            many = self.staleness.partitioned[key]
+            behind, ordinals = many.behind, many.partitions.ordinals(names).tolist()
+            found.update(Cell(key, name) for name, at in zip(names, ordinals, strict=True) if at >= 0 and behind[at])
+        return found
 
     def partitions(self, key: AssetKey) -> "Partitions":
         """The partitions of an asset. Raises `UsageError` for an unpartitioned one."""
@@ -115,22 +127,42 @@ class Reader:
         return self.table.partitions(key)
 
     def partition_status(self, key: AssetKey) -> "PartitionsStatus":
-        """The status of every partition of an asset. Raises `UsageError` for an unpartitioned one."""
+        """The status of every partition of an asset. Raises `UsageError` for an unpartitioned or external one."""
         self.partitions(key)
+        if self.graph[key].external:
+            raise UsageError(
+                f"`{key}` is computed by something else.", remedy="Only what is computed here can be stale or missing."
+            )
         return self.staleness.partitioned[key]
 
-    def counts(self, key: AssetKey) -> CellCounts:
-        """How many cells of an asset have each status."""
-        failed = len(self._failed_partitions.get(key, ()))
+    def failed_partitions(self, key: AssetKey) -> "PartitionSubset":
+        """The partitions of an asset whose last attempt failed. Raises `UsageError` for an unpartitioned one."""
+        names = [name for name in self._failed_partitions.get(key, ()) if name is not None]
+        return self.partitions(key).subset(names)
+
+    def counts(self, key: AssetKey, within: "PartitionSubset | None" = None) -> CellCounts:
+        """How many cells of an asset have each status, of all or of those `within` a set."""
         many = self.staleness.partitioned.get(key)
-        counts = many.counts() if many is not None else {self.staleness.of(key).status: 1}
+        if many is None:
+            counts = {self.staleness.of(key).status: 1}
+            failed, total = len(self._failed_partitions.get(key, ())), 1
+        elif within is None:
+            counts, failed, total = many.counts(), len(self.failed_partitions(key)), many.partitions.count
+        else:
+            counts = {status: len(many.with_status(status) & within) for status in Status}
+            failed, total = len(self.failed_partitions(key) & within), len(within)
         return CellCounts(
             fresh=counts.get(Status.FRESH, 0),
             stale=counts.get(Status.STALE, 0),
             missing=counts.get(Status.MISSING, 0),
             failed=failed,
-            total=1 if many is None else many.partitions.count,
+            total=total,
         )
+
+    def last_failure(self, key: AssetKey) -> Failure | None:
+        """The last failure of an asset's cells that are not fresh."""
+        found = (self.failures[Cell(key, name)] for name in self._failed_partitions.get(key, ()))
+        return max(found, key=lambda failure: failure.time, default=None)
 
     @cached_property
     def _failed_partitions(self) -> Mapping[AssetKey, Collection[str | None]]:
@@ -204,25 +236,28 @@ class Reader:
             if cell in found:
                 continue
             status = self.status(cell.asset, cell.partition)
-            because = tuple(dict.fromkeys(up for c in status.causes if c.transitive for up in self._leads_to(cell, c)))
-            found[cell] = Reason(cell=cell, status=status.status, causes=status.causes, because=because)
+            led_to = [self._leads_to(cell, cause) for cause in status.causes if cause.transitive]
+            because = tuple(dict.fromkeys(up for cells, _ in led_to for up in cells))
+            more = sum(count for _, count in led_to)
+            found[cell] = Reason(cell=cell, status=status.status, causes=status.causes, because=because, more=more)
             pending.extend(reversed(because))
         return found
 
-    def _leads_to(self, cell: Cell, cause: Cause) -> list[Cell]:
-        """The upstream cells that a transitive cause of a cell is about: the first of them, where they are many."""
+    def _leads_to(self, cell: Cell, cause: Cause) -> tuple[list[Cell], int]:
+        """The first upstream cells that a transitive cause of a cell is about, and how many more there are."""
         upstream = cause.upstream
         assert upstream is not None  # transitive causes name one
         many = self.staleness.partitioned.get(upstream)
         node = self.graph[cell.asset]
         if many is None or self.table is None or (cell.partition is None and node.partitions is not None):
-            return [Cell(upstream)]
+            return [Cell(upstream)], 0
         dep = next(dep for dep in node.deps if dep.key == upstream)
         at = 0 if cell.partition is None else self.table.partitions(cell.asset).ordinal(cell.partition)
         read = self.table.links(node, dep).read_by(at)
         mask = many.missing if cause.kind is CauseKind.UPSTREAM_MISSING else many.stale
-        chosen = read[mask[read]][:MAX_LED_TO]
-        return [Cell(upstream, name) for name in many.partitions.keys_at(chosen)]
+        chosen = read[mask[read]]
+        names = many.partitions.keys_at(chosen[:MAX_LED_TO])
+        return [Cell(upstream, name) for name in names], len(chosen) - len(names)
 
     def plan(
         self,

@@ -443,6 +443,14 @@ class WindowPartitions(DefinedPartitions[TimeWindowPartitionsDefinition]):
         """The dates on the zone's clocks, in days since 1970-01-01."""
         return self._clock.to_local(instants)[0] // DAY
 
+    def local_starts(self, ordinals: ArrayLike) -> Int64s:
+        """What the zone's clocks show when windows start, in seconds since 1970-01-01 00:00."""
+        return self._clock.to_local(self.starts(ordinals))[0]
+
+    def ordinals_from_local(self, local: Int64s) -> Int64s:
+        """The first window that starts when clocks show this or later, for each; may lie outside of what exists."""
+        return self.windows.first_starting(np.clip(self._clock.to_instants(local), *self._edges))
+
     def _moment(self, second: int | np.int64) -> datetime:
         return (_EPOCH + timedelta(seconds=int(second))).astimezone(load_zone(self.definition.timezone))
 

@@ -1,0 +1,116 @@
+"""Drawing the picture of an asset's partitions: a character a square, in colours where there are some."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+from headwater.catalog.printable import printable_line
+from headwater.cli import output
+
+if TYPE_CHECKING:
+    from headwater.materialize.heat_map import HeatMap, Tile
+
+#: What a square is, its character, what it says, its colour. The first that fits is taken.
+_KINDS = (
+    ("failed", "✗", "failed", "red"),
+    ("stale", "▒", "stale", "yellow"),
+    ("missing", "·", "missing", "magenta"),
+    ("partly", "▄", "partly missing", "cyan"),
+    ("fresh", "█", "fresh", "green"),
+)
+_CHARACTERS = {kind: (character, colour) for kind, character, _, colour in _KINDS}
+#: The widest label of a row, and of a column that has its own.
+_LABEL = 24
+
+
+def kind_of(tile: "Tile") -> str:
+    """What a square is drawn as: the worst that is behind it."""
+    if tile.failed:
+        return "failed"
+    if tile.stale:
+        return "stale"
+    if tile.missing:
+        return "missing" if tile.missing == tile.total else "partly"
+    return "fresh"
+
+
+def print_heat_map(found: "HeatMap") -> None:
+    """The picture with its labels and a legend."""
+    labels = [_label(row.label) for row in found.rows]
+    corner = _label(found.row_title)
+    margin = max(map(output.width, (corner, *labels)), default=0)
+    wide = _column_widths(found, margin)
+    if found.columns:
+        heading = _wide_heading(found.columns, wide) if wide else _heading(found.columns)
+        click.echo(click.style(_padded(corner, margin) + "  " + heading.rstrip(), dim=True))
+    for label, row in zip(labels, found.rows, strict=True):
+        click.echo(f"{click.style(_padded(label, margin), dim=True)}  {_wide_line(row.tiles, wide) if wide else line(row.tiles)}")
+    _print_legend(found, named=bool(wide))
+
+
+def line(tiles: "Sequence[Tile | None]") -> str:
+    """A row's squares; equal neighbours share their colour."""
+    parts: list[str] = []
+    for kind, alike in groupby(tiles, lambda tile: None if tile is None else kind_of(tile)):
+        count = len(list(alike))
+        if kind is None:
+            parts.append(" " * count)
+        else:
+            character, colour = _CHARACTERS[kind]
+            parts.append(click.style(character * count, fg=colour))
+    return "".join(parts).rstrip()
+
+
+def _print_legend(found: "HeatMap", *, named: bool) -> None:
+    """What the characters of a picture mean, and how much a square is; `named` says that each column has its name."""
+    seen = {kind_of(tile) for row in found.rows for tile in row.tiles if tile is not None}
+    parts = [f"{click.style(char, fg=colour)} {text}" for kind, char, text, colour in reversed(_KINDS) if kind in seen]
+    if found.columns:
+        parts.append(f"columns: {printable_line(found.column_title, _LABEL)}{'' if named else _span(found)}")
+    if found.largest > 1:
+        parts.append(f"a square is up to {found.largest:,} partitions")
+    if found.summed:
+        parts.append(f"all of {', '.join(printable_line(name, _LABEL) for name in found.summed)}")
+    click.echo("   ".join(parts))
+
+
+def _span(found: "HeatMap") -> str:
+    """The first and the last column of a grid."""
+    if found.kind != "grid" or len(found.columns) < 2:
+        return ""
+    return f" from {_label(found.columns[0])} to {_label(found.columns[-1])}"
+
+
+def _column_widths(found: "HeatMap", margin: int) -> list[int]:
+    """The widths of a grid's columns where each has room for its name; else none."""
+    if found.kind != "grid":
+        return []
+    widths = [output.width(_label(column)) for column in found.columns]
+    return widths if margin + 2 + sum(widths) + 2 * len(widths) <= output.columns() else []
+
+
+def _wide_heading(columns: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(_padded(_label(column), room) for column, room in zip(columns, widths, strict=True))
+
+
+def _wide_line(tiles: "Sequence[Tile | None]", widths: Sequence[int]) -> str:
+    cells = zip(tiles, widths, strict=True)
+    return "  ".join(line((tile,)) + " " * (room - (tile is not None)) for tile, room in cells).rstrip()
+
+
+def _heading(columns: Sequence[str]) -> str:
+    """The names of some columns, each above its square and apart from the next; of long names none."""
+    room = max(output.width(printable_line(column)) for column in columns) + 1
+    if room > 6:
+        return ""
+    return "".join(_padded(printable_line(column), room) for column in columns[::room])
+
+
+def _label(text: str) -> str:
+    return output.cut(printable_line(text), _LABEL)
+
+
+def _padded(text: str, room: int) -> str:
+    return text + " " * (room - output.width(text))
