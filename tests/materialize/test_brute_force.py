@@ -163,6 +163,13 @@ def reads_itself(parts: Parts) -> st.SearchStrategy[Reads] | None:
     )
 
 
+def reads_together(parts: Parts) -> st.SearchStrategy[Reads]:
+    """The ways in which an asset can read another one that the same step computes."""
+    same = st.just(Reads()) if isinstance(parts, Windows) or parts is None else st.sampled_from([Reads(), Reads("same")])
+    earlier = st.builds(Reads, st.just("windows"), st.sampled_from([(-1, 0), *_EARLIER]))
+    return same | earlier if isinstance(parts, Windows) else same
+
+
 @st.composite
 def dependencies(draw: st.DrawFn, world: World, name: str) -> tuple[Dep, ...]:
     """What an asset may read of those before it."""
@@ -173,7 +180,8 @@ def dependencies(draw: st.DrawFn, world: World, name: str) -> tuple[Dep, ...]:
         up = world.assets[other]
         loads = not own.step and not up.external and draw(st.booleans())
         columns = draw(st.sampled_from([None, None, ("x",), ("x", "y")]))
-        how = draw(reads(own.parts, up.parts))
+        together = bool(own.step) and up.step == own.step
+        how = draw(reads_together(own.parts) if together else reads(own.parts, up.parts))
         deps.append(Dep(other, how, loads, columns))
     itself = reads_itself(own.parts)
     if itself is not None and not own.external and draw(st.integers(0, 2)) == 0:
