@@ -75,7 +75,7 @@ class Reader:
         self.scope = scope
 
     def within(self, keys: Collection[AssetKey]) -> "Reader":
-        """A reader that knows just these assets and all that their status takes; itself, if it has read more already."""
+        """A reader that knows just these assets and what their status takes; itself, if it has read more already."""
         if self.scope is not None or "staleness" in self.__dict__:
             return self
         scope = self.graph.self_contained(keys)
