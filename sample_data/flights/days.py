@@ -11,8 +11,10 @@ from headwater import (
 #: left after 19:00 or 20:00 would be of the next day, and March 10 would have 24 hours instead of 23.
 TIMEZONE = "America/New_York"
 
-DAYS = DailyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01", timezone=TIMEZONE)
-MONTHS = MonthlyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01", timezone=TIMEZONE)
+START, END = "2013-01-01", "2014-01-01"
+
+DAYS = DailyPartitionsDefinition(start_date=START, end_date=END, timezone=TIMEZONE)
+MONTHS = MonthlyPartitionsDefinition(start_date=START, end_date=END, timezone=TIMEZONE)
 #: Keys such as `2013-02-01|JFK`.
 AIRPORT_MONTHS = MultiPartitionsDefinition(
     {"month": MONTHS, "origin": StaticPartitionsDefinition(["EWR", "JFK", "LGA"])}
