@@ -90,7 +90,8 @@ _NAMES = {
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
     "headwater.materialize.api": ("RunResult", "plan"),
-    "headwater.materialize.loading": ("Catalog", "load_asset"),
+    "headwater.materialize.catalog": ("Catalog",),
+    "headwater.materialize.loading": ("load_asset",),
     "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -180,8 +181,9 @@ if TYPE_CHECKING:
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
     from headwater.materialize.api import RunResult, materialize, plan
+    from headwater.materialize.catalog import Catalog
     from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
-    from headwater.materialize.loading import Catalog, load_asset
+    from headwater.materialize.loading import load_asset
 
 
 def __getattr__(name: str) -> Any:

@@ -130,7 +130,7 @@ def _matching_partitions(app: App, given: Mapping[str, Any], start: str) -> Iter
     from headwater.catalog.definitions.selection import coerce_selection
     from headwater.catalog.partitions.definition import PartitionsContext
 
-    asset, selection = given.get("asset"), given.get("selection") or "*"
+    asset, selection = given.get("asset") or given.get("subject"), given.get("selection") or "*"
     keys = [app.graph.find(asset).key] if asset else coerce_selection(selection).resolve(app.graph)
     definitions = dict.fromkeys(app.graph[key].partitions for key in app.graph.sorted(keys))
     nodes = {node.partitions: node for node in app.graph if node.partitions in definitions}

@@ -13,10 +13,13 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.node import AssetNode
 from headwater.catalog.metadata import MetadataKind, MetadataValue, display
 from headwater.catalog.metadata import to_json as metadata_to_json
-from headwater.catalog.records import Cell, DefinitionChange, Materialization
+from headwater.catalog.records import Cell, DefinitionChange, Input, Materialization
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.materialize.reader import Reader
 
+#: Versions that another was made from, of those that are shown.
+_MOST_INPUTS = 20
 #: Keys of a static definition that are shown with it; `headwater partitions` pages all of them.
 _MOST_KEYS = 1000
 
@@ -77,18 +80,22 @@ def show(app: App, asset: str, as_json: bool) -> None:
       headwater show orders
       headwater show orders --json | jq .materialization.rows
     """
-    from headwater.cli.status import describe_failure, failure_line
+    from headwater.cli.status import counts_text, describe_counts, describe_failure, failure_line
 
     try:
         node = app.graph.find(asset)
     except UnknownAssetError as error:
         _show_undefined(app, asset, error, as_json=as_json)
         return
+    divided = node.partitions is not None
     with app.reader() as reader:
-        last = reader.catalog.current(node.key)
+        last = reader.catalog.latest([node.key]).get(node.key) if divided else reader.catalog.current(node.key)
         history = reader.catalog.definition_history(node.key, limit=5)
         status = None if node.external else reader.status(node.key)
-        failure = reader.failures.get(Cell(node.key))
+        failure = None if node.external else reader.last_failure(node.key)
+        counts = reader.counts(node.key) if divided and not node.external else None
+        outside = len(reader.partition_status(node.key).outside) if counts else 0
+        heat = _heat_line(reader, node) if counts and not as_json else ""
     if as_json:
         output.say_json(
             {
@@ -97,6 +104,9 @@ def show(app: App, asset: str, as_json: bool) -> None:
                 "status": status.status if status else None,
                 "causes": [str(cause) for cause in status.causes] if status else [],
                 "failure": describe_failure(failure),
+                "definition": describe_definition(node),
+                "cells": describe_counts(counts) if counts else None,
+                "outside": outside,
                 "downstream": list(app.graph.children(node.key)),
                 "io_manager": node.io_manager,
                 "source": node.source,
@@ -122,9 +132,13 @@ def show(app: App, asset: str, as_json: bool) -> None:
             ("code version", node.code_version),
             ("IO manager", None if node.external else node.io_manager if node.stored else "(stores nothing)"),
             ("source", node.source),
+            ("partitions", node.partitions_def and node.partitions_def.describe()),
+            ("", counts and counts_text(counts) + (f"; {outside:,} outside of the definition" if outside else "")),
             ("status", status and "\n· ".join((status.status, *map(str, status.causes), *failures))),
         ]
     )
+    if heat:
+        click.echo(heat)
     if node.metadata:
         output.say("\nDefinition metadata".strip(), dim=True)
         _show_metadata(node.metadata)
@@ -134,11 +148,20 @@ def show(app: App, asset: str, as_json: bool) -> None:
         output.say("never materialized here", colour="magenta")
 
 
+def _heat_line(reader: Reader, node: AssetNode) -> str:
+    """How an asset's partitions stand, in a line of squares."""
+    from headwater.cli.heat_map import line
+    from headwater.materialize.heat_map import draw_line
+
+    found = draw_line(reader.partition_status(node.key), reader.failed_partitions(node.key))
+    return "".join(line(row.tiles) for row in found.rows)
+
+
 def _show_undefined(app: App, asset: str, error: UnknownAssetError, *, as_json: bool) -> None:
     """What the catalog still knows of an asset that no definition makes. Raises `error` where that is nothing."""
     key = AssetKey(asset)
     with app.reading() as instance:
-        last = instance.catalog.current(key)
+        last = instance.catalog.current(key) or instance.catalog.latest([key]).get(key)
         history = instance.catalog.definition_history(key, limit=5)
     if last is None and not history:
         raise error
@@ -166,6 +189,7 @@ def _show_materialization(last: Materialization) -> None:
     output.say("Last materialization", bold=True)
     output.facts(
         [
+            ("partition", last.partition),
             ("version", last.version_id),
             ("data version", last.data_version),
             (
@@ -176,7 +200,7 @@ def _show_materialization(last: Materialization) -> None:
             ("lies at", pointer.uri if pointer else "(stores nothing)"),
             ("rows", output.number(pointer.rows) if pointer and pointer.rows is not None else None),
             ("size", pointer and output.size(pointer.bytes)),
-            ("read", "\n".join(f"{i.asset} @ {(i.version_id or 'none')[:13]}" for i in last.inputs)),
+            ("read", _read_text(last.inputs)),
         ]
     )
     _show_metadata(last.metadata)
@@ -187,6 +211,12 @@ def _show_materialization(last: Materialization) -> None:
             [(c.name, c.type, output.number(c.nulls), _short(c.min), _short(c.max)) for c in pointer.columns],
             right=["NULLS"],
         )
+
+
+def _read_text(inputs: Sequence[Input]) -> str:
+    """What a version was made from, a line each."""
+    lines = [f"{Cell(i.asset, i.partition)} @ {(i.version_id or 'none')[:13]}" for i in inputs[:_MOST_INPUTS]]
+    return "\n".join([*lines, f"and {len(inputs) - len(lines):,} more"] if len(inputs) > len(lines) else lines)
 
 
 @click.command()

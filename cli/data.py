@@ -8,28 +8,34 @@ import click
 
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable
+from headwater.catalog.records import Cell
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
 from headwater.cli.assets import describe_materialization
 
 
 @click.command()
 @click.argument("asset", shell_complete=complete_asset)
+@click.option("--partition", metavar="KEY", help="Only of this partition.", shell_complete=complete_partition)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @json_option
 @pass_app
-def versions(app: App, asset: str, limit: int, as_json: bool) -> None:
-    """List the versions of ASSET, newest first; the current one is marked.
+def versions(app: App, asset: str, partition: str | None, limit: int, as_json: bool) -> None:
+    """List the versions of ASSET or of one partition, newest first; current ones are marked.
 
     \b
     Examples:
       headwater versions orders
+      headwater versions flights --partition 2013-01-31
     """
     with app.reading() as instance:
         key = AssetKey(asset)
-        found = instance.catalog.materializations(key, limit=limit)
-        current = instance.catalog.current(key)
+        found = instance.catalog.materializations(key, partition, limit=limit)
+        partitions = list(dict.fromkeys(made.partition for made in found if made.partition is not None))
+        currents = instance.catalog.currents(key, partitions) if partitions else {}
+        whole = None if all(made.partition is not None for made in found) else instance.catalog.current(key)
         now = instance.clock.now()
+    current = {made.version_id for made in (*currents.values(), *([whole] if whole else ()))}
     if not found:
         key = app.graph.find(asset).key
     if as_json:
@@ -39,7 +45,7 @@ def versions(app: App, asset: str, limit: int, as_json: bool) -> None:
                 "versions": [
                     {
                         **describe_materialization(m),
-                        "current": current is not None and m.version_id == current.version_id,
+                        "current": m.version_id in current,
                     }
                     for m in found
                 ],
@@ -47,14 +53,15 @@ def versions(app: App, asset: str, limit: int, as_json: bool) -> None:
         )
         return
     if not found:
-        output.note(f"`{key}` was never materialized.")
+        output.note(f"`{Cell(key, partition)}` was never materialized.")
         return
     output.table(
-        ["", "VERSION", "MADE", "ROWS", "SIZE", "DATA", "CODE", "RUN"],
+        ["", "VERSION", *(["PARTITION"] if partitions else []), "MADE", "ROWS", "SIZE", "DATA", "CODE", "RUN"],
         [
             (
-                "*" if current and m.version_id == current.version_id else "",
+                "*" if m.version_id in current else "",
                 m.version_id,
+                *([m.partition or ""] if partitions else []),
                 output.ago(m.created, now),
                 output.number(m.pointer.rows if m.pointer else None),
                 output.size(m.pointer.bytes if m.pointer else None),

@@ -3,25 +3,29 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-from headwater.catalog.errors import BusyError, UsageError
+from headwater.catalog.errors import BusyError, UsageError, nearest
 from headwater.catalog.events import EventKind
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import to_json as metadata_to_json
 from headwater.catalog.printable import printable
-from headwater.catalog.records import LoggedEvent, Run, RunStatus, Step, StepStatus
+from headwater.catalog.records import Cell, ErrorRecord, LoggedEvent, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
+from headwater.cli.cells import NAMED, by_asset, name_of, outcome_text, rows_of, some
 from headwater.io.compute_logs import STREAMS, read_rest, read_slices, run_folder
 from headwater.materialize.reader import settled, settled_steps
 
 #: Seconds between two looks for news.
 _POLL = 0.5
+#: Cells that are listed one by one.
+_FEW_CELLS = 30
 
 
 @click.command()
@@ -113,20 +117,65 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
         ]
     )
     output.say()
-    output.table(
-        ["ASSET", "STATUS", "TOOK", "ROWS", "WHY"],
-        [
-            (cell.asset, cell.status, output.duration(_took(step)), output.number(cell.rows), step.reason)
-            for step in steps
-            for cell in step.cells
-        ],
-        right=["TOOK", "ROWS"],
-    )
+    cells = sum(len(step.cells) for step in steps)
+    if cells > _FEW_CELLS and any(cell.partition is not None for step in steps for cell in step.cells):
+        _print_by_asset(steps)
+    else:
+        output.table(
+            ["ASSET", "STATUS", "TOOK", "ROWS", "WHY"],
+            [
+                (name_of(cell), cell.status, output.duration(_took(step)), output.number(cell.rows), step.reason)
+                for step in steps
+                for cell in step.cells
+            ],
+            right=["TOOK", "ROWS"],
+        )
+    _print_errors(steps)
+
+
+def _print_by_asset(steps: Sequence[Step]) -> None:
+    """A line for each asset of a run over many partitions."""
+    reasons: dict[AssetKey, str] = {}
+    seconds: Counter[AssetKey] = Counter()
     for step in steps:
-        if step.error is not None:
+        for asset in {cell.asset for cell in step.cells}:
+            reasons.setdefault(asset, step.reason)
+            seconds[asset] += _took(step) or 0.0
+    output.table(
+        ["ASSET", "CELLS", "TOOK", "ROWS", "BECAME", "WHY"],
+        [
+            (
+                asset,
+                output.number(len(cells)),
+                output.duration(seconds[asset]),
+                output.number(rows_of(cells)),
+                outcome_text(cells),
+                reasons[asset],
+            )
+            for asset, cells in by_asset(cell for step in steps for cell in step.cells).items()
+        ],
+        right=["CELLS", "TOOK", "ROWS"],
+    )
+
+
+def _print_errors(steps: Sequence[Step]) -> None:
+    """Why steps and single cells failed: of many, the first few of each asset, as the others are mostly alike."""
+    told: Counter[AssetKey] = Counter()
+    left: Counter[AssetKey] = Counter()
+    for step in steps:
+        single = [(name_of(cell), cell.asset, cell.error) for cell in step.cells if cell.error is not None]
+        whole = [] if step.error is None or single else [(step.step_key, step.cells[0].asset, step.error)]
+        for name, asset, error in (*whole, *single):
+            if told[asset] >= NAMED:
+                left[asset] += 1
+                continue
+            told[asset] += 1
             output.say()
-            output.say(f"{step.step_key} failed", bold=True, colour="red")
-            output.say_block(output.failure_text(step.error))
+            output.say(f"{name} failed", bold=True, colour="red")
+            output.say_block(output.failure_text(error))
+    for asset, count in left.items():
+        output.say()
+        output.say(f"{asset}: {count:,} more failed; --json has all errors", colour="red")
 
 
 @run.command("cancel")
@@ -163,12 +212,19 @@ def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
         found = _find_run(instance.catalog, run_id)
         steps = instance.catalog.steps(found.run_id)
     done = (StepStatus.SUCCESS, StepStatus.VERIFIED)
-    left = [cell.asset for step in steps for cell in step.cells if cell.status not in done]
+    left = [cell for step in steps for cell in step.cells if cell.status not in done]
     if not left:
         output.note(f"Run {found.run_id} left nothing undone.")
         return
-    selection = " or ".join('"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in left)
-    context.invoke(materialize, selection=selection, tags=(f"headwater/retry_of={found.run_id}",), as_json=as_json)
+    keys = dict.fromkeys(cell.asset for cell in left)
+    selection = " or ".join('"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in keys)
+    context.invoke(
+        materialize,
+        selection=selection,
+        partitions=tuple(dict.fromkeys(cell.partition for cell in left if cell.partition is not None)),
+        tags=(f"headwater/retry_of={found.run_id}",),
+        as_json=as_json,
+    )
 
 
 @click.command()
@@ -180,23 +236,27 @@ def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
 def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: bool) -> None:
     """Print what the steps of a run wrote to stdout and stderr, and what they logged.
 
+    STEP is one of them, such as 'flights [2013-01-31]', or an asset for all that built it.
+
     Of a whole run also what no step wrote: resources that were set up and torn down, steps that were killed.
 
     \b
     Examples:
       headwater logs 01a1fbdc-d141
       headwater logs 01a1fbdc-d141 orders --stream stderr
+      headwater logs 01a1fbdc-d141 'flights [2013-01-31]'
     """
     with app.reading() as instance:
         found = _find_run(instance.catalog, run_id)
         steps = instance.catalog.steps(found.run_id)
-        logged = instance.catalog.events(run_id=found.run_id, step_key=step, kinds=["LOG_MESSAGE"], limit=None)
-    if step is not None and step not in {one.step_key for one in steps}:
-        known = ", ".join(one.step_key for one in steps)
-        raise UsageError(f"Run {found.run_id} has no step '{step}'.", remedy=f"Its steps are {known}.")
+        wanted = steps if step is None else _find_steps(found, steps, step)
+        only = wanted[0].step_key if step is not None and len(wanted) == 1 else None
+        logged = instance.catalog.events(run_id=found.run_id, step_key=only, kinds=["LOG_MESSAGE"], limit=None)
+    if step is not None:
+        chosen = {one.step_key for one in wanted}
+        logged = [event for event in logged if event.step_key in chosen]
     folder = run_folder(app.project.home, found.run_id)
     streams = STREAMS if stream is None else (stream,)
-    wanted = [one for one in steps if step is None or one.step_key == step]
     everything = [piece for one in steps for piece in one.logs]
     if as_json:
         output.say_json(
@@ -241,6 +301,19 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: b
         output.note("Nothing was printed.")
 
 
+def _find_steps(run: Run, steps: Sequence[Step], name: str) -> list[Step]:
+    """The step that is called so, or else those that built the asset of that name. Raises `UsageError`."""
+    found = [one for one in steps if one.step_key == name]
+    found = found or [one for one in steps if any(cell.asset == name for cell in one.cells)]
+    if not found:
+        known = [one.step_key for one in steps]
+        raise UsageError(
+            f"Run {run.run_id} has no step '{name}'.",
+            remedy=nearest(name, known[:10_000]) or f"Its steps are {some(known)}.",
+        )
+    return found
+
+
 @click.command()
 @click.argument("subject", required=False, metavar="[ASSET|RUN]", shell_complete=complete_asset)
 @click.option(
@@ -251,13 +324,21 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: b
     metavar="KIND",
     help="Only events of this kind, such as STEP_FAILURE.",
 )
+@click.option("--partition", metavar="KEY", help="Only of this partition of ASSET.", shell_complete=complete_partition)
 @click.option("--after", type=int, default=0, metavar="SEQ", help="Only events after this number.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--follow", is_flag=True, help="Go on printing events as they come.")
 @json_option
 @pass_app
 def events(
-    app: App, subject: str | None, kinds: tuple[str, ...], after: int, limit: int, follow: bool, as_json: bool
+    app: App,
+    subject: str | None,
+    kinds: tuple[str, ...],
+    partition: str | None,
+    after: int,
+    limit: int,
+    follow: bool,
+    as_json: bool,
 ) -> None:
     """List events of everything, of an ASSET or of a RUN, in order. With --json and --follow, one event a line.
 
@@ -265,11 +346,14 @@ def events(
     Examples:
       headwater events orders
       headwater events --kind STEP_FAILURE
+      headwater events flights --partition 2013-01-31
     """
+    if partition is not None and subject is None:
+        raise UsageError("A partition is one of an asset.", remedy="Name the asset: headwater events ASSET --partition KEY.")
     while True:
         try:
             with app.reading() as instance:
-                found = _events(instance.catalog, subject, kinds, after, limit)
+                found = _events(instance.catalog, subject, partition, kinds, after, limit)
         except BusyError:
             if not follow:
                 raise
@@ -291,15 +375,15 @@ def events(
 
 
 def _events(
-    catalog: CatalogReader, subject: str | None, kinds: tuple[str, ...], after: int, limit: int
+    catalog: CatalogReader, subject: str | None, partition: str | None, kinds: tuple[str, ...], after: int, limit: int
 ) -> list[LoggedEvent]:
     chosen: dict[str, Any] = {"kinds": list(kinds) or None, "after": after, "limit": limit}
     if subject is None:
         return catalog.events(**chosen)
-    found = _maybe_run(catalog, subject)
+    found = _maybe_run(catalog, subject) if partition is None else None
     if found is not None:
         return catalog.events(run_id=found.run_id, **chosen)
-    return catalog.events(asset=AssetKey(subject), **chosen)
+    return catalog.events(asset=AssetKey(subject), partition=partition, **chosen)
 
 
 def _maybe_run(catalog: CatalogReader, text: str) -> Run | None:
@@ -343,18 +427,21 @@ def describe_run(run: Run, steps: list[Step]) -> dict[str, Any]:
                 "seconds": _took(step),
                 "rows": cell.rows,
                 "version_id": cell.version_id,
-                "error": step.error
-                and {
-                    "kind": step.error.kind,
-                    "message": step.error.message,
-                    "traceback": step.error.traceback,
-                    "remedy": step.error.remedy,
-                    "metadata": metadata_to_json(step.error.metadata),
-                },
+                "error": _describe_error(cell.error or step.error),
             }
             for step in steps
             for cell in step.cells
         ],
+    }
+
+
+def _describe_error(error: ErrorRecord | None) -> dict[str, Any] | None:
+    return error and {
+        "kind": error.kind,
+        "message": error.message,
+        "traceback": error.traceback,
+        "remedy": error.remedy,
+        "metadata": metadata_to_json(error.metadata),
     }
 
 
@@ -380,7 +467,7 @@ def _describe_event(event: LoggedEvent) -> dict[str, Any]:
 
 
 def _print_event(event: LoggedEvent) -> None:
-    about = event.asset or event.step_key or ""
+    about = Cell(event.asset, event.partition) if event.asset else event.step_key or ""
     run_id = (event.run_id or "")[:13]
     output.say(
         f"{event.seq:>6}  {output.rfc3339(event.time)}  {event.kind:<22}  {run_id:<13}  {about}  {event.message}"

@@ -413,9 +413,7 @@ class _Backfiller:
         progress: BackfillProgress | None = None,
     ) -> BackfillResult:
         now = self.instance.clock.now()
-        self.instance.catalog.append(
-            [BackfillEnded(time=now, backfill_id=self.backfill_id, status=status, error=None)]
-        )
+        self.instance.catalog.append([BackfillEnded(time=now, backfill_id=self.backfill_id, status=status, error=None)])
         clear_requests(self.instance.home, self.backfill_id)
         if progress is None:
             _, progress = self._next(Reader(self.graph, self.instance.catalog, now))

@@ -1,4 +1,4 @@
-"""Reading assets from Python: `load_asset`, and a home as a `Catalog`."""
+"""Reading assets from Python."""
 
 import contextlib
 import shlex
@@ -14,7 +14,6 @@ from headwater.catalog.lineage.node import node_from_json
 from headwater.catalog.partitions.definition import PartitionsContext
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Cell, Materialization
-from headwater.catalog.storage.base import QueryResult
 from headwater.io.base import InputContext, PartitionsInputContext, StoredPartition
 from headwater.materialize.io_managers import IOManagers
 
@@ -45,7 +44,7 @@ def load_asset(
     Raises `UnknownAssetError`, `UnknownPartitionError`, `MissingDataError`.
     """
     if instance is None:
-        with Catalog.open(home)._opened() as opened:  # pyright: ignore[reportPrivateUsage]
+        with open_to_read(home) as opened:
             return load_asset(
                 key,
                 as_type=as_type,
@@ -86,6 +85,22 @@ def load_asset(
             columns=chosen,
         )
     )
+
+
+@contextlib.contextmanager
+def open_to_read(home: str | Path | None = None, *, wait: float = DEFAULT_WAIT) -> Generator[Instance]:
+    """A home for reading; without one, that of the project that the current folder is in."""
+    with Instance.open(home_of(home), read_only=True, wait=wait) as instance:
+        yield instance
+
+
+def home_of(home: str | Path | None) -> Path:
+    """`home` itself, or that of the project that the current folder is in."""
+    if home is None:
+        from headwater.materialize.project import find_project
+
+        home = find_project().home
+    return Path(home).absolute()
 
 
 def recorded_partitions(instance: Instance, asset: AssetKey) -> "Partitions | None":
@@ -153,79 +168,6 @@ def _stores_nothing(asset: AssetKey) -> MissingDataError:
         f"`{asset}` stores nothing: its function writes what it makes by itself.",
         remedy="Read it where the function puts it; `headwater show` prints the metadata.",
     )
-
-
-class Catalog:
-    """A home to read from, in a notebook or a script: `catalog["orders"]` is a lazy frame.
-
-    It holds no lock between calls, so runs can go on beside it.
-    """
-
-    def __init__(self, home: Path, wait: float = DEFAULT_WAIT) -> None:
-        self.home = home
-        self._wait = wait
-
-    @staticmethod
-    def open(home: str | Path | None = None, *, wait: float = DEFAULT_WAIT) -> "Catalog":
-        """The catalog of a home; without one, of the project that the current folder is in."""
-        if home is None:
-            from headwater.materialize.project import find_project
-
-            home = find_project().home
-        return Catalog(Path(home).absolute(), wait)
-
-    def __getitem__(self, key: CoercibleToAssetKey) -> Any:
-        """The current version of an asset, lazily where it is a table."""
-        return self.load(key)
-
-    def load(
-        self,
-        key: CoercibleToAssetKey,
-        *,
-        as_type: Any = None,
-        columns: Sequence[str] | None = None,
-        partition: str | None = None,
-        partition_range: str | tuple[str, str] | None = None,
-        version: str | None = None,
-    ) -> Any:
-        """A version of an asset, a partition of it, or several; see `load_asset`."""
-        with self._opened() as instance:
-            return load_asset(
-                key,
-                as_type=as_type,
-                columns=columns,
-                partition=partition,
-                partition_range=partition_range,
-                version=version,
-                instance=instance,
-            )
-
-    def assets(self) -> list[AssetKey]:
-        """The keys of all assets that have been materialized."""
-        with self._opened() as instance:
-            return sorted(instance.catalog.latest())
-
-    def versions(
-        self, key: CoercibleToAssetKey, *, partition: str | None = None, limit: int = 100
-    ) -> list[Materialization]:
-        """An asset's versions, newest first; of one partition, if given."""
-        with self._opened() as instance:
-            return instance.catalog.materializations(AssetKey(key), partition, limit=limit)
-
-    def sql(self, query: str, parameters: Sequence[Any] = ()) -> QueryResult:
-        """The answer to a query over the catalog's views and the assets' data, each under its key."""
-        from headwater.materialize.sql import query_catalog
-
-        with self._opened() as instance:
-            return query_catalog(instance, query, parameters)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Generator[Instance]:
-        with Instance.open(self.home, read_only=True, wait=self._wait) as instance:
-            yield instance
-
-    def __repr__(self) -> str:
-        return f"<catalog {self.home}>"
 
 
 def _find_version(instance: Instance, asset: AssetKey, partition: str | None, version: str | None) -> Materialization:

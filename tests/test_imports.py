@@ -46,7 +46,12 @@ def found():
 NUMERIC = {
     f"headwater.catalog.partitions.{name}"
     for name in ("boxes", "intervals", "key_arrays", "links", "series", "space", "subset")
-} | {"headwater.catalog.storage.duckdb.arrays"}
+} | {
+    "headwater.catalog.storage.duckdb.arrays",
+    "headwater.materialize.cell_table",
+    "headwater.materialize.heat_map",
+    "headwater.materialize.partition_staleness",
+}
 
 
 def loaded(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
@@ -73,6 +78,23 @@ for name in ("headwater.catalog", "headwater.io", "headwater.materialize", "head
 answer = found()
 """
     assert set(loaded(f"NUMERIC = {NUMERIC!r}\n{code}")) <= LIGHT
+
+
+def test_defining_partitions() -> None:
+    """Numbers of them are for whoever counts."""
+    code = """
+import headwater as P
+
+day = P.DailyPartitionsDefinition("2013-01-01", timezone="Europe/London")
+both = P.MultiPartitionsDefinition({"day": day, "origin": P.StaticPartitionsDefinition(["EWR", "JFK"])})
+flights = P.asset(lambda: 1, name="flights", partitions_def=day)
+delays = P.asset(lambda flights: 1, name="delays", partitions_def=both, backfill_policy=P.BackfillPolicy.single_run())
+graph = P.Definitions([flights, delays]).graph
+assert [node.partitions_def for node in graph] == [day, both]
+assert graph.find("delays").deps[0].partition_mapping == P.MultiToSingleDimensionPartitionMapping()
+answer = found()
+"""
+    assert set(loaded(code)) <= LIGHT
 
 
 def test_making_io_managers() -> None:

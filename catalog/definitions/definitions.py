@@ -141,8 +141,8 @@ class Definitions:
         return {spec.key: spec.partitions_def for spec in specs if spec.partitions_def is not None}
 
     @cached_property
-    def _mappings(self) -> dict[tuple[int, int, int], str]:
-        """Resolved mappings as text, by the identities of what was given and of both definitions."""
+    def _mappings(self) -> "dict[tuple[int, str | None, str | None], str]":
+        """Resolved mappings as text, by the identity of what was given and the texts of both definitions."""
         return {}
 
     @cached_property
@@ -313,10 +313,15 @@ class Definitions:
         own, other = spec.partitions_def, self.partitions_of(dep.key)
         if own is None and other is None and given is None and dep.key != spec.key:
             return dep
-        alike = (id(given), id(own), id(other))
+        texts = self._partition_texts
+        alike = (
+            id(given),
+            None if own is None else texts.text_of(own),
+            None if other is None else texts.text_of(other),
+        )
         text = self._mappings.get(alike) if dep.key != spec.key else None
         if text is None:
-            text = self._mappings[alike] = self._partition_texts.text_of(self._resolve_mapping(spec, dep.key, given))
+            text = self._mappings[alike] = texts.text_of(self._resolve_mapping(spec, dep.key, given))
         if own is None and other is None:
             return dep
         if dep.parameter is None:

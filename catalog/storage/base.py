@@ -207,6 +207,7 @@ class CatalogReader(Protocol):
         self,
         *,
         asset: AssetKey | None = None,
+        partition: str | None = None,
         run_id: str | None = None,
         step_key: str | None = None,
         kinds: Collection[str] | None = None,
@@ -215,7 +216,7 @@ class CatalogReader(Protocol):
     ) -> list[LoggedEvent]:
         """The event log in order, from the event after number `after`.
 
-        With `asset`: events of that asset, and of the steps that built it.
+        With `asset`: events of that asset, and of the steps that built it; with its `partition`, of that alone.
         """
         ...
 

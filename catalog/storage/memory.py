@@ -325,6 +325,7 @@ class MemoryStorage:
         self,
         *,
         asset: AssetKey | None = None,
+        partition: str | None = None,
         run_id: str | None = None,
         step_key: str | None = None,
         kinds: Collection[str] | None = None,
@@ -337,7 +338,7 @@ class MemoryStorage:
             found = [
                 event
                 for event in self._log[start:]
-                if (asset is None or event.asset == asset or self._builds(event, asset))
+                if (asset is None or self._is_about(event, asset, partition))
                 and run_id in (None, event.run_id)
                 and step_key in (None, event.step_key)
                 and (kinds is None or event.kind in kinds)
@@ -496,12 +497,14 @@ class MemoryStorage:
             self._failures.pop(made.cell, None)
             kept.committed.add(made.version_id)
 
-    def _builds(self, event: LoggedEvent, asset: AssetKey) -> bool:
+    def _is_about(self, event: LoggedEvent, asset: AssetKey, partition: str | None) -> bool:
+        if event.asset == asset:
+            return partition in (None, event.partition)
         if event.step_key is None or event.run_id is None:
             return False
         kept = self._runs[event.run_id]
         step = kept.plan[kept.progress.steps[event.step_key].number]
-        return any(cell.asset == asset for cell in step.cells)
+        return any(cell.asset == asset and partition in (None, cell.partition) for cell in step.cells)
 
 
 def _new_run(event: RunStarted, progress: RunProgress) -> _Run:

@@ -655,6 +655,17 @@ def test_the_log_can_be_narrowed(storage: CatalogWriter, history: "History") -> 
     assert [event.partition for event in storage.events(asset=AssetKey("b"), kinds=["ASSET_MATERIALIZATION"])] == ["p"]
 
 
+def test_the_log_of_one_partition(storage: CatalogWriter, history: "History") -> None:
+    run = history.start(("a", ["p", "q"]), ("b", ["q"]), ("c", ["p"]))
+    storage.append([run, history.succeed(run, 0), history.succeed(run, 1), history.succeed(run, 2)])  # 1, 2-4, 5-6, 7-8
+    a, b = AssetKey("a"), AssetKey("b")
+    assert _numbers(storage.events(asset=a)) == [2, 3, 4]
+    assert _numbers(storage.events(asset=a, partition="p")) == [2, 3]
+    assert _numbers(storage.events(asset=a, partition="q", kinds=["ASSET_MATERIALIZATION"])) == [4]
+    assert storage.events(asset=b, partition="p") == [] == storage.events(asset=b, partition="\udcff")
+    assert storage.materializations(a, "\udcff") == []
+
+
 def test_runs_can_be_narrowed(storage: CatalogWriter, history: "History") -> None:
     runs = [history.start("a", job="x"), history.start("a", "b"), history.start("b", job="x"), history.start("c")]
     storage.append([*runs, history.finish(runs[0]), history.finish(runs[3], RunStatus.FAILURE)])

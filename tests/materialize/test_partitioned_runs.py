@@ -1,6 +1,7 @@
 """Runs over partitions, from definitions to data: what is built, recorded, left alone and refused."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -32,6 +33,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.records import Cell, RunStatus, StepStatus
 from headwater.materialize.api import RunResult
 from headwater.materialize.reader import CellCounts, Reader
+from headwater.materialize.sql import query_catalog
 
 DAYS = DailyPartitionsDefinition(start_date="2024-01-01", end_date="2024-02-01")
 LETTERS = StaticPartitionsDefinition(["a", "b", "c"])
@@ -504,3 +506,12 @@ def test_threads_build_partitions_side_by_side(instance: Instance) -> None:
     result = run(definitions, instance, all_partitions=True, executor="threads", max_workers=4)
     assert result.success
     assert result.asset_value("total") == 31
+
+
+def test_all_partitions_are_one_table_in_sql(tmp_path: Path) -> None:
+    with Instance.open(tmp_path, clock=Midsummer()) as home:
+        assert run(chain([]), home, selection="copies", partition_range="2024-01-05..2024-01-09").success
+        answer = query_catalog(home, "select count(*), min(day), sum(n) from copies")
+        assert answer.rows == [(5, "2024-01-05", 5)]
+        rows = query_catalog(home, "select asset, count(*) from partitions group by all order by all").rows
+        assert rows == [("copies", 5), ("days", 5)]

@@ -198,7 +198,7 @@ class Reader:
         if before is not None and self.materialization(before) is None:
             raise _unknown("version", before)
         number = self._assets.find(asset)
-        if number is None:
+        if number is None or (partition is not None and not storable_only([partition])):
             return []
         return self._materializations(asset=number, partition=partition, before=before, limit=limit)
 
@@ -250,13 +250,8 @@ class Reader:
 
     def backfill_cells(self, backfill_id: str) -> Mapping[AssetKey, BackfillCells]:
         """See `CatalogReader.backfill_cells`."""
-        number = self._backfill_number(backfill_id)
-        if number is None:
-            return {}
-        rows = self._ask("backfill_cells", backfills=json_text([number]), whole=True)
-        return {
-            self._assets.lookup(asset): BackfillCells(done or [], failed or []) for _, asset, _, _, done, failed in rows
-        }
+        rows = self._ask("backfill_cells", backfill=backfill_id) if is_identifier(backfill_id) else []
+        return {AssetKey(asset): BackfillCells(done or [], failed or []) for asset, done, failed in rows}
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
@@ -288,6 +283,7 @@ class Reader:
         self,
         *,
         asset: AssetKey | None = None,
+        partition: str | None = None,
         run_id: str | None = None,
         step_key: str | None = None,
         kinds: Collection[str] | None = None,
@@ -299,9 +295,12 @@ class Reader:
         run = None if run_id is None else self._run_number(run_id)
         if (asset is not None and number is None) or (run_id is not None and run is None):
             return []
+        if partition is not None and not storable_only([partition]):
+            return []
         rows = self._ask(
             "events",
             asset=number,
+            partition=None if asset is None else partition,
             run=run,
             step_key=step_key,
             kinds=None if kinds is None else json_text([str(kind) for kind in kinds]),
@@ -382,13 +381,11 @@ class Reader:
         with self._reading() as cursor:
             cursor.begin()
             rows = ask(cursor, "backfills", **conditions)
-            numbers = json_text([row[0] for row in rows])
-            counted = ask(cursor, "backfill_cells", backfills=numbers) if rows else []
+            names = [row[0] for row in rows]
+            counted = ask(cursor, "backfill_counts", least=min(names), greatest=max(names)) if rows else []
             cursor.commit()
-        counts: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        for number, _, done, failed in counted:
-            counts[number] = (counts[number][0] + done, counts[number][1] + failed)
-        return [backfill((*row, *counts[number])) for number, *row in rows]
+        counts = {name: (done, failed) for name, done, failed in counted}
+        return [backfill((*row, *counts.get(row[0], (0, 0)))) for row in rows]
 
     def _backfill_number(self, backfill_id: str) -> int | None:
         if not is_identifier(backfill_id):
