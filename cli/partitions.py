@@ -35,9 +35,7 @@ _TEXT_PAGE, _JSON_PAGE = 20, 100
     type=click.Choice([*(status.value for status in Status), "FAILED"], case_sensitive=False),
     help="Only partitions with this status.",
 )
-@click.option(
-    "--range", "ranges", multiple=True, metavar="A..B", help="Only these.", shell_complete=complete_partition
-)
+@click.option("--range", "ranges", multiple=True, metavar="A..B", help="Only these.", shell_complete=complete_partition)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="List at most N. [default: 20, with --json 100]")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N.")
 @click.option("--counts", "only_counts", is_flag=True, help="Only how many have which status.")
@@ -80,7 +78,8 @@ def partitions(
             found = _with_statuses(reader, node, statuses, within)
             matching, keys = len(found), found.keys(offset, offset + limit)
         page = [] if only_counts else _page(reader, node, keys, outside=outside)
-        picture = None if as_json or only_counts or outside else _draw(reader, node, within)
+        drawn = bool(within) and not (as_json or only_counts or outside)
+        picture = _draw(reader, node, within) if drawn else None
     if as_json:
         data: dict[str, Any] = {
             "key": node.key,
@@ -88,11 +87,16 @@ def partitions(
             "counts": describe_counts(counts),
             "outside": len(status.outside),
         }
-        listed = {"matching": matching, "offset": offset, "limit": limit, "partitions": [one.describe() for one in page]}
+        listed = {
+            "matching": matching,
+            "offset": offset,
+            "limit": limit,
+            "partitions": [one.describe() for one in page],
+        }
         output.say_json(data if only_counts else data | listed)
         return
     output.say(node.key, bold=True)
-    output.say(describe_definition(node)["description"])
+    output.say(node.partitions_def.describe() if node.partitions_def else "")
     lost = f"; {output.counted(len(status.outside), 'partition')} outside of the definition" if status.outside else ""
     output.say(counts_text(counts) + lost)
     if picture is not None:
@@ -157,7 +161,7 @@ def _page(reader: Reader, node: AssetNode, keys: Sequence[str], *, outside: bool
     """What there is to say of each of some partitions."""
     made = reader.catalog.currents(node.key, keys) if keys else {}
     many = reader.partition_status(node.key)
-    ordinals = [] if outside else many.partitions.ordinals(keys).tolist()
+    ordinals: list[int] = [] if outside else many.partitions.ordinals(keys).tolist()
     found = {key: many.of(at) for key, at in zip(keys, ordinals, strict=False)}
     return [
         _Listed(
@@ -222,13 +226,15 @@ def list_dynamic(app: App, name: str | None, limit: int, offset: int, as_json: b
         keys = instance.catalog.dynamic_keys
         names = instance.catalog.dynamic_partition_names() if name is None else [name]
         counts = {one: keys.count(one) for one in names}
-        page = [] if name is None else keys.slice(name, offset, offset + limit)
+        page: Sequence[str] = [] if name is None else keys.slice(name, offset, offset + limit)
     if name is None:
         if as_json:
             found = [{"name": one, "count": count} for one, count in counts.items()]
             output.say_json({"dynamic_partitions": found})
         elif counts:
-            output.table(["NAME", "KEYS"], [(one, output.number(count)) for one, count in counts.items()], right=["KEYS"])
+            output.table(
+                ["NAME", "KEYS"], [(one, output.number(count)) for one, count in counts.items()], right=["KEYS"]
+            )
         else:
             output.note("No dynamic partition was added yet.")
         return

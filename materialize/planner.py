@@ -107,18 +107,24 @@ class PlanGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impossible:
-    """Partitions that cannot be built: they need upstream partitions that do not exist."""
+    """Partitions that cannot be built: they need upstream partitions that do not exist, or cannot be built either."""
 
     asset: AssetKey
     partitions: "PartitionSubset"
     upstream: AssetKey
-    #: Some of the keys that do not exist.
+    #: Some of the upstream keys; none where `upstream` is unpartitioned.
     examples: tuple[str, ...]
+    #: Whether the upstream partitions exist, and can only not be built.
+    exist: bool = False
 
     def __str__(self) -> str:
+        # An unpartitioned asset has one cell, whose key is the empty text.
+        chosen = f"`{self.asset}` [{found}]" if (found := self.partitions.describe(2)) else f"`{self.asset}`"
+        if not self.examples:
+            return f"{chosen} needs `{self.upstream}`, which cannot be built"
         keys = ", ".join(printable_line(key, 60) for key in self.examples)
-        chosen = self.partitions.describe(2)
-        return f"`{self.asset}` [{chosen}] needs partitions of `{self.upstream}` that do not exist: {keys}"
+        lack = "cannot be built" if self.exist else "do not exist"
+        return f"{chosen} needs partitions of `{self.upstream}` that {lack}: {keys}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +186,10 @@ def build_plan(
     return _Planner(edges, staleness, targets, force, upstream, only_missing, strict).plan()
 
 
+#: Upstream keys that a partition which cannot be built is shown with.
+_EXAMPLES = 3
+
+
 @dataclass(slots=True)
 class _Work:
     """What is to be built of one asset."""
@@ -210,6 +220,8 @@ class _Planner:
         self.absent: dict[AssetKey, Cells] = {}
         self.waiting: dict[AssetKey, Cells] = {}
         self.impossible: list[Impossible] = []
+        #: Cells that were never built and cannot be.
+        self.lost: dict[AssetKey, Cells] = {}
 
     def plan(self) -> Plan:
         wanted = self._wanted() if self.upstream else self.targets
@@ -330,9 +342,53 @@ class _Planner:
         return reasons
 
     def _existing(self, node: AssetNode, cells: Cells) -> Cells:
-        """`cells` without those that need upstream partitions that do not exist."""
+        """`cells` without those that need upstream partitions that do not exist, or cannot be built either."""
         table = self.edges.table
         if table is None or not holds_any(cells):
+            return cells
+        chosen = cells
+        cells = self._possible(node, self._with_upstream(node, cells))
+        gone = without(chosen, cells)
+        if holds_any(gone):
+            lost = gone & self.staleness.missing(node.key)
+            itself = _self_dependency(node)
+            if itself is not None and holds_any(lost):
+                lost = self._closure(node, itself, lost, self.edges.readers, within=chosen)
+                self._leave_out(node, itself, cells & lost, lost)
+                cells = without(cells, lost)
+            if holds_any(lost):
+                self.lost[node.key] = lost
+        return cells
+
+    def _possible(self, node: AssetNode, cells: Cells) -> Cells:
+        """`cells` without those that need a cell that cannot be built."""
+        for dep in node.deps:
+            if dep.key in self.lost and dep.key != node.key:
+                stuck = cells & self.edges.readers(node, dep, self.lost[dep.key])
+                self._leave_out(node, dep, stuck, self.lost[dep.key])
+                cells = without(cells, stuck)
+        return cells
+
+    def _leave_out(self, node: AssetNode, dep: Dependency, stuck: Cells, lost: Cells) -> None:
+        """Note that cells cannot be built, as they read some that are lost."""
+        table = self.edges.table
+        if table is None or not holds_any(stuck):
+            return
+        read = self.edges.subset(dep.key, lost & self.edges.reads(node, dep, stuck))
+        self.impossible.append(
+            Impossible(
+                asset=node.key,
+                partitions=self.edges.subset(node.key, stuck) or table.partitions(node.key).all(),
+                upstream=dep.key,
+                examples=() if read is None else tuple(read.keys(0, _EXAMPLES)),
+                exist=True,
+            )
+        )
+
+    def _with_upstream(self, node: AssetNode, cells: Cells) -> Cells:
+        """`cells` without those that need upstream partitions that do not exist."""
+        table = self.edges.table
+        if table is None:
             return cells
         for dep in node.deps:
             if self.graph[dep.key].partitions is None:
