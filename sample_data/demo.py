@@ -60,7 +60,7 @@ def main() -> None:
             project, "sql", "select carrier, name, flights, round(late, 3) as late from delays_by_carrier limit 5"
         )
         headwater(project, "sql", "select count(*) as flights, round(avg(dep_delay), 3) as mean_delay from flights")
-        headwater(project, "partitions", "airport_months", "--range", "2013-01-01|EWR..2013-03-01|LGA", "--limit", "3")
+        headwater(project, "partitions", "airport_months", "--range", "2013-01-01|EWR..2013-02-01|LGA", "--limit", "3")
         headwater(project, "sql", "select key, rows, bytes from assets where group_name = 'delays' order by key")
         headwater(project, "versions", "planes")
         headwater(project, "show", "delay_report")
