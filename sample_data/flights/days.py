@@ -7,8 +7,8 @@ from headwater import (
     StaticPartitionsDefinition,
 )
 
-#: All three airports are in New York City, and the files say `day` and `hour` as the clocks there did. With UTC, whatever
-#: left after 19:00 or 20:00 would be of the next day, and March 10 would have 24 hours instead of 23.
+#: All three airports are in or near New York City, and the files tell `day` and `hour` by its clocks. In UTC, whatever
+#: left after 19:00 or 20:00 would be of the next day, and no day would have 23 or 25 hours.
 TIMEZONE = "America/New_York"
 
 START, END = "2013-01-01", "2014-01-01"
