@@ -26,7 +26,7 @@ from headwater import (
 )
 from headwater import Definitions as Project
 from headwater import materialize as build
-from headwater.catalog.cell_hash import dependency_hash, key_hash
+from headwater.catalog.cell_hash import dependency_hash
 from headwater.catalog.clock import SystemClock
 from headwater.catalog.events import RunStarted, StepEnded
 from headwater.catalog.ids import new_id
@@ -108,10 +108,8 @@ def fill(instance: Instance, assets: int, partitions: int) -> None:
     count = len(keys)
     connection = storage._database.writer  # pyright: ignore[reportPrivateUsage]
     connection.begin()
-    hashes = np.fromiter(map(key_hash, keys), np.uint64, count)
-    numbers = np.arange(count, dtype=np.int32)
-    connection.register("given", {"number": numbers, "key": np.array(keys, object), "hash": hashes})
-    connection.execute("insert into partition_key select number, key, hash from given").fetchall()
+    connection.register("given", {"number": np.arange(count, dtype=np.int32), "key": np.array(keys, object)})
+    connection.execute("insert into partition_key select number, key, md5_number_lower(key) from given").fetchall()
     connection.unregister("given")
     connection.execute("insert into fingerprint values (0, 'py1:1', '', '', '', '', '')").fetchall()
     chance = np.random.default_rng(1)
