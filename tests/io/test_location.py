@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from headwater.catalog.errors import InvalidKeyError, StorageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.multi import MultiPartitionKey
+from headwater.io.local import LocalStore
 from headwater.io.location import (
     MAX_FOLDER_BYTES,
-    MAX_SEGMENT_BYTES,
     MAX_PARTITION_BYTES,
+    MAX_SEGMENT_BYTES,
     encode_segment,
     folder_path,
     moved_path,
     valid_name,
     version_path,
 )
-from headwater.io.local import LocalStore
 from tests.corpus import HOSTILE
 
 VERSION = "01a1fc16-6520-779d-8a28-9dd936ac8a0b"

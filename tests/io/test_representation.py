@@ -7,7 +7,6 @@ from typing import Annotated, Any, Optional, Union
 import pytest
 
 from headwater.io.engines import arrow, duckdb, numpy, pandas, polars
-from headwater.io.representation import Representation as R
 from headwater.io.representation import (
     MappingOf,
     Wanted,
@@ -18,6 +17,7 @@ from headwater.io.representation import (
     of_value,
     says_nothing,
 )
+from headwater.io.representation import Representation as R
 from tests.corpus import HOSTILE
 from tests.io.support import environment
 
@@ -105,7 +105,7 @@ MAPPINGS: list[tuple[Any, MappingOf | None]] = [
     (typing.Dict[str, pa.Table], MappingOf(pa.Table)),  # noqa: UP006
     (typing.Dict, MappingOf()),  # noqa: UP006
     (Mapping[str, pl.LazyFrame], MappingOf(pl.LazyFrame)),
-    (typing.Mapping[str, "pl.LazyFrame"], MappingOf(typing.ForwardRef("pl.LazyFrame"))),  # noqa: UP006
+    (typing.Mapping[str, "pl.LazyFrame"], MappingOf(typing.ForwardRef("pl.LazyFrame"))),
     (MutableMapping, MappingOf()),
     (dict[str, int] | None, MappingOf(int)),
     (Optional[dict[str, int]], MappingOf(int)),  # noqa: UP045
