@@ -146,7 +146,10 @@ class TestFrames:
         with pytest.raises(UserCodeError, match=r"'a' of partition keys .*shop/orders \[2024-01-01\]"):
             manager.load_partitions(replace(context, partition_columns={"a": list("xyz")}))
 
-    def test_a_column_added_later(self, kind: str, manager: FileIOManager) -> None:
+    @pytest.mark.parametrize("name", ["files", "memory"])
+    def test_a_column_added_later(self, name: str, kind: str, tmp_path: Path) -> None:
+        manager = MANAGERS[name]()
+        manager.bind(tmp_path)
         days = {
             "1": pa.table({"a": [1, 2]}),
             "2": pa.table({"b": ["x"], "a": [3]}),
@@ -293,6 +296,35 @@ class TestTypes:
         for annotation in (pa.Table, pa.RecordBatchReader):
             back = table_of(manager.load_partitions(replace(context, annotation=annotation)))
             assert back.schema.equals(table.schema) and back.to_pylist() == expected.to_pylist()
+
+    @pytest.mark.parametrize("annotation", [pl.DataFrame, pl.LazyFrame, pa.Table, pa.RecordBatchReader])
+    def test_small_and_large_frames_of_polars(self, annotation: Any, manager: FileIOManager) -> None:
+        """They go through two writers."""
+        values: dict[str, tuple[Any, Any]] = {
+            "i": (1, pl.Int8()),
+            "u": (2**63, pl.UInt64()),
+            "f": (1.5, pl.Float32()),
+            "m": (Decimal("1.10"), pl.Decimal(20, 2)),
+            "d": (dt.timedelta(seconds=1), pl.Duration("ms")),
+            "t": (dt.time(1, 2, 3), pl.Time()),
+            "ns": (dt.datetime(2024, 1, 1), pl.Datetime("ns", "Europe/Berlin")),
+            "ms": (dt.datetime(2024, 1, 1), pl.Datetime("ms")),
+            "b": (b"x", pl.Binary()),
+            "l": ([1, None], pl.List(pl.Int32())),
+            "s": ({"a": 1, "b": ["x"]}, pl.Struct({"a": pl.Int64(), "b": pl.List(pl.String())})),
+            "a": ([1, 2], pl.Array(pl.Int64(), 2)),
+            "c": ("a", pl.Categorical()),
+            "e": ("a", pl.Enum(["a", "b"])),
+            "o": (True, pl.Boolean()),
+        }
+        large, small = (
+            pl.DataFrame([pl.Series(name, [value] * rows, dtype=kind) for name, (value, kind) in values.items()])
+            for rows in (20_000, 2)
+        )
+        context = store_partitions(manager, {"1": small, "2": large, "3": large.lazy()}, annotation=annotation)
+        back = manager.load_partitions(context)
+        frame = back.collect() if annotation is pl.LazyFrame else pl.DataFrame(table_of(back))
+        assert frame.schema == large.schema and frame.equals(pl.concat([small, large, large]))
 
     def test_a_pandas_index(self, manager: FileIOManager) -> None:
         frames = {
