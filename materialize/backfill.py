@@ -431,6 +431,7 @@ class _Backfiller:
         now = self.instance.clock.now()
         self.instance.catalog.append([BackfillEnded(time=now, backfill_id=self.backfill_id, status=status, error=None)])
         forget_request(self.instance.home, self.backfill_id)
+        self.progress = replace(self.progress, remaining=None)
         # Another thread may have canceled it just before.
         return self._result(find_backfill(self.instance, self.backfill_id).status, plan)
 
