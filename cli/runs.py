@@ -137,11 +137,11 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
 def _print_by_asset(steps: Sequence[Step]) -> None:
     """A line for each asset of a run over many partitions."""
     reasons: dict[AssetKey, str] = {}
-    seconds: Counter[AssetKey] = Counter()
+    seconds: dict[AssetKey, float] = {}
     for step in steps:
         for asset in {cell.asset for cell in step.cells}:
             reasons.setdefault(asset, step.reason)
-            seconds[asset] += _took(step) or 0.0
+            seconds[asset] = seconds.get(asset, 0.0) + (_took(step) or 0.0)
     output.table(
         ["ASSET", "CELLS", "TOOK", "ROWS", "BECAME", "WHY"],
         [

@@ -172,7 +172,9 @@ class FileIOManager(IOManager):
         try:
             return files.read(representation)
         except MissingDataError:
-            moved = [self._source(context.of_partition(partition, None), moved=True) for partition in context.partitions]
+            moved = [
+                self._source(context.of_partition(partition, None), moved=True) for partition in context.partitions
+            ]
             if moved == files.sources:
                 raise
             return files.at(moved).read(representation)
@@ -183,9 +185,7 @@ class FileIOManager(IOManager):
         Raises `MissingDataError`, `ChecksumError`.
         """
         owner = owner_of(context)
-        self.read_where_it_lies(
-            context, lambda store, path: verify_stored(store, path, context.pointer, owner=owner)
-        )
+        self.read_where_it_lies(context, lambda store, path: verify_stored(store, path, context.pointer, owner=owner))
 
     def delete(self, pointer: Pointer) -> None:
         """Remove the file of a version. Idempotent."""

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import io
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, BinaryIO, cast
 
@@ -45,12 +45,17 @@ class ParquetSource:
     #: much as comes in one request from an object store. Of a larger one only the size is, until somebody verifies it.
     checksum: str | None = None
     #: Whose data it is, as errors name it.
-    owner: Owner = Owner()
+    owner: Owner = field(default_factory=Owner)
 
     @property
     def uri(self) -> str:
         """Its address."""
         return self.store.uri(self.path)
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"'{self.uri}'" if self.owner.asset is None else str(self.owner)
 
 
 def write_frame(sink: Sink, frame: Any, encoding: Encoding) -> Written:
@@ -263,7 +268,7 @@ def read_table(
     """
     reader = parquet_file(source)
     original = original_schema(reader)
-    names = present(original, columns) if lenient else selected(f"'{source.uri}'", original.names, columns)
+    names = present(original, columns) if lenient else selected(source.name, original.names, columns)
     with _as_written(source):
         table = reader.read(
             columns=names,
@@ -300,7 +305,7 @@ def read_batches(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
     pa = arrow()
     reader = parquet_file(source)
     original = original_schema(reader)
-    names = selected(f"'{source.uri}'", original.names, columns)
+    names = selected(source.name, original.names, columns)
     restored = reader.schema_arrow
     schema = restored if names is None else pa.schema([restored.field(name) for name in names])
 
@@ -360,9 +365,7 @@ def _read_polars(source: ParquetSource, columns: tuple[str, ...] | None, *, lazy
         scan = scan_parquet(native[0], native[1])
         if columns is not None:
             # Not by `select(names)`, which takes `*` and `^…$` for patterns.
-            scan = scan.select(
-                pl.selectors.by_name(selected(f"'{source.uri}'", scan.collect_schema().names(), columns))
-            )
+            scan = scan.select(pl.selectors.by_name(selected(source.name, scan.collect_schema().names(), columns)))
         return scan if lazy else scan.collect()
 
 
@@ -393,8 +396,8 @@ def polars_reads(source: ParquetSource) -> Generator[None]:
 
 def _read_duckdb(source: ParquetSource, columns: tuple[str, ...] | None) -> Any:
     schema = parquet_file(source).schema_arrow
-    names = selected(f"'{source.uri}'", schema.names, columns) or schema.names
-    check_for_duckdb(f"'{source.uri}'", schema, names)
+    names = selected(source.name, schema.names, columns) or schema.names
+    check_for_duckdb(source.name, schema, names)
     native = None if source.store.is_remote else source.store.native(source.path)
     scanned = _dataset(source) if native is None or is_pattern(native[0]) else native[0]
     return scan_with_duckdb(scanned, schema.names, names)

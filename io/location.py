@@ -3,11 +3,12 @@
     <key segment>/…/[partition=<partition>/]<version id>.<extension>
 
 Every segment of a key becomes one folder, and so does a partition: `partition=2024-01-31`; one in several dimensions
-a folder each, in the order of their names: `month=2013-01/origin=JFK`. Letters and digits of any script, `_`, `-` and `.` stay; everything
-else is percent-encoded as its UTF-8 bytes, and so is what some file system would take for something special:
-a leading or trailing dot, a name that Windows reserves. A name too long for a file system is cut and ends in
-`~` and a hash of the whole; `~` itself is always encoded, so nothing short can look like a cut name. What is too long
-as a whole becomes one folder that ends in `~~` and a hash. `=` is encoded too: a folder with one is a partition's.
+a folder each, in the order of their names: `month=2013-01/origin=JFK`. Letters and digits of any script, `_`, `-`
+and `.` stay; everything else is percent-encoded as its UTF-8 bytes, and so is what some file system would take for
+something special: a leading or trailing dot, a name that Windows reserves. A name too long for a file system is cut
+and ends in `~` and a hash of the whole, names that are too long together become one that ends in `~~` and a hash;
+`~` itself is always encoded, so nothing short can look like a cut name. `=` is too, so that only partitions' folders
+have one.
 
 The encoding is injective, so two keys never share a folder, except on a disk that ignores case, where `Sales`
 and `sales` do. Their files are apart even there, because a version id is never used twice.

@@ -34,7 +34,7 @@ def to_table(frame: Any) -> tuple[Any, tuple[str, ...]]:
     """
     _check_labels(frame)
     index = frame.index
-    trivial = _is_trivial(index)
+    trivial = is_trivial(index)
     levels = [] if trivial else [index.get_level_values(level) for level in range(index.nlevels)]
     special: dict[int, Converted] = {}
     plain = trivial and _are_plain_labels(frame.columns)
@@ -96,7 +96,8 @@ def stored_index(table: Any) -> tuple[str, ...]:
 
 def is_restored_alike(tables: Sequence[Any]) -> bool:
     """Whether what `from_table` does to restore columns and index is the same for all tables."""
-    return len({(table.schema.metadata or {}).get(_KEY) for table in tables}) == 1
+    entries: list[dict[bytes, bytes]] = [table.schema.metadata or {} for table in tables]
+    return len({metadata.get(_KEY) for metadata in entries}) == 1
 
 
 def _check_labels(frame: Any) -> None:
@@ -123,7 +124,8 @@ def _are_plain_labels(columns: Any) -> bool:
     return type(columns) is pandas().Index and columns.name is None and all(type(label) is str for label in columns)
 
 
-def _is_trivial(index: Any) -> bool:
+def is_trivial(index: Any) -> bool:
+    """Whether an index just numbers the rows."""
     return (
         isinstance(index, pandas().RangeIndex)
         and index.start == 0

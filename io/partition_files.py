@@ -1,7 +1,8 @@
 """The Parquet files of several partitions as one frame, in one scan.
 
-Each file is checked as it is when it is read by itself. Columns that differ are united as in `headwater.io.united_frames`;
-whether they do is known from the pointers, but for dictionaries, whose text leaves out what they consist of.
+Each file is checked as it is when it is read by itself. Columns that differ are united as in
+`headwater.io.united_frames`; whether they do is known from the pointers, but for dictionaries, whose text leaves out
+what they consist of.
 """
 
 import io
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from headwater.catalog.records import Pointer
 from headwater.io.engines import arrow, numpy, polars
@@ -39,6 +40,7 @@ from headwater.io.representation import Representation
 from headwater.io.united_frames import (
     Piece,
     check_added,
+    check_exact,
     encodable,
     unite_batches,
     unite_pandas,
@@ -104,22 +106,37 @@ class PartitionFiles:
     def _known(self) -> list[str]:
         """The columns that any of the files has."""
         names: dict[str, None] = {}
-        for i, pointer in enumerate(self._pointers):
-            names.update(dict.fromkeys([column.name for column in pointer.columns] or self._schemas[i].names))
+        for i in dict(zip(reversed(self._kinds), reversed(range(len(self._kinds))), strict=True)).values():
+            names.update(dict.fromkeys([column.name for column in self._pointers[i].columns] or self._schemas[i].names))
         return list(names)
+
+    @cached_property
+    def _kinds(self) -> list[Any]:
+        """The same for files that are known to have the same columns; the position where that cannot be known."""
+        return [
+            i
+            if not pointer.columns or any("dictionary" in column.type for column in pointer.columns)
+            else tuple([(column.name, column.type) for column in pointer.columns])
+            for i, pointer in enumerate(self._pointers)
+        ]
 
     @cached_property
     def _schemas(self) -> list[Any]:
         """The Arrow schema of each file, of those that are alike read from the first one."""
         first: dict[Any, int] = {}
-        for i, pointer in enumerate(self._pointers):
-            first.setdefault(_kind(pointer, i), i)
+        for i, kind in enumerate(self._kinds):
+            first.setdefault(kind, i)
         found = self._each(lambda i: original_schema(parquet_file(self.sources[i])), list(first.values()))
         schemas = dict(zip(first, found, strict=True))
-        return [schemas[_kind(pointer, i)] for i, pointer in enumerate(self._pointers)]
+        return [schemas[kind] for kind in self._kinds]
 
-    def _each(self, act: Callable[[int], Any], which: Sequence[int] | None = None) -> list[Any]:
-        """What `act` gives for each file, or for those at some positions; beside each other where that is quicker."""
+    def _each(
+        self, act: Callable[[int], Any], which: Sequence[int] | None = None, *, decodes: bool = False
+    ) -> list[Any]:
+        """What `act` gives for each file, or for those at some positions.
+
+        They are done beside each other where that is quicker: when they wait for a network, or are `decodes`.
+        """
 
         def named(i: int) -> Any:
             try:
@@ -128,7 +145,8 @@ class PartitionFiles:
                 raise missing(self._pointers[i], self.sources[i].owner) from None
 
         positions = range(len(self.sources)) if which is None else which
-        workers = min(len(positions), _REQUESTS if self.sources[0].store.is_remote else os.cpu_count() or 1)
+        remote = any(self.sources[i].store.is_remote for i in positions)
+        workers = min(len(positions), _REQUESTS if remote else (os.cpu_count() or 1) if decodes else 1)
         if workers < 2:
             return [named(i) for i in positions]
         with ThreadPoolExecutor(workers) as pool:
@@ -141,7 +159,7 @@ class PartitionFiles:
 
     def _tables(self, *, with_index: bool = False) -> list[Piece]:
         tables = self._each(
-            lambda i: read_table(self.sources[i], self._columns, with_index=with_index, lenient=True)
+            lambda i: read_table(self.sources[i], self._columns, with_index=with_index, lenient=True), decodes=True
         )
         return [
             Piece(frame=table, owner=source.owner, added=self._texts(i))
@@ -177,10 +195,10 @@ class PartitionFiles:
         schema = unite_schemas(schemas, [source.owner for source in self.sources])
         fields = [schema.field(name) for name in names] + [pa.field(name, pa.string()) for name in self._added]
         every = [*names, *self._added]
+        self._check_exact({item.name for item in schema if pa.types.is_floating(item.type)})
         check_for_duckdb(f"`{self.sources[0].owner.asset}`", pa.schema(fields), every)
         paths = self._paths()
-        alike = len({_kind(pointer, i) for i, pointer in enumerate(self._pointers)}) == 1
-        if paths and alike and not self._added and not any(is_pattern(path) for path in paths):
+        if paths and len(set(self._kinds)) == 1 and not self._added and not any(is_pattern(path) for path in paths):
             return scan_with_duckdb(paths, self._schemas[0].names, every)
         return scan_with_duckdb(self._dataset(pa.schema(fields), paths), every, every)
 
@@ -188,7 +206,7 @@ class PartitionFiles:
         """Where the files lie on a disk; None where they do not."""
         if any(source.store.is_remote for source in self.sources):
             return None
-        return [cast(Any, source.store.native(source.path))[0] for source in self.sources]
+        return [path for path, _ in self._each(lambda i: self.sources[i].store.native(self.sources[i].path))]
 
     def _dataset(self, schema: Any, paths: list[str] | None) -> Any:
         """The files as a dataset, which fills in and widens columns, and leaves out files by the added ones."""
@@ -210,23 +228,42 @@ class PartitionFiles:
     # polars
 
     def _read_polars(self, *, lazy: bool) -> Any:
-        if lazy and self._added and any(source.store.native(source.path) is None for source in self.sources):
-            return self._read_polars(lazy=False).lazy()
         by_path = lazy and bool(self._added)
-        held = self._held(by_path=by_path)
-        pieces: list[Piece] = []
+        held: list[bytes] | None = None
+        natives: list[Any] = []
+        if self._fit_memory and not by_path:
+            held = self._each(lambda i: check(self.sources[i], keep=True))
+        else:
+            natives = self._each(lambda i: self.sources[i].store.native(self.sources[i].path))
+            whole = None in natives  # polars cannot read them by itself
+            if whole and by_path:
+                return self._read_polars(lazy=False).lazy()
+            held = self._each(lambda i: check(self.sources[i], keep=whole) or (self._bytes(i) if whole else None))
+            held = held if whole else None
         with polars_reads(self.sources[0]):
-            for start, stop in self._runs():
-                frame = self._scan(start, stop, held, by_path=by_path)
-                known = {column.name: column for column in self._pointers[start].columns}
-                pieces.append(Piece(frame=frame, owner=self.sources[start].owner, known=known))
+            runs = list(self._runs())
+            pieces = [
+                Piece(frame=self._scan(start, stop, held, natives), owner=self.sources[start].owner)
+                for start, stop in runs
+            ]
             frame = unite_polars(pieces, last=list(self._added) if by_path else ())
             if self._columns is not None:
                 names = [*self._columns, *(self._added if by_path else ())]
                 frame = frame.select(polars().selectors.by_name(names))
-        if lazy:
-            return frame
-        return self._with_texts(self._collect(frame))
+            if len(runs) > 1:
+                self._check_exact({name for name, kind in frame.collect_schema().items() if kind.is_float()})
+        return frame if lazy else self._with_texts(self._collect(frame))
+
+    @property
+    def _fit_memory(self) -> bool:
+        return (
+            all(is_small(source) for source in self.sources)
+            and sum(source.size or 0 for source in self.sources) <= _HELD_BYTES
+        )
+
+    def _check_exact(self, floats: set[str]) -> None:
+        for source, pointer in zip(self.sources, self._pointers, strict=True):
+            check_exact(source.owner, pointer.columns, floats)
 
     def _collect(self, frame: Any) -> Any:
         exceptions = polars().exceptions
@@ -237,17 +274,6 @@ class PartitionFiles:
                 read_frame(source, Representation.POLARS, None)
             with polars_reads(self.sources[0]):
                 raise error
-
-    def _held(self, *, by_path: bool) -> list[bytes] | None:
-        """The bytes of all files, where they are scanned from memory; None once all are checked otherwise."""
-        natives = [source.store.native for source in self.sources[:1]]
-        small = all(is_small(source) for source in self.sources)
-        if small and not by_path and sum(source.size or 0 for source in self.sources) <= _HELD_BYTES:
-            return self._each(lambda i: check(self.sources[i], keep=True))
-        if natives[0](self.sources[0].path) is None:
-            return self._each(lambda i: check(self.sources[i], keep=True) or self._bytes(i))
-        self._each(lambda i: check(self.sources[i]))
-        return None
 
     def _bytes(self, i: int) -> bytes:
         return self.sources[i].store.read_bytes(self.sources[i].path)
@@ -261,29 +287,24 @@ class PartitionFiles:
             start = stop
 
     def _run_of(self, i: int) -> Any:
-        kind = _kind(self._pointers[i], i)
-        if kind is i:
+        kind = self._kinds[i]
+        if kind == i:
             # What polars makes of a dictionary is in the metadata of its field.
-            kind = tuple((item.name, item.type, tuple((item.metadata or {}).items())) for item in self._schemas[i])
+            kind = [(item.name, item.type, item.metadata) for item in self._schemas[i]]
         return kind, self.sources[i].store.is_remote
 
-    def _scan(self, start: int, stop: int, held: list[bytes] | None, *, by_path: bool) -> Any:
-        pl = polars()
-        options: Mapping[str, Any] = {}
-        places: list[Any] = []
+    def _scan(self, start: int, stop: int, held: list[bytes] | None, natives: list[Any]) -> Any:
         if held is not None:
-            places = [io.BytesIO(data) for data in held[start:stop]]
-        else:
-            natives = [cast(Any, source.store.native(source.path)) for source in self.sources[start:stop]]
-            places = [place for place, _ in natives]
-            options = natives[0][1]
-        if not by_path:
-            scan = scan_parquet(places, options)
-            return self._select(scan)
+            return self._select(scan_parquet([io.BytesIO(data) for data in held[start:stop]], {}))
+        pl = polars()
+        paths = [path for path, _ in natives[start:stop]]
+        options: Mapping[str, Any] = natives[start][1]
+        if not self._added:
+            return self._select(scan_parquet(paths, options))
         hidden = _unused(self._known + list(self._added))
-        scan = scan_parquet(places, options, include_file_paths=hidden)
+        scan = scan_parquet(paths, options, include_file_paths=hidden)
         texts = [
-            pl.col(hidden).replace_strict(places, texts[start:stop], return_dtype=pl.String).alias(name)
+            pl.col(hidden).replace_strict(paths, texts[start:stop], return_dtype=pl.String).alias(name)
             for name, texts in self._added.items()
         ]
         return self._select(scan.with_columns(texts).drop(hidden))
@@ -309,13 +330,6 @@ class PartitionFiles:
     def _rows(self, i: int) -> int:
         rows = self._pointers[i].rows
         return parquet_file(self.sources[i]).metadata.num_rows if rows is None else rows
-
-
-def _kind(pointer: Pointer, i: int) -> Any:
-    """The same for files that are known to have the same columns; `i` itself where that cannot be known."""
-    if not pointer.columns or any("dictionary" in column.type for column in pointer.columns):
-        return i
-    return tuple((column.name, column.type) for column in pointer.columns)
 
 
 def _select(schema: Any, columns: tuple[str, ...]) -> Any:

@@ -78,7 +78,9 @@ def _load_each(manager: IOManager, context: PartitionsInputContext, annotation: 
     for i, partition in enumerate(context.partitions):
         value = manager.load_input(context.of_partition(partition, annotation))
         if context.partition_columns and value is not None:
-            value = _with_added(value, owner_of_partition(context, partition), added_texts(context.partition_columns, i))
+            value = _with_added(
+                value, owner_of_partition(context, partition), added_texts(context.partition_columns, i)
+            )
         values[partition.partition_key] = value
     return values
 

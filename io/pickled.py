@@ -108,7 +108,8 @@ class PickleIOManager(FileIOManager):
         seal.update(body)
         if not data.startswith(_MAGIC) or not hmac.compare_digest(seal.digest(), data[-_SEAL_BYTES:]):
             raise ChecksumError(
-                f"The pickle of {owner} at '{printable_line(context.pointer.uri, 300)}' was not written by this project, or was changed.",
+                f"The pickle of {owner} at '{printable_line(context.pointer.uri, 300)}' was not written by this "
+                "project, or was changed.",
                 remedy=f"It was not loaded, because a pickle can run anything: {owner.again}.",
             )
         # The seal proves that a process which knows the key wrote these very bytes for this very version.

@@ -175,8 +175,7 @@ def _read_value(
 def damaged(uri: str, owner: Owner, reason: str) -> ChecksumError:
     """The error for data that is not what was written; `reason` is a clause without a full stop."""
     return ChecksumError(
-        f"'{printable_line(uri, 300)}', {owner}, is not the file that was written: "
-        f"{printable_line(reason, 200)}.",
+        f"'{printable_line(uri, 300)}', {owner}, is not the file that was written: {printable_line(reason, 200)}.",
         remedy=f"It was changed or damaged since: {owner.again}, or restore the file from a backup.",
     )
 

@@ -5,7 +5,7 @@ holds both, decimals, units of time, a column of nothing but nulls to what the o
 structs too. What cannot be united is an error that names both partitions. The order of rows is that of the partitions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,6 @@ class Piece:
     owner: Owner
     #: Columns to add at the end: name → text.
     added: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: What is known of the values of its columns, by name.
-    known: Mapping[str, Column] = field(default_factory=dict[str, Column])
 
 
 def unite(pieces: Sequence[Piece], representation: Representation) -> Any:
@@ -91,21 +89,22 @@ def check_added(names: Iterable[str], added: Iterable[str], owner: Owner) -> Non
     """Raises `UserCodeError` for a column that is to be added and is there."""
     for name in set(names) & set(added):
         raise UserCodeError(
-            f"A column '{printable_line(name, 80)}' for the partition is to be added, and {owner} has one of that name.",
+            f"A column '{printable_line(name, 80)}' of partition keys is to be added, and {owner} has one already.",
             remedy="Name the added column otherwise, or leave it out: the data has it.",
         )
 
 
-def check_exact(piece: Piece, widened: Iterable[str]) -> None:
-    """Raises `UserCodeError` where an integer of the columns `widened`, that become floats, is known to change."""
-    for name in widened:
-        column = piece.known.get(name)
-        for bound in (column.min, column.max) if column else ():
-            if isinstance(bound, int) and abs(bound) > _EXACT_FLOAT:
-                raise _inexact(name, piece.owner, f"the integer {bound} is no float")
+def check_exact(owner: Owner, columns: Iterable[Column], floats: Collection[str]) -> None:
+    """Raises `UserCodeError` where an integer of the columns that become `floats` is known to change by that."""
+    for column in columns:
+        if column.name in floats and column.type in ("int64", "uint64"):
+            for bound in (column.min, column.max):
+                if isinstance(bound, int) and abs(bound) > _EXACT_FLOAT:
+                    raise inexact(column.name, owner, f"the integer {bound} is no float")
 
 
-def _inexact(name: str, owner: Owner, reason: str) -> UserCodeError:
+def inexact(name: str, owner: Owner, reason: str) -> UserCodeError:
+    """The error for a value that a wider type does not hold."""
     return UserCodeError(
         f"The column '{printable_line(name, 80)}' of {owner} cannot take the type of the other partitions: "
         f"{printable_line(reason, 200)}.",
@@ -193,9 +192,7 @@ def unite_schemas(schemas: Sequence[Any], owners: Sequence[Owner]) -> Any:
 
 
 def _shared(entries: Sequence[Mapping[bytes, bytes]]) -> dict[bytes, bytes]:
-    return {
-        name: value for name, value in entries[0].items() if all(other.get(name) == value for other in entries[1:])
-    }
+    return {name: value for name, value in entries[0].items() if all(other.get(name) == value for other in entries[1:])}
 
 
 def conform(table: Any, schema: Any, owner: Owner, added: Mapping[str, str] = {}) -> Any:
@@ -226,7 +223,7 @@ def _cast(column: Any, item: Any, owner: Owner) -> Any:
     try:
         return column.cast(item.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise _inexact(item.name, owner, str(error)) from error
+        raise inexact(item.name, owner, str(error)) from error
 
 
 def unite_tables(pieces: Sequence[Piece]) -> Any:
@@ -257,7 +254,7 @@ def unite_batches(
 
 
 def _with_frame(piece: Piece, frame: Any) -> Piece:
-    return Piece(frame=frame, owner=piece.owner, added=piece.added, known=piece.known)
+    return Piece(frame=frame, owner=piece.owner, added=piece.added)
 
 
 # polars
@@ -286,9 +283,6 @@ def unite_polars(pieces: Sequence[Piece], last: Sequence[str] = ()) -> Any:
         owners = [piece.owner for piece in pieces]
         target = unite_columns(zip(owners, schemas, strict=True), join_polars_types, str)
         target = {name: target[name] for name in sorted(target, key=lambda name: name in last)}
-        floats = {name for name, kind in target.items() if kind.is_float()}
-        for piece, schema in zip(pieces, schemas, strict=True):
-            check_exact(piece, {name for name in floats & schema.keys() if schema[name].is_integer()})
         frames = [_conform_polars(frame, schema, target) for frame, schema in zip(frames, schemas, strict=True)]
     return pl.concat(frames, how="vertical", rechunk=False)
 

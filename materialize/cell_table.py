@@ -83,10 +83,10 @@ class CellTable:
         self.context = context
         self._cells = cells
         self._source = source
-        partitioned = [key for key in (assets or graph.nodes) if graph[key].partitions is not None]
-        self._records = source.partition_cells(partitioned)
+        self._assets = graph.nodes.keys() if assets is None else assets
+        self._records: PartitionCells | None = None
         #: Every fingerprint that a recorded cell has.
-        self.fingerprints: list[Fingerprint] = list(self._records.fingerprints)
+        self.fingerprints: list[Fingerprint] = []
         self._arrays: dict[AssetKey, CellArrays] = {}
         self._spaces: dict[str | None, Partitions] = {}
         self._links: dict[tuple[str | None, str | None, str | None], Links] = {}
@@ -113,6 +113,7 @@ class CellTable:
         """What is recorded of an asset."""
         found = self._arrays.get(key)
         if found is None:
+            _ = self._recorded_cells  # whose fingerprints come first
             node = self.graph[key]
             found = self._single(node) if node.partitions is None else self._recorded(node)
             self._arrays[key] = found
@@ -178,6 +179,15 @@ class CellTable:
             self.fingerprints.append(fingerprint)
         return self.fingerprints.index(fingerprint)
 
+    @property
+    def _recorded_cells(self) -> PartitionCells:
+        """Read when somebody first asks for more than which partitions there are."""
+        if self._records is None:
+            partitioned = [key for key in self._assets if self.graph[key].partitions is not None]
+            self._records = self._source.partition_cells(partitioned)
+            self.fingerprints += self._records.fingerprints
+        return self._records
+
     def _single(self, node: AssetNode) -> CellArrays:
         """The arrays of an unpartitioned asset: one entry."""
         state = self._made.get(Cell(node.key)) or self._cells.get(Cell(node.key))
@@ -190,12 +200,17 @@ class CellTable:
         return arrays
 
     def _recorded(self, node: AssetNode) -> CellArrays:
-        records = self._records
+        records = self._recorded_cells
         arrays = _empty(self.partitions(node.key))
         cells = records.by_asset.get(node.key)
         if cells is None:
             return arrays
         at = self._at(node, cells.keys)
+        if node.fingerprint is not None:
+            known = self.fingerprints
+            other = [i for i, one in enumerate(known) if one.partitions != node.fingerprint.partitions]
+            if other:  # keys that meant something else name no partition of this definition
+                at = np.where(np.isin(cells.fingerprints, other), -1, at)
         if len(at) and int(at.min()) < 0:
             outside = at < 0
             arrays.outside = records.keys[cells.keys[outside]].tolist()
@@ -213,7 +228,7 @@ class CellTable:
     def _at(self, node: AssetNode, numbers: NDArray[np.int32]) -> Int64s:
         """The ordinals of keys by their numbers. Assets that are partitioned alike look each key up once."""
         assert node.partitions is not None  # `_single` does the others
-        keys: Any = self._records.keys
+        keys: Any = self._recorded_cells.keys
         known = self._ordinals.get(node.partitions)
         if known is None:
             known = self._ordinals[node.partitions] = np.full(len(keys), _UNKNOWN, np.int64)

@@ -111,7 +111,9 @@ def draw_heat_map(
     return _strip(partitions, counts, first, stop, rows, columns)
 
 
-def draw_line(status: PartitionsStatus, failed: PartitionSubset | None = None, *, columns: int = MAX_COLUMNS) -> HeatMap:
+def draw_line(
+    status: PartitionsStatus, failed: PartitionSubset | None = None, *, columns: int = MAX_COLUMNS
+) -> HeatMap:
     """All partitions in a line of at most `columns` squares, in the order of their keys."""
     partitions = status.partitions
     return _strip(partitions, _counts(status, failed, None), 0, partitions.count, 1, columns)
@@ -184,6 +186,8 @@ def _calendar(partitions: WindowPartitions, counts: _Counts, first: int, stop: i
     _, _, unit, squares = best
     tiles = _tiles(_sums(counts, squares.edges, stop))
     columns = np.unique(squares.columns)
+    if unit.column not in ("minute", "hour"):  # of these, a schedule may name a few
+        columns = np.arange(int(columns[0]), int(columns[-1]) + 1, dtype=np.int64)
     grid = _place(tiles, squares.rows, np.searchsorted(columns, squares.columns), len(columns))
     found = [HeatRow(_row_label(unit, row), tuple(cells)) for row, cells in grid]
     return HeatMap(

@@ -80,6 +80,23 @@ answer = found()
     assert set(loaded(f"NUMERIC = {NUMERIC!r}\n{code}")) <= LIGHT
 
 
+def test_defining_partitions() -> None:
+    """Numbers of them are for whoever counts."""
+    code = """
+import headwater as P
+
+day = P.DailyPartitionsDefinition("2013-01-01", timezone="Europe/London")
+both = P.MultiPartitionsDefinition({"day": day, "origin": P.StaticPartitionsDefinition(["EWR", "JFK"])})
+flights = P.asset(lambda: 1, name="flights", partitions_def=day)
+delays = P.asset(lambda flights: 1, name="delays", partitions_def=both, backfill_policy=P.BackfillPolicy.single_run())
+graph = P.Definitions([flights, delays]).graph
+assert [node.partitions_def for node in graph] == [day, both]
+assert graph.find("delays").deps[0].partition_mapping == P.MultiToSingleDimensionPartitionMapping()
+answer = found()
+"""
+    assert set(loaded(code)) <= LIGHT
+
+
 def test_making_io_managers() -> None:
     code = """
 from pathlib import Path

@@ -141,8 +141,8 @@ class Definitions:
         return {spec.key: spec.partitions_def for spec in specs if spec.partitions_def is not None}
 
     @cached_property
-    def _mappings(self) -> dict[tuple[int, int, int], str]:
-        """Resolved mappings as text, by the identities of what was given and of both definitions."""
+    def _mappings(self) -> "dict[tuple[int, str | None, str | None], str]":
+        """Resolved mappings as text, by the identity of what was given and the texts of both definitions."""
         return {}
 
     @cached_property
@@ -247,13 +247,15 @@ class Definitions:
             if same is not dep:  # two parameters that load one asset
                 columns = merge_columns(same.columns, dep.columns)
                 loaded[item.key] = Dependency(key=item.key, parameter=same.parameter, columns=columns)
-        code = self._code_versions.of_function(definition.function)
+        # Reading source takes a millisecond and more: only where somebody wants it.
+        hashed = any(output.spec.code_version is None for output in definition.outputs)
+        code = self._code_versions.of_function(definition.function) if hashed else ""
         own = definition.partitions_def
         wiring = _hash_wiring(
             definition.is_multi,
             tuple(self._input_wiring(definition, item) for item in definition.inputs),
-            None if own is None else self._partition_texts.meaning_of(own),
         )
+        partitions = "" if own is None else self._partition_texts.meaning_of(own)
         config = self._hash_config(definition, run_config) if definition.config_class else ""
         used = sorted({*definition.resources.values(), *definition.required_resource_keys})
         resources = hash_json([[name, self._describe(name, run_config)] for name in used]) if used else ""
@@ -267,6 +269,7 @@ class Definitions:
                 config=config,
                 resources=resources,
                 io=self._hash_io_manager(spec.io_manager),
+                partitions=partitions,
             )
             nodes.append(
                 self._node(
@@ -306,17 +309,25 @@ class Definitions:
         deps = (*loaded.values(), *others)
         given = _given_mappings(spec, definition)
         if given or self._partitions or spec.key in [dep.key for dep in deps]:
-            return tuple(self._mapped(spec, dep, given.get(dep.key)) for dep in deps)
+            deps = tuple(self._mapped(spec, dep, given.get(dep.key)) for dep in deps)
+            for dep in deps if definition is not None and definition.is_multi else ():
+                if dep.key in definition.keys:
+                    _check_together(spec, dep)
         return deps
 
     def _mapped(self, spec: AssetSpec, dep: Dependency, given: "PartitionMapping | None") -> Dependency:
         own, other = spec.partitions_def, self.partitions_of(dep.key)
         if own is None and other is None and given is None and dep.key != spec.key:
             return dep
-        alike = (id(given), id(own), id(other))
+        texts = self._partition_texts
+        alike = (
+            id(given),
+            None if own is None else texts.text_of(own),
+            None if other is None else texts.text_of(other),
+        )
         text = self._mappings.get(alike) if dep.key != spec.key else None
         if text is None:
-            text = self._mappings[alike] = self._partition_texts.text_of(self._resolve_mapping(spec, dep.key, given))
+            text = self._mappings[alike] = texts.text_of(self._resolve_mapping(spec, dep.key, given))
         if own is None and other is None:
             return dep
         if dep.parameter is None:
@@ -428,9 +439,8 @@ def _check_names(resources: object) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _hash_wiring(is_multi: bool, inputs: tuple[tuple[Any, ...], ...], key_meaning: str | None) -> str:
-    # What says nothing is left out: hashes stay what they were before there was more to say.
-    return hash_json([is_multi, inputs] if key_meaning is None else [is_multi, inputs, key_meaning])
+def _hash_wiring(is_multi: bool, inputs: tuple[tuple[Any, ...], ...]) -> str:
+    return hash_json([is_multi, inputs])
 
 
 class _PartitionTexts:
@@ -439,7 +449,7 @@ class _PartitionTexts:
     def __init__(self) -> None:
         #: By identity, which is kept alive: comparing costs more than writing.
         self._texts: dict[int, tuple[object, str]] = {}
-        self._meanings: dict[int, tuple[object, str | None]] = {}
+        self._meanings: dict[int, tuple[object, str]] = {}
         self._same: dict[str, str] = {}
 
     def text_of(self, one: "PartitionsDefinition | PartitionMapping") -> str:
@@ -449,12 +459,24 @@ class _PartitionTexts:
             known = self._texts[id(one)] = (one, self._same.setdefault(text, text))
         return known[1]
 
-    def meaning_of(self, definition: "PartitionsDefinition") -> str | None:
+    def meaning_of(self, definition: "PartitionsDefinition") -> str:
+        """What keys mean, as a part of a fingerprint; empty where they mean themselves."""
         known = self._meanings.get(id(definition))
         if known is None:
             meaning = definition.key_meaning()
-            known = self._meanings[id(definition)] = (definition, None if meaning is None else canonical_json(meaning))
+            known = self._meanings[id(definition)] = (definition, "" if meaning is None else hash_json(meaning))
         return known[1]
+
+
+def _check_together(spec: AssetSpec, dep: Dependency) -> None:
+    """Assets that a step computes from each other: of later partitions there is nothing yet."""
+    mapping = dep.partition_mapping
+    if mapping is not None and not mapping.reads_none_later:
+        raise PartitionMappingError(
+            f"{spec.source}: `{spec.key}` cannot read `{dep.key}`, which the same function computes, through "
+            f"{type(mapping).__name__}: partitions would read others that are computed after them.",
+            remedy="Within a function, read the same partition or earlier ones; or split the function.",
+        )
 
 
 def _given_mappings(spec: AssetSpec, definition: AssetsDefinition | None) -> "Mapping[AssetKey, PartitionMapping]":

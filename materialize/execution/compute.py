@@ -11,6 +11,8 @@ from headwater.catalog.definitions.results import NO_VALUE, MaterializeResult, O
 from headwater.catalog.errors import UserCodeError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line, with_article
+from headwater.io.representation import of_value
+from headwater.materialize.execution.partitions import PARTITION_EXPR, StepPartitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +71,21 @@ def compute_partitions(
     definition: AssetsDefinition,
     arguments: Mapping[str, Any],
     selected: frozenset[AssetKey],
-    partitions: Collection[str],
+    partitions: StepPartitions,
 ) -> Iterator[Produced | Refused]:
-    """Call the function for several `partitions`, and yield what it makes of each of them, as it does.
+    """Call the function for any number of `partitions`, and yield what it makes of each of them, as it does.
 
     What it does not give for a partition is refused at the end, apart from optional outputs. Raises whatever the
     function raises, and `UserCodeError` for what is unknown, given twice, or given for no partition.
     """
     outputs = _outputs(definition, selected)
-    known = {key: key for key in partitions}  # users give plain text for keys that know their dimensions
+    known = {key: key for key in partitions.keys}  # users give plain text for keys that know their dimensions
     left = {name: dict(known) for name in outputs}
-    for given in _by_partition(definition, definition.function(**arguments), outputs, known):
+    results = _PartitionResults(definition=definition, outputs=outputs, partitions=partitions, known=known)
+    for given in results.read(definition.function(**arguments)):
         key = known.get(given.partition or "")
         if key is None:
-            raise _foreign_partition(definition, str(given.partition), partitions)
+            raise _foreign_partition(definition, str(given.partition), partitions.keys)
         item = replace(given, partition=key)
         names = [name for name, missing in left.items() if key in missing]
         if item.output is not None:
@@ -122,103 +125,117 @@ def _foreign_partition(definition: AssetsDefinition, given: str, partitions: Col
     )
 
 
-def _by_partition(
-    definition: AssetsDefinition, returned: Any, outputs: Mapping[str, OutputDefinition], partitions: Collection[str]
-) -> Iterator[Produced | Refused]:
-    if isinstance(returned, GeneratorType):
-        for item in cast(Iterator[Any], returned):
-            if not isinstance(item, _RESULTS):
-                raise _no_result(definition, item)
-            yield _one_partition(definition, item, outputs, partitions)  # pyright: ignore[reportUnknownArgumentType]
-    elif isinstance(returned, _RESULTS):
-        yield _one_partition(definition, returned, outputs, partitions)  # pyright: ignore[reportUnknownArgumentType]
-    elif isinstance(returned, tuple | list) and all(isinstance(item, _RESULTS) for item in cast(list[Any], returned)):
-        for item in cast(list[Any], returned):
-            yield _one_partition(definition, item, outputs, partitions)
-    elif not definition.is_multi:
-        yield from _spread(definition, definition.outputs[0], returned, partitions)
-    elif isinstance(returned, dict):
-        for name, value in _wanted(definition, cast(dict[Any, Any], returned), outputs):
-            yield from _spread(definition, _find(definition, name, outputs), value, partitions)
-    elif isinstance(returned, tuple | list):
-        for output, value in _pairs(definition, cast(tuple[Any, ...], returned), outputs):
-            yield from _spread(definition, output, value, partitions)
-    elif returned is None:
-        for output in outputs.values():
-            yield from _spread(definition, output, None, partitions)
-    elif len(definition.outputs) == 1:
-        yield from _spread(definition, definition.outputs[0], returned, partitions)
-    else:
-        raise _not_by_partition(definition, returned, partitions)
-
-
 #: What stands for the result of one output, or of one partition of it.
 _RESULTS = (Output, MaterializeResult, Failure)
 
 
-def _one_partition(
-    definition: AssetsDefinition,
-    item: Output[Any] | MaterializeResult[Any] | Failure,
-    outputs: Mapping[str, OutputDefinition],
-    partitions: Collection[str],
-) -> Produced | Refused:
-    key = item.partition_key if item.partition_key is not None else _only(partitions)
-    if key is None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PartitionResults:
+    """What the function of a step with several partitions gives, partition by partition."""
+
+    definition: AssetsDefinition
+    #: Those that the run asked for, by name.
+    outputs: Mapping[str, OutputDefinition]
+    partitions: StepPartitions
+    #: The keys of `partitions`, to look them up.
+    known: Mapping[str, str]
+
+    def read(self, returned: Any) -> Iterator[Produced | Refused]:
+        """What was returned, or is yielded."""
+        if isinstance(returned, GeneratorType):
+            for item in cast(Iterator[Any], returned):
+                if not isinstance(item, _RESULTS):
+                    raise _no_result(self.definition, item)
+                yield from self._result(item)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(returned, _RESULTS):
+            yield from self._result(returned)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(returned, tuple | list) and all(isinstance(one, _RESULTS) for one in cast(list[Any], returned)):
+            for item in cast(list[Any], returned):
+                yield from self._result(item)
+        elif not self.definition.is_multi:
+            yield from self._spread(self.definition.outputs[0], returned)
+        elif isinstance(returned, dict):
+            for name, value in _wanted(self.definition, cast(dict[Any, Any], returned), self.outputs):
+                yield from self._spread(_find(self.definition, name, self.outputs), value)
+        elif isinstance(returned, tuple | list):
+            for output, value in _pairs(self.definition, cast(tuple[Any, ...], returned), self.outputs):
+                yield from self._spread(output, value)
+        elif returned is None or len(self.definition.outputs) == 1:
+            for output in self.outputs.values():
+                yield from self._spread(output, returned)
+        else:
+            raise self._unreadable(returned)
+
+    def _result(self, item: Output[Any] | MaterializeResult[Any] | Failure) -> Iterator[Produced | Refused]:
+        """One result: of the partition that it names, or of all of them, each of which has its value in it."""
         if isinstance(item, Failure):
-            raise item
-        raise UserCodeError(
-            f"`{definition.name}` gave {_a(item)} without a partition_key, and this step computes several partitions.",
-            remedy=f"Say which one it is: {type(item).__name__}(…, partition_key=key), one for each of "
-            "context.partition_keys.",
-        )
-    if isinstance(item, Failure):
-        return Refused(output=None, partition=key, error=item)
-    return replace(_one(definition, item, outputs), partition=key)
-
-
-def _only(partitions: Collection[str]) -> str | None:
-    """The partition that is meant where a step that may compute several computes one."""
-    return next(iter(partitions)) if len(partitions) == 1 else None
-
-
-def _spread(
-    definition: AssetsDefinition, output: OutputDefinition, value: Any, partitions: Collection[str]
-) -> Iterator[Produced | Refused]:
-    """The values of one output, which were given together."""
-    if value is None and (definition.stores_nothing or definition.from_specs):
-        yield from (Produced(output=output, partition=key, value=NO_VALUE) for key in partitions)
-        return
-    if value is None and not output.is_required:
-        return
-    if not isinstance(value, dict):
-        only = _only(partitions)
-        if only is not None:
-            yield replace(_plain(definition, output, value), partition=only)
+            if item.partition_key is None:
+                raise item
+            yield Refused(output=None, partition=item.partition_key, error=item)
             return
-        raise _not_by_partition(definition, value, partitions)
-    values = cast(dict[Any, Any], value)
-    for key in values:
-        if key not in partitions:  # before any of them is stored
-            raise _foreign_partition(definition, str(key), partitions)
-    for key, one in values.items():
-        if isinstance(one, Failure):
-            yield Refused(output=output, partition=key, error=one)
-        elif isinstance(one, Output | MaterializeResult):
-            result = _one(definition, one, {output.name: output}, output)  # pyright: ignore[reportUnknownArgumentType]
-            if result.partition not in (None, key):
-                raise _foreign_partition(definition, str(result.partition), (key,))
-            yield replace(result, output=output, partition=key)
-        elif one is not None or definition.stores_nothing or output.is_required:
-            yield replace(_plain(definition, output, one), partition=key)
+        result = _one(self.definition, item, self.outputs)
+        if result.partition is not None:
+            yield result
+        elif result.value is NO_VALUE and self._only is None:
+            raise self._unreadable(item)
+        elif result.value is NO_VALUE:
+            yield replace(result, partition=self._only)
+        else:
+            for one in self._spread(result.output, result.value):
+                if isinstance(one, Refused):
+                    yield one
+                else:
+                    yield replace(
+                        one,
+                        metadata={**result.metadata, **one.metadata},
+                        data_version=one.data_version or result.data_version,
+                        tags={**result.tags, **one.tags},
+                    )
 
+    @property
+    def _only(self) -> str | None:
+        """The partition that is meant where a step that may compute several computes one."""
+        return next(iter(self.known)) if len(self.known) == 1 else None
 
-def _not_by_partition(definition: AssetsDefinition, value: Any, partitions: Collection[str]) -> UserCodeError:
-    return UserCodeError(
-        f"`{definition.name}` gave {_a(value)} for {len(partitions):,} partitions.",
-        remedy="Return a dict {partition key: value}; or yield Output(value, partition_key=key) for each of "
-        "context.partition_keys; or return one frame, and name the column that tells its partitions with "
-        "metadata={'partition_expr': 'column'}.",
-    )
+    def _spread(self, output: OutputDefinition, value: Any) -> Iterator[Produced | Refused]:
+        """The values of one output, which were given together."""
+        if value is None and (self.definition.stores_nothing or self.definition.from_specs):
+            yield from (Produced(output=output, partition=key, value=NO_VALUE) for key in self.known)
+        elif value is None and not output.is_required:
+            return
+        elif isinstance(value, dict):
+            yield from self._entries(output, cast(dict[Any, Any], value))
+        elif PARTITION_EXPR in output.spec.metadata and of_value(value).is_frame:
+            from headwater.materialize.execution.partition_expr import split_by_columns
+
+            yield from self._entries(output, split_by_columns(value, output.spec, self.partitions))
+        elif self._only is not None:
+            yield replace(_plain(self.definition, output, value), partition=self._only)
+        else:
+            raise self._unreadable(value)
+
+    def _entries(self, output: OutputDefinition, values: Mapping[Any, Any]) -> Iterator[Produced | Refused]:
+        for key in values:
+            if key not in self.known:  # before any of them is stored
+                raise _foreign_partition(self.definition, str(key), self.partitions.keys)
+        for key, value in values.items():
+            if isinstance(value, Failure):
+                yield Refused(output=output, partition=key, error=value)
+            elif isinstance(value, Output | MaterializeResult):
+                result = _one(self.definition, value, {output.name: output}, output)  # pyright: ignore[reportUnknownArgumentType]
+                if result.partition not in (None, key):
+                    raise _foreign_partition(self.definition, str(result.partition), (key,))
+                yield replace(result, output=output, partition=key)
+            elif value is not None or self.definition.stores_nothing or output.is_required:
+                yield replace(_plain(self.definition, output, value), partition=key)
+
+    def _unreadable(self, value: Any) -> UserCodeError:
+        return UserCodeError(
+            f"`{self.definition.name}` gave {_a(value)} for {len(self.known):,} partitions.",
+            remedy="Return a dict {partition key: value}; or yield Output(value, partition_key=key) for each of "
+            "context.partition_keys; or return one frame, and name the column that tells its partitions with "
+            "metadata={'partition_expr': 'column'}.",
+        )
 
 
 def _no_result(definition: AssetsDefinition, item: Any) -> UserCodeError:

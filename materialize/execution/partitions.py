@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from headwater.catalog.partitions.space import Partitions
     from headwater.catalog.partitions.time_window import TimeWindowPartitionsDefinition
 
+#: The entry of an asset's metadata that names the column, or the column of each dimension, by which a frame of several
+#: partitions is divided.
+PARTITION_EXPR = "partition_expr"
 #: Longer than any window: a cron may name February 29, which can be eight years away.
 _LONGEST_WINDOW = timedelta(days=9 * 366)
 

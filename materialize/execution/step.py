@@ -253,11 +253,11 @@ def _run(spec: StepSpec, environment: StepEnvironment, attempt: Attempt) -> None
     )
     arguments = _arguments(spec, definition, environment, context)
     store = functools.partial(_store, spec, definition, environment, context)
-    partitions = spec.partitions.keys if spec.partitions is not None else ()
+    partitions = spec.partitions or StepPartitions(keys=(), contiguous=True)
     # What the function gives has to be told apart by partition wherever a step may have several, whether this one has
     # or not: the number of partitions left over for the last step must not change what is asked of it.
-    if definition.batch == 1 and len(partitions) <= 1:
-        items = compute(definition, arguments, assets, next(iter(partitions), None))
+    if definition.batch == 1 and len(partitions.keys) <= 1:
+        items = compute(definition, arguments, assets, next(iter(partitions.keys), None))
     else:
         items = compute_partitions(definition, arguments, assets, partitions)
     (_store_each if attempt.by_cell else _store_all)(attempt, items, store)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from headwater.catalog.cell_hash import key_hash
 from headwater.catalog.errors import UsageError
 from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
@@ -67,8 +66,8 @@ class StoredKeys:
 
     def indexes(self, name: str, keys: Sequence[str]) -> Sequence[int]:
         """See `DynamicKeys.indexes`."""
-        rows = self._ask("dynamic_indexes", name=name, **key_lists(keys)) if storable_only([name]) else []
-        found: dict[str, int] = dict(rows)
+        wanted = storable_only(keys) if storable_only([name]) else []
+        found: dict[str, int] = dict(self._ask("dynamic_indexes", name=name, keys=json_text(wanted))) if wanted else {}
         return [found.get(key, -1) for key in keys]
 
     def slice(self, name: str, start: int, stop: int) -> Sequence[str]:
@@ -250,13 +249,8 @@ class Reader:
 
     def backfill_cells(self, backfill_id: str) -> Mapping[AssetKey, BackfillCells]:
         """See `CatalogReader.backfill_cells`."""
-        number = self._backfill_number(backfill_id)
-        if number is None:
-            return {}
-        rows = self._ask("backfill_cells", backfills=json_text([number]), whole=True)
-        return {
-            self._assets.lookup(asset): BackfillCells(done or [], failed or []) for _, asset, _, _, done, failed in rows
-        }
+        rows = self._ask("backfill_cells", backfill=backfill_id) if is_identifier(backfill_id) else []
+        return {AssetKey(asset): BackfillCells(done or [], failed or []) for asset, done, failed in rows}
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
@@ -386,13 +380,11 @@ class Reader:
         with self._reading() as cursor:
             cursor.begin()
             rows = ask(cursor, "backfills", **conditions)
-            numbers = json_text([row[0] for row in rows])
-            counted = ask(cursor, "backfill_cells", backfills=numbers) if rows else []
+            names = [row[0] for row in rows]
+            counted = ask(cursor, "backfill_counts", least=min(names), greatest=max(names)) if rows else []
             cursor.commit()
-        counts: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        for number, _, done, failed in counted:
-            counts[number] = (counts[number][0] + done, counts[number][1] + failed)
-        return [backfill((*row, *counts[number])) for number, *row in rows]
+        counts = {name: (done, failed) for name, done, failed in counted}
+        return [backfill((*row, *counts.get(row[0], (0, 0)))) for row in rows]
 
     def _backfill_number(self, backfill_id: str) -> int | None:
         if not is_identifier(backfill_id):
@@ -423,8 +415,10 @@ class Reader:
     def _load_fingerprints(self) -> list[Fingerprint]:
         with self._database.cursor() as cursor:
             return [
-                Fingerprint(code=code, definition=definition, config=config, resources=resources, io=io)
-                for code, definition, config, resources, io in ask(cursor, "fingerprints")
+                Fingerprint(
+                    code=code, definition=definition, config=config, resources=resources, io=io, partitions=partitions
+                )
+                for code, definition, config, resources, io, partitions in ask(cursor, "fingerprints")
             ]
 
 
@@ -440,15 +434,9 @@ def ask_arrays(connection: "DuckDBPyConnection", query: str, **parameters: Any) 
     return cast("dict[str, NDArray[Any]]", connection.execute(text, bound).fetchnumpy())
 
 
-def key_lists(keys: Sequence[str]) -> dict[str, str]:
-    """The parameters `keys` and `hashes` of a query for some partition keys."""
-    keys = list(storable_only(keys))
-    return {"keys": json_text(keys), "hashes": json_text([key_hash(key) for key in keys])}
-
-
 def numbered_partitions(connection: "DuckDBPyConnection", keys: Sequence[str]) -> dict[str, int]:
     """The numbers of those of `keys` that have one."""
-    return dict(ask(connection, "partition_numbers", **key_lists(keys)))
+    return dict(ask(connection, "partition_numbers", keys=json_text(storable_only(keys))))
 
 
 def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -> dict[int, tuple[Input, ...]]:

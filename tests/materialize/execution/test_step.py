@@ -56,7 +56,7 @@ class Noting(IOManager):
         return self.values[context.asset_key, context.partition_key]
 
     def stage(self, context: OutputContext, obj: Any) -> Staged:
-        if obj == "cannot be staged":
+        if isinstance(obj, str) and obj == "cannot be staged":
             raise ValueError("too big")
         self.contexts.append(context)
         return NotedValue(self, context, obj)
@@ -69,7 +69,7 @@ class NotedValue(Staged):
         self._manager, self._context, self._value = manager, context, value
 
     def publish(self) -> None:
-        if self._value == "cannot be published":
+        if isinstance(self._value, str) and self._value == "cannot be published":
             raise OSError("no space")
         self._manager.values[self._context.asset_key, self._context.partition_key] = self._value
 
@@ -281,6 +281,15 @@ class TestSeveralPartitions:
         assert made(bench(batch(lambda: 7)).attempt("a", THREE[:1])) == {"2013-01-01": "7"}
         assert made(bench(batch(lambda: P.Output(7))).attempt("a", THREE[:1])) == {"2013-01-01": "7"}
 
+    def test_a_result_for_all_of_them(self, bench: Any) -> None:
+        """Its metadata goes to each."""
+        values = {THREE[0]: 1, THREE[1]: P.Output(2, metadata={"own": 2}), THREE[2]: P.Failure("bad")}
+        for given in (P.Output(values, metadata={"all": 0}), P.MaterializeResult(value=values, metadata={"all": 0})):
+            result = bench(batch(lambda given=given: given)).attempt("a", THREE)
+            assert made(result) == {THREE[0]: "1", THREE[1]: "2"}
+            assert failed(result) == {THREE[2]: "bad"}
+            assert [list(output.metadata) for output in result.outputs] == [["all"], ["all", "own"]]
+
     def test_unknown_partitions(self, bench: Any) -> None:
         one = bench(batch(lambda: {THREE[0]: 1, "\x1b[2J": 2}))
         result = one.attempt("a", THREE)
@@ -331,7 +340,7 @@ class TestSeveralPartitions:
         made(one.attempt("a", THREE))
 
     def test_specs_are_plain_data(self, bench: Any) -> None:
-        one = bench(batch(dict, BOTH))
+        one = bench(batch(lambda: 1, BOTH))
         part = StoredPart(partition="x", version_id="v", pointer=None)
         inputs = [StepInput(parameter="p", asset=AssetKey("x"), parts=(part,), several=True)]
         spec = one.spec("a", ["2013-01-01|JFK"], inputs=inputs, previous={Cell(AssetKey("a"), "x"): (None, True)})

@@ -125,7 +125,8 @@ create view runs as
 select
     run_id, status, started, ended, date_diff('microsecond', started, ended) / 1e6 as seconds, job, selection,
     tags::json as tags, user_name, host, pid, steps, error::json ->> '$.kind' as error,
-    error::json ->> '$.message' as error_message
+    error::json ->> '$.message' as error_message,
+    (select backfill_id from backfill where backfill.backfill_no = run.backfill_no) as backfill_id
 from run;
 
 create view steps as
@@ -178,3 +179,63 @@ select
     change.data::json as data, change.seq
 from definition_change as change
 join asset on asset.asset_id = change.asset_id;
+
+-- A cell is in the log only where its step did not make all its cells: of the others, the versions say it.
+create view backfill_cells as
+with said as (
+    select run_no, seq, asset_id, partition, 'SUCCESS' as status, true as done
+    from materialization
+    union all
+    select run_no, seq, asset_id, cell.partition, cell.status, cell.status = 'VERIFIED'
+    from (
+        select
+            run_no, seq,
+            unnest(from_json(data -> '$.cells', '[{"asset": "VARCHAR", "partition": "VARCHAR", "status": "VARCHAR"}]'))
+                as cell
+        from event
+        where step_no is not null and not late
+            and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+            and (
+                kind <> 'STEP_SUCCESS'
+                or regexp_matches(data, '"status":"(VERIFIED|FAILURE|SKIPPED|CANCELED|INTERRUPTED)"')
+            )
+    )
+    join asset on asset.key = cell.asset
+)
+select backfill.backfill_id, asset.key as asset, partition, if(bool_or(done), 'DONE', 'FAILED') as status
+from said
+join run on run.run_no = said.run_no
+join backfill on backfill.backfill_no = run.backfill_no
+join asset on asset.asset_id = said.asset_id
+group by backfill.backfill_id, asset.key, partition
+having bool_or(done) or max_by(said.status, seq) = 'FAILURE';
+
+create view backfills as
+select
+    backfill.backfill_id,
+    status,
+    started,
+    ended,
+    date_diff('microsecond', started, ended) / 1e6 as seconds,
+    title,
+    selection,
+    options::json as options,
+    tags::json as tags,
+    user_name,
+    host,
+    pid,
+    (select count(*) from run where run.backfill_no = backfill.backfill_no) as runs,
+    total as cells,
+    coalesce(counted.done, 0) as done,
+    coalesce(counted.failed, 0) as failed,
+    error::json ->> '$.kind' as error,
+    error::json ->> '$.message' as error_message
+from backfill
+left join (
+    select backfill_id, count(*) filter (status = 'DONE') as done, count(*) filter (status = 'FAILED') as failed
+    from backfill_cells
+    group by backfill_id
+) as counted on counted.backfill_id = backfill.backfill_id;
+
+create view dynamic_partitions as
+select name, key as partition, position from dynamic_partition;

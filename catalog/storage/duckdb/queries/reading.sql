@@ -4,7 +4,7 @@ select key from asset order by asset_id
 
 -- name: fingerprints
 -- Fingerprints in the order of their numbers.
-select code, definition, config, resources, io from fingerprint order by fingerprint_id
+select code, definition, config, resources, io, partitions from fingerprint order by fingerprint_id
 
 -- name: cells
 -- The current version of each cell without a partition; its inputs are in `cell_inputs`, by the same seq.
@@ -50,14 +50,12 @@ group by all
 
 -- name: partition_numbers
 -- The numbers of some partition keys, those that have one.
+with wanted as (select unnest(from_json_strict($keys, '["VARCHAR"]')) as key)
 select key, partition_id
 from partition_key
 -- First by hash alone: then only those keys are read.
-where rowid in (
-        select rowid from partition_key
-        where key_hash in (select unnest(from_json_strict($hashes, '["UBIGINT"]')))
-    )
-    and key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
+where rowid in (select rowid from partition_key where key_hash in (select md5_number_lower(key) from wanted))
+    and key in (from wanted)
 
 -- name: dynamic_names
 -- The names of dynamic partitions that have keys.
@@ -69,13 +67,14 @@ select count(*) from dynamic_partition where name = $name
 
 -- name: dynamic_indexes
 -- The positions of some keys of a name, those that exist; first by hash, as in `partition_numbers`.
+with wanted as (select unnest(from_json_strict($keys, '["VARCHAR"]')) as key)
 select key, position
 from dynamic_partition
 where rowid in (
         select rowid from dynamic_partition
-        where name = $name and key_hash in (select unnest(from_json_strict($hashes, '["UBIGINT"]')))
+        where name = $name and key_hash in (select md5_number_lower(key) from wanted)
     )
-    and key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
+    and key in (from wanted)
 
 -- name: dynamic_slice
 -- The keys of a name at some positions.
@@ -175,7 +174,7 @@ with picked as (
     group by backfill_no
 )
 select
-    backfill_no, backfill_id::varchar, status, started, ended, title, selection, options, tags, user_name, host, pid,
+    backfill_id::varchar, status, started, ended, title, selection, options, tags, user_name, host, pid,
     targets, total, error, coalesce(runs, [])
 from picked left join part using (backfill_no)
 order by backfill_no desc
@@ -184,53 +183,22 @@ order by backfill_no desc
 -- The number and status of a backfill.
 select backfill_no, status from backfill where backfill_id = $backfill::uuid
 
+-- name: backfill_counts
+-- How many cells the backfills in a range of identifiers are done with, and how many failed.
+select backfill_id::varchar, count(*) filter (status = 'DONE'), count(*) filter (status = 'FAILED')
+from backfill_cells
+where backfill_id between $least::uuid and $greatest::uuid
+group by backfill_id
+
 -- name: backfill_cells
--- How many cells of each asset some backfills are done with, and how many failed; with `whole`, also which.
-with part as (
-    select run_no, backfill_no
-    from run
-    where backfill_no in (select unnest(from_json_strict($backfills, '["INTEGER"]')))
-), span as (
-    select min(run_no) as least, max(run_no) as greatest from part
-), made as (
-    select backfill_no, asset_id, partition
-    from materialization join part using (run_no), span
-    where run_no between least and greatest
-), uneven as ( -- Steps that did not make all their cells: of the others, the versions say it.
-    select seq, backfill_no, data
-    from event join part using (run_no), span
-    where run_no between least and greatest and not late and step_no is not null
-        and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE')
-        and (kind <> 'STEP_SUCCESS' or regexp_matches(data, '"status":"(VERIFIED|FAILURE|SKIPPED|CANCELED|INTERRUPTED)"'))
-), outcome as (
-    select backfill_no, asset_id, cell.partition, max_by(cell.status, seq) as status
-    from (
-        select
-            seq, backfill_no,
-            unnest(from_json(data -> '$.cells', '[{"asset": "VARCHAR", "partition": "VARCHAR", "status": "VARCHAR"}]'))
-                as cell
-        from uneven
-    ) join asset on asset.key = cell.asset
-    group by all
-), done as (
-    from made
-    union
-    select backfill_no, asset_id, partition from outcome where status = 'VERIFIED'
-), failed as (
-    select backfill_no, asset_id, partition
-    from outcome
-    where status = 'FAILURE' and not exists (
-        from done
-        where done.backfill_no = outcome.backfill_no and done.asset_id = outcome.asset_id
-            and done.partition is not distinct from outcome.partition
-    )
-)
+-- By asset: the partitions that a backfill is done with, and those that failed.
 select
-    backfill_no, asset_id, count(*) filter (is_done), count(*) filter (not is_done)
-    , list(partition order by partition nulls first) filter (is_done) --if whole
-    , list(partition order by partition nulls first) filter (not is_done) --if whole
-from (select *, true as is_done from done union all select *, false as is_done from failed)
-group by backfill_no, asset_id
+    asset,
+    list(partition order by partition nulls first) filter (status = 'DONE'),
+    list(partition order by partition nulls first) filter (status = 'FAILED')
+from backfill_cells
+where backfill_id = $backfill::uuid
+group by asset
 
 -- name: step_counts
 -- How many steps of some runs started and, by kind of their last event, ended.

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 
-from headwater.catalog.events import AssetDefinition, DefinitionsChanged
+from headwater.catalog.events import AssetDefinition, DefinitionsChanged, DynamicPartitionsChanged
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
-from headwater.catalog.records import DefinitionChange, ErrorRecord, RunStatus, StepStatus
+from headwater.catalog.records import BackfillStatus, DefinitionChange, ErrorRecord, RunStatus, StepStatus
 from headwater.catalog.storage.duckdb import DuckDBStorage, open_catalog
 
 if TYPE_CHECKING:
@@ -49,6 +50,46 @@ def test_every_example_of_the_page_runs(storage: DuckDBStorage) -> None:
     assert len(examples) == len(documented())
     for example in examples:
         storage.query(example)
+
+
+def test_what_the_views_say_of_backfills(storage: DuckDBStorage, history: "History") -> None:
+    backfill = history.backfill(
+        "a", ("days", 2), title="t", selection="a+", options={"n": 1}, tags={"k": "v"}, user="me"
+    )
+    untouched = history.backfill("a")
+    run, alone = history.start("a", ("days", ["p", "q"]), backfill_id=backfill.backfill_id), history.start("a")
+    error = ErrorRecord(kind="ValueError", message="no")
+    failed = history.end(
+        run, 1, StepStatus.FAILURE, error=error, materializations=(history.make(run, 1, 0),),
+    )  # fmt: skip
+    ended = history.stop(backfill, BackfillStatus.FAILURE, error=error)
+    storage.append([backfill, untouched, run, alone, history.succeed(run), history.succeed(alone), failed, ended])
+    assert _rows(
+        storage,
+        "select backfill_id, status, ended, title, selection, options ->> 'n', tags ->> 'k', user_name, runs, cells, "
+        "done, failed, error, error_message from backfills order by started",
+    ) == [
+        (
+            UUID(backfill.backfill_id), "FAILURE", ended.time.replace(tzinfo=None), "t", "a+", "1", "v", "me", 1, 3,
+            2, 1, "ValueError", "no",
+        ),
+        (UUID(untouched.backfill_id), "STARTED", None, "", None, None, None, "", 0, 1, 0, 0, None, None),
+    ]  # fmt: skip
+    assert _rows(storage, "from backfill_cells order by asset, partition") == [
+        (UUID(backfill.backfill_id), "a", None, "DONE"),
+        (UUID(backfill.backfill_id), "days", "p", "DONE"),
+        (UUID(backfill.backfill_id), "days", "q", "FAILED"),
+    ]
+    assert _rows(storage, "select backfill_id from runs order by started") == [(UUID(backfill.backfill_id),), (None,)]
+
+
+def test_what_the_views_say_of_dynamic_partitions(storage: DuckDBStorage, history: "History") -> None:
+    added = DynamicPartitionsChanged(time=history.time(), name="customers", added=("bob", "ada", "eve"))
+    storage.append([added, replace(added, added=(), deleted=("bob",))])
+    assert _rows(storage, "from dynamic_partitions order by position") == [
+        ("customers", "ada", 0),
+        ("customers", "eve", 1),
+    ]
 
 
 def _rows(storage: DuckDBStorage, sql: str) -> list[tuple[Any, ...]]:
