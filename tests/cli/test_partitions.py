@@ -93,12 +93,12 @@ SOME_KEYS = ["--help", "'; DROP TABLE asset; --", "x..y [/nope]|%7C"]
 
 
 def valid_keys() -> list[str]:
-    """The hostile strings that can be partition keys."""
+    """Of the hostile strings that can be partition keys every third: that all can is tested elsewhere."""
     found: dict[str, None] = {}
     for text in HOSTILE:
         with contextlib.suppress(InvalidKeyError):
             found[validate_partition_key(text)] = None
-    return list(found | dict.fromkeys(SOME_KEYS))
+    return list(dict.fromkeys([*SOME_KEYS, *list(found)[::3]]))
 
 
 KEYS = valid_keys()
