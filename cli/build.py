@@ -150,7 +150,8 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
                 "key": one.asset,
                 "partitions": one.partitions.keys() if one.partitions else [],
                 "upstream": one.upstream,
-                "nonexistent": one.examples,
+                "nonexistent": () if one.exist else one.examples,
+                "unbuilt": one.examples if one.exist else (),
             }
             for one in found.impossible
         ],

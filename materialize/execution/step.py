@@ -148,6 +148,13 @@ class StepEnvironment:
     log: Callable[[str, str, str], None]
 
 
+#: A version, and what of it is not published yet.
+_Stored = tuple[StepOutput, Staged | None]
+
+#: Partitions that a step writes before it makes them durable: each keeps a file open.
+MAX_WRITTEN = 50
+
+
 class Attempt:
     """An attempt that has computed; `publish` makes its outputs durable and gives the result."""
 
@@ -157,7 +164,9 @@ class Attempt:
         self.logs: tuple[LogSlice, ...] = ()
         self.failure: StepFailure | None = None
         self.failed: list[CellFailure] = []
-        self.outputs: list[tuple[StepOutput, Staged | None]] = []
+        self.outputs: list[_Stored] = []
+        #: Those that are durable already, where there are many.
+        self.published: list[_Stored] = []
 
     def publish(self) -> StepResult:
         """Make every output durable, or none, or, of several partitions, those of which it is possible.
@@ -165,7 +174,8 @@ class Attempt:
         May run in another thread than the one that computed.
         """
         if self.failure is None and self.by_cell:
-            self._publish_each()
+            self.publish_each()
+            self.settle()
         elif self.failure is None:
             try:
                 for _, staged in self.outputs:
@@ -178,7 +188,7 @@ class Attempt:
         return StepResult(
             spec=self.spec,
             seconds=self.seconds,
-            outputs=() if self.failure else tuple(output for output, _ in self.outputs),
+            outputs=() if self.failure else tuple(output for output, _ in (*self.published, *self.outputs)),
             failed=tuple(self.failed),
             failure=self.failure,
             logs=self.logs,
@@ -197,12 +207,13 @@ class Attempt:
 
     def settle(self) -> None:
         """Where no cell succeeded, the step failed, for the reason of the first that did."""
-        if self.failure is None and self.failed and not self.outputs:
+        if self.failure is None and self.failed and not self.outputs and not self.published:
             self.failure = self.failed[0].failure
 
-    def _publish_each(self) -> None:
-        published: list[tuple[StepOutput, Staged | None]] = []
-        for output, staged in self.outputs:
+    def publish_each(self) -> None:
+        """Make what was written so far durable: each partition by itself, as it fails by itself."""
+        written, self.outputs = self.outputs, []
+        for output, staged in written:
             try:
                 if staged is not None:
                     staged.publish()
@@ -211,13 +222,11 @@ class Attempt:
                     staged.discard()
                 self.fail(describe_failure(error), [output.cell])
             else:
-                published.append((output, staged))
-        self.outputs = published
-        self.settle()
+                self.published.append((output, staged))
 
     def discard(self) -> None:
         """Remove whatever the attempt wrote."""
-        for _, staged in self.outputs:
+        for _, staged in (*self.published, *self.outputs):
             if staged is not None:
                 staged.discard()
 
@@ -297,6 +306,8 @@ def _store_each(
                 attempt.outputs.append(store(item, cell))
             except Exception as error:
                 attempt.fail(describe_failure(error), [cell])
+            if len(attempt.outputs) >= MAX_WRITTEN:
+                attempt.publish_each()
     except BaseException as error:
         attempt.fail(describe_failure(error), left.values())
     attempt.settle()
@@ -399,10 +410,6 @@ def _stored_pointer(definition: AssetsDefinition, item: InputDefinition, part: S
         f"`{definition.name}` reads the value of `{item.key}`, and `{Cell(item.key, part.partition)}` stores nothing.",
         remedy=f"List it in deps instead of as a parameter, or have `{item.key}` return its value.",
     )
-
-
-#: A version, and what of it is not published yet.
-_Stored = tuple[StepOutput, Staged | None]
 
 
 def _store(

@@ -14,6 +14,9 @@ from headwater.materialize.execution.step import Attempt, StepResult, StepSpec
 
 #: Threads that wait for the disk while the next independent step computes.
 PUBLISHERS = 4
+#: Outputs that wait for the disk while further steps compute: each keeps a file open, of which a process may often
+#: have 1,024.
+MAX_WAITING = 200
 
 
 class _News(Enum):
@@ -38,6 +41,8 @@ class _InProcess:
         self._lock = threading.Lock()
         self._waiting: list[tuple[float, int, StepSpec]] = []
         self._count = itertools.count()
+        #: Outputs that are written and not published.
+        self._unpublished = 0
 
     def submit(self, spec: StepSpec, delay: float = 0.0) -> None:
         """Have a step attempted, not before `delay` seconds have passed."""
@@ -56,10 +61,19 @@ class _InProcess:
             self._waiting.clear()
         return specs
 
+    def _written(self, attempt: Attempt) -> None:
+        """An attempt is going to be published."""
+        with self._lock:
+            self._unpublished += len(attempt.outputs)
+
     def _publish(self, attempt: Attempt) -> None:
         """Publish and hand over, in another thread than the run's own."""
+        count = len(attempt.outputs)
         try:
-            self._settle(attempt.publish())
+            result = attempt.publish()
+            with self._lock:  # before anybody who waits for that is told
+                self._unpublished -= count
+            self._settle(result)
         except BaseException as error:
             self._news.put(error)
         else:
@@ -104,12 +118,16 @@ class InProcessExecutor(_InProcess):
     def advance(self) -> None:
         """Compute the steps that are due until a result was handed over."""
         while self._next(wait=False) is None:
+            if self._unpublished >= MAX_WAITING:
+                self._next(wait=True)
+                return
             spec = self._due()
             if spec is not None:
                 attempt = self._attempt(spec)
                 if not self._waiting:  # nothing to do meanwhile: spare the hand-over to another thread
                     self._settle(attempt.publish())
                     return
+                self._written(attempt)
                 self._publishers.submit(self._publish, attempt)
             elif self._wait() is not None:
                 return
@@ -154,4 +172,5 @@ class ThreadExecutor(_InProcess):
         except BaseException as error:
             self._news.put(error)
         else:
+            self._written(attempt)
             self._publish(attempt)

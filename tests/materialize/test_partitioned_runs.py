@@ -1,5 +1,8 @@
 """Runs over partitions, from definitions to data: what is built, recorded, left alone and refused."""
 
+import os
+import resource
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -515,3 +518,27 @@ def test_all_partitions_are_one_table_in_sql(tmp_path: Path) -> None:
         assert answer.rows == [(5, "2024-01-05", 5)]
         rows = query_catalog(home, "select asset, count(*) from partitions group by all order by all").rows
         assert rows == [("copies", 5), ("days", 5)]
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """Allow at most 250 open files more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 250, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("policy", [BackfillPolicy.single_run(), BackfillPolicy.multi_run(1)], ids=["one step", "many"])
+def test_more_partitions_than_a_process_may_have_open_files(
+    instance: Instance, few_files: None, policy: BackfillPolicy
+) -> None:
+    hours = HourlyPartitionsDefinition(start_date="2024-01-01-00:00", end_date="2024-01-15-00:00")
+
+    @asset(partitions_def=hours, backfill_policy=policy)
+    def many(context: headwater.AssetExecutionContext) -> Any:
+        return dict.fromkeys(context.partition_keys, 1) if policy.max_partitions_per_run is None else 1
+
+    result = run(Definitions([many]), instance, all_partitions=True)
+    assert result.success
+    assert len(result.materializations) == 14 * 24
