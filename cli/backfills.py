@@ -267,9 +267,8 @@ def show(app: App, backfill_id: str, as_json: bool) -> None:
             found = find_backfill(instance, backfill_id)
             shown = _Shown.of(instance, found)
             runs = instance.catalog.runs(backfill=found.backfill_id, limit=_RUNS)
-            failures = {
-                cell: failure for cell, failure in instance.catalog.failures().items() if failure.run_id in found.runs
-            }
+            last = instance.catalog.failures()
+            failures = {cell: last[cell] for cell in sorted(last, key=_in_order) if last[cell].run_id in found.runs}
     if as_json:
         errors = [
             {"key": cell.asset, "partition": cell.partition, "run_id": one.run_id, "error": str(one)}
@@ -646,6 +645,10 @@ def bar(done: int, failed: int, total: int) -> str:
     lost = min(_BAR, -(-failed * _BAR // total)) if total else 0
     full = min(_BAR - lost, done * _BAR // total) if total else 0
     return "█" * full + "▒" * lost + "░" * (_BAR - full - lost)
+
+
+def _in_order(cell: Cell) -> tuple[str, str]:
+    return cell.asset, cell.partition or ""
 
 
 def _app(context: click.Context) -> App:

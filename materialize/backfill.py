@@ -41,6 +41,8 @@ from headwater.materialize.staleness import Cells
 #: Steps of one run. Between two runs everything is looked at afresh, which takes some milliseconds and, with ten
 #: million cells, some seconds.
 STEPS_PER_RUN = 2_000
+#: Cells of one run, unless a single step has more: what is planned for each of them is in memory while it goes on.
+CELLS_PER_RUN = 100_000
 #: How a backfill ends for good.
 OVER = frozenset({BackfillStatus.SUCCESS, BackfillStatus.CANCELED})
 
@@ -331,21 +333,25 @@ class _Backfiller:
         return self._limited(reader, plan)
 
     def _limited(self, reader: Reader, plan: Plan) -> Plan:
-        """The beginning of a plan: no more steps than one run has."""
-        left = self.settings.steps_per_run or STEPS_PER_RUN
-        if plan.step_count <= left:
+        """The beginning of a plan: no more steps and cells than one run has."""
+        steps, cells = self.settings.steps_per_run or STEPS_PER_RUN, CELLS_PER_RUN
+        if plan.step_count <= steps and sum(_size(group) for group in plan.groups) <= cells:
             return plan
         targets: dict[AssetKey, Cells] = {}
         for group in plan.groups:
-            if left <= 0:
+            of_step = _size(group) if group.batch is None else group.batch * len(group.assets)
+            count = min(group.steps, steps, cells // of_step if targets else max(1, cells // of_step))
+            if not count:
                 break
             subset = group.partitions
-            cells: Cells = True
+            chosen: Cells = True
             if subset is not None:
-                size = len(subset) if group.batch is None else left * group.batch
-                cells = subset.partitions.subset_of_ordinals(subset.ordinals(0, size)).mask()
-            targets.update(dict.fromkeys(group.assets, cells))
-            left -= min(group.steps, left)
+                end = len(subset) if group.batch is None else count * group.batch
+                chosen = subset.partitions.subset_of_ordinals(subset.ordinals(0, end)).mask()
+            targets.update(dict.fromkeys(group.assets, chosen))
+            steps, cells = steps - count, cells - count * of_step
+            if count < group.steps:
+                break  # what comes after it may read the rest
         return build_plan(reader.edges, reader.staleness, targets, force=True, upstream=False)
 
     def _execute(self, reader: Reader, plan: Plan) -> RunOutcome:
@@ -431,8 +437,14 @@ class _Backfiller:
         now = self.instance.clock.now()
         self.instance.catalog.append([BackfillEnded(time=now, backfill_id=self.backfill_id, status=status, error=None)])
         forget_request(self.instance.home, self.backfill_id)
+        self.progress = replace(self.progress, remaining=None)
         # Another thread may have canceled it just before.
         return self._result(find_backfill(self.instance, self.backfill_id).status, plan)
+
+
+def _size(group: PlanGroup) -> int:
+    """How many cells its steps build."""
+    return len(group.assets) * (1 if group.partitions is None else len(group.partitions))
 
 
 def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:

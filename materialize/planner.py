@@ -5,7 +5,7 @@ cells, an asset at a time; single steps are made of it when somebody asks for th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -107,24 +107,21 @@ class PlanGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impossible:
-    """Partitions that cannot be built: they need upstream partitions that do not exist, or cannot be built either."""
+    """Cells that cannot be built: they need upstream partitions that do not exist, or cannot be built either."""
 
     asset: AssetKey
-    partitions: "PartitionSubset"
+    #: None for an unpartitioned asset.
+    partitions: "PartitionSubset | None"
     upstream: AssetKey
-    #: Some of the upstream keys; none where `upstream` is unpartitioned.
-    examples: tuple[str, ...]
-    #: Whether the upstream partitions exist, and can only not be built.
-    exist: bool = False
+    #: Some of the keys that do not exist; none where the upstream cells exist, and cannot be built.
+    examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        # An unpartitioned asset has one cell, whose key is the empty text.
-        chosen = f"`{self.asset}` [{found}]" if (found := self.partitions.describe(2)) else f"`{self.asset}`"
+        asset = _described(self.asset, self.partitions)
         if not self.examples:
-            return f"{chosen} needs `{self.upstream}`, which cannot be built"
+            return f"{asset} needs what cannot be built of `{self.upstream}`"
         keys = ", ".join(printable_line(key, 60) for key in self.examples)
-        lack = "cannot be built" if self.exist else "do not exist"
-        return f"{chosen} needs partitions of `{self.upstream}` that {lack}: {keys}"
+        return f"{asset} needs partitions of `{self.upstream}` that do not exist: {keys}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +135,7 @@ class Plan:
     waiting: tuple[AssetKey, ...] = ()
     #: Selected assets that cannot be built: optional outputs that their step did not make, and what depends on those.
     absent: tuple[AssetKey, ...] = ()
-    #: Partitions that are left out because what they need does not exist.
+    #: Cells that are left out because what they need does not exist, and those that need these.
     impossible: tuple[Impossible, ...] = ()
     _expand: Callable[[], tuple[PlanStep, ...]] = field(default=tuple, compare=False, repr=False)
 
@@ -186,10 +183,6 @@ def build_plan(
     return _Planner(edges, staleness, targets, force, upstream, only_missing, strict).plan()
 
 
-#: Upstream keys that a partition which cannot be built is shown with.
-_EXAMPLES = 3
-
-
 @dataclass(slots=True)
 class _Work:
     """What is to be built of one asset."""
@@ -219,9 +212,9 @@ class _Planner:
         self.work: dict[AssetKey, _Work] = {}
         self.absent: dict[AssetKey, Cells] = {}
         self.waiting: dict[AssetKey, Cells] = {}
-        self.impossible: list[Impossible] = []
-        #: Cells that were never built and cannot be.
+        #: Missing cells that cannot be built because a partition that they need does not exist.
         self.lost: dict[AssetKey, Cells] = {}
+        self.impossible: dict[tuple[AssetKey, AssetKey], Impossible] = {}
 
     def plan(self) -> Plan:
         wanted = self._wanted() if self.upstream else self.targets
@@ -232,19 +225,21 @@ class _Planner:
                 continue
             built: dict[AssetKey, Cells] = {}
             for key in chosen:
-                cells = self._decide(key, wanted[key])
+                together = (key,) if self.graph[key].can_subset else members
+                cells = self._decide(key, wanted[key], together)
                 if holds_any(cells):
                     built[key] = cells
+            if built and not self.graph[members[0]].can_subset:
+                built = self._together(members, built)
             if built:
-                together = members if not self.graph[members[0]].can_subset else tuple(built)
-                groups.append(self._group(step, together, built))
+                groups.append(self._group(step, built))
         self._check_inputs()
         return Plan(
             groups=tuple(groups),
             selected=self.selected,
             waiting=tuple(key for key in self.waiting if key not in self.work),
             absent=tuple(key for key, cells in self.absent.items() if key in self.targets and holds_any(cells)),
-            impossible=tuple(self.impossible),
+            impossible=tuple(self.impossible.values()),
             _expand=lambda: _Expansion(self, groups).steps(),
         )
 
@@ -283,8 +278,11 @@ class _Planner:
             cells = cells | new
         return cells
 
-    def _decide(self, key: AssetKey, wanted: Cells) -> Cells:
-        """The cells of one asset that are to be built; notes why, and what becomes of the others."""
+    def _decide(self, key: AssetKey, wanted: Cells, together: Sequence[AssetKey]) -> Cells:
+        """The cells of one asset that are to be built; notes why, and what becomes of the others.
+
+        `together` are the assets that cannot be built without each other, this one among them.
+        """
         node, staleness, edges = self.graph[key], self.staleness, self.edges
         none = edges.none(key)
         forced = self.targets.get(key, none) if self.force else none
@@ -314,7 +312,7 @@ class _Planner:
             if holds_any(stuck):
                 self.absent[key] = self.absent.get(key, none) | stuck
             possible = without(possible, blocked)
-        cells = self._existing(node, possible & reason)
+        cells = self._buildable(together, possible & reason)
         if not self.only_missing:
             waiting = without(possible & staleness.stale(key), reason)
             if holds_any(waiting):
@@ -341,88 +339,88 @@ class _Planner:
                 plain = without(plain, mask)
         return reasons
 
-    def _existing(self, node: AssetNode, cells: Cells) -> Cells:
-        """`cells` without those that need upstream partitions that do not exist, or cannot be built either."""
-        table = self.edges.table
-        if table is None or not holds_any(cells):
+    def _buildable(self, together: Sequence[AssetKey], cells: Cells) -> Cells:
+        """Of the cells to build of assets that are built together, those for which everything exists."""
+        if self.edges.table is None:
             return cells
-        chosen = cells
-        cells = self._possible(node, self._with_upstream(node, cells))
-        gone = without(chosen, cells)
-        if holds_any(gone):
-            lost = gone & self.staleness.missing(node.key)
-            itself = _self_dependency(node)
-            if itself is not None and holds_any(lost):
-                lost = self._closure(node, itself, lost, self.edges.readers, within=chosen)
-                self._leave_out(node, itself, cells & lost, lost)
-                cells = without(cells, lost)
-            if holds_any(lost):
-                self.lost[node.key] = lost
+        while holds_any(cells):
+            barred = self.edges.none(together[0])
+            for key in together:
+                barred = barred | self._barred(self.graph[key], cells)
+            if not holds_any(barred):
+                break
+            cells = without(cells, barred)
+            for key in together:
+                gone = barred & self.staleness.missing(key)
+                if holds_any(gone):
+                    self.lost[key] = self.lost.get(key, self.edges.none(key)) | gone
         return cells
 
-    def _possible(self, node: AssetNode, cells: Cells) -> Cells:
-        """`cells` without those that need a cell that cannot be built."""
+    def _barred(self, node: AssetNode, cells: Cells) -> Cells:
+        """Those of some cells that need upstream partitions which do not exist, or are lost."""
+        table = self.edges.table
+        assert table is not None  # its caller looked
+        barred = self.edges.none(node.key)
         for dep in node.deps:
-            if dep.key in self.lost and dep.key != node.key:
+            if dep.key in self.lost:
                 stuck = cells & self.edges.readers(node, dep, self.lost[dep.key])
-                self._leave_out(node, dep, stuck, self.lost[dep.key])
-                cells = without(cells, stuck)
-        return cells
-
-    def _leave_out(self, node: AssetNode, dep: Dependency, stuck: Cells, lost: Cells) -> None:
-        """Note that cells cannot be built, as they read some that are lost."""
-        table = self.edges.table
-        if table is None or not holds_any(stuck):
-            return
-        read = self.edges.subset(dep.key, lost & self.edges.reads(node, dep, stuck))
-        self.impossible.append(
-            Impossible(
-                asset=node.key,
-                partitions=self.edges.subset(node.key, stuck) or table.partitions(node.key).all(),
-                upstream=dep.key,
-                examples=() if read is None else tuple(read.keys(0, _EXAMPLES)),
-                exist=True,
-            )
-        )
-
-    def _with_upstream(self, node: AssetNode, cells: Cells) -> Cells:
-        """`cells` without those that need upstream partitions that do not exist."""
-        table = self.edges.table
-        if table is None:
-            return cells
-        for dep in node.deps:
+                if holds_any(stuck):
+                    self._note(
+                        Impossible(asset=node.key, partitions=self.edges.subset(node.key, stuck), upstream=dep.key)
+                    )
+                    barred = barred | stuck
             if self.graph[dep.key].partitions is None:
                 continue
             links = table.links(node, dep)
-            chosen = self.edges.subset(node.key, cells) or links.downstream_partitions.all()
-            found = links.upstream(chosen)
+            found = links.upstream(self.edges.subset(node.key, cells) or links.downstream_partitions.all())
             if not found.incomplete:
                 continue
-            impossible = Impossible(
-                asset=node.key, partitions=found.incomplete, upstream=dep.key, examples=found.examples
-            )
+            partitions = None if node.partitions is None else found.incomplete
+            impossible = Impossible(asset=node.key, partitions=partitions, upstream=dep.key, examples=found.examples)
             if self.strict:
                 raise UsageError(
                     f"{impossible}.",
                     remedy="Choose other partitions, or allow it with "
                     "TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True).",
                 )
-            self.impossible.append(impossible)
-            cells = False if isinstance(cells, bool) else without(cells, found.incomplete.mask())
-        return cells
+            self._note(impossible)
+            barred = True if partitions is None else barred | partitions.mask()
+        return barred
 
-    def _group(self, step: str, members: Sequence[AssetKey], built: Mapping[AssetKey, Cells]) -> PlanGroup:
-        """The steps of one name. What cannot be computed apart is built for the same partitions."""
-        union = self.edges.none(members[0])
+    def _note(self, impossible: Impossible) -> None:
+        """Keep what is impossible, once for each edge."""
+        edge = impossible.asset, impossible.upstream
+        known = self.impossible.get(edge)
+        if known is not None and known.partitions is not None and impossible.partitions is not None:
+            partitions = known.partitions | impossible.partitions
+            impossible = replace(impossible, partitions=partitions, examples=known.examples or impossible.examples)
+        self.impossible[edge] = impossible
+
+    def _together(self, members: Sequence[AssetKey], built: Mapping[AssetKey, Cells]) -> dict[AssetKey, Cells]:
+        """What cannot be computed apart is built for the same partitions, of all members."""
+        # What the first of them would build may be lost to a later one.
+        union = self._buildable(members, self._union(built))
+        for key in members:
+            own = self.work.pop(key, None)
+            if not holds_any(union):
+                continue
+            self.work[key] = _Work(union, own.reasons if own else [])
+            if key in self.absent:
+                self.absent[key] = without(self.absent[key], union)
+        return dict.fromkeys(members, union) if holds_any(union) else {}
+
+    def _union(self, built: Mapping[AssetKey, Cells]) -> Cells:
+        """The cells of assets that are divided alike."""
+        union = self.edges.none(next(iter(built)))
         for cells in built.values():
             union = union | cells
+        return union
+
+    def _group(self, step: str, built: Mapping[AssetKey, Cells]) -> PlanGroup:
+        """The steps of one name."""
+        members = tuple(built)
+        union = self._union(built)
         node = self.graph[members[0]]
-        if not node.can_subset:
-            for key in members:
-                own = self.work.get(key)
-                self.work[key] = _Work(union, own.reasons if own else [])
-                if key in self.absent:
-                    self.absent[key] = without(self.absent[key], union)
         causes: dict[Cause, int] = {}
         certain = False
         for key in members:
@@ -432,7 +430,7 @@ class _Planner:
             certain = certain or holds_any(sure) or any(c.kind is CauseKind.FORCED for c, _ in self.work[key].reasons)
         return PlanGroup(
             name=step,
-            assets=tuple(members),
+            assets=members,
             partitions=self.edges.subset(members[0], union),
             batch=node.batch,
             causes=tuple(sorted(causes.items(), key=lambda item: item[0].transitive)),
@@ -549,7 +547,7 @@ class _Expansion:
             node = self.graph[key]
             for dep in node.deps:
                 above = self.group_of.get(dep.key)
-                if above is None or (above is group and dep.key != key):
+                if above is None:
                     continue
                 if above.partitions is None:
                     after_all.add(above.name)

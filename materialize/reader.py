@@ -75,7 +75,7 @@ class Reader:
         self.scope = scope
 
     def within(self, keys: Collection[AssetKey]) -> "Reader":
-        """A reader that knows just these assets and all that their status takes; itself, if it has read more already."""
+        """A reader that knows just these assets and what their status takes; itself, if it has read more already."""
         if self.scope is not None or "staleness" in self.__dict__:
             return self
         scope = self.graph.self_contained(keys)
@@ -233,7 +233,7 @@ class Reader:
             replace(cause, detail=f"{count:,} of {total:,} partitions")
             for cause, count in many.cause_counts(many.behind)
         )
-        return CellStatus(status=self.staleness.statuses()[key], causes=causes)
+        return CellStatus(status=many.whole, causes=causes)
 
     def explain(self, key: AssetKey, partition: str | None = None) -> dict[Cell, Reason]:
         """Why a cell has its status: the cell, and every one further up that it leads to, each once.

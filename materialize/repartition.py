@@ -11,7 +11,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.spec import AssetSpec, replace_spec
@@ -190,7 +190,7 @@ class _Work:
 
     def divided(self, columns: str | Mapping[str, str] | None) -> Migration:
         """Rows by the values of columns."""
-        given = columns or self.spec.metadata.get(PARTITION_EXPR)
+        given: Any = columns or self.spec.metadata.get(PARTITION_EXPR)
         if given is None:
             raise UsageError(
                 f"By which column are the rows of `{self.key}` to be divided?",
@@ -198,7 +198,10 @@ class _Work:
                 "whole partitions with --rename old=new.",
             )
         spec = replace_spec(self.spec, metadata={**self.spec.metadata, PARTITION_EXPR: given})
-        names = list(given.values()) if isinstance(given, Mapping) else [str(given)]
+        by_dimension: dict[str | None, str] = {None: str(given)}
+        if isinstance(given, Mapping):
+            by_dimension = {str(name): str(column) for name, column in cast(Mapping[Any, Any], given).items()}
+        names = list(by_dimension.values())
         sources: dict[str, list[str | None]] = {}
         rows: Counter[str] = Counter()
         everything = self._all_partitions()
@@ -214,7 +217,6 @@ class _Work:
                 rows[partition] += part.num_rows
         ordered = sorted(sources, key=self.reader.partitions(self.key).ordinal)
         moves = [Move(partition=key, sources=tuple(sources[key]), rows=rows[key]) for key in ordered]
-        by_dimension: dict[str | None, str] = dict(given) if isinstance(given, Mapping) else {None: str(given)}
         return self._migration(moves, by_dimension)
 
     def carry_out(self, migration: Migration) -> str:

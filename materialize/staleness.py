@@ -78,12 +78,7 @@ class Staleness:
     def statuses(self) -> Mapping[AssetKey, Status]:
         """Each asset's status: missing when all of its cells are, fresh when all of them are, otherwise stale."""
         found = {cell.asset: status.status for cell, status in self.cells.items()}
-        for key, status in self.partitioned.items():
-            counts = status.counts()
-            total = status.partitions.count
-            alike = (one for one in (Status.FRESH, Status.MISSING) if counts[one] == total)
-            found[key] = next(alike, Status.STALE)
-        return found
+        return found | {key: status.whole for key, status in self.partitioned.items()}
 
 
 def evaluate(

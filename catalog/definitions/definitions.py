@@ -247,7 +247,9 @@ class Definitions:
             if same is not dep:  # two parameters that load one asset
                 columns = merge_columns(same.columns, dep.columns)
                 loaded[item.key] = Dependency(key=item.key, parameter=same.parameter, columns=columns)
-        code = self._code_versions.of_function(definition.function)
+        # Reading source takes a millisecond and more: only where somebody wants it.
+        hashed = any(output.spec.code_version is None for output in definition.outputs)
+        code = self._code_versions.of_function(definition.function) if hashed else ""
         own = definition.partitions_def
         wiring = _hash_wiring(
             definition.is_multi,
@@ -307,7 +309,10 @@ class Definitions:
         deps = (*loaded.values(), *others)
         given = _given_mappings(spec, definition)
         if given or self._partitions or spec.key in [dep.key for dep in deps]:
-            return tuple(self._mapped(spec, dep, given.get(dep.key)) for dep in deps)
+            deps = tuple(self._mapped(spec, dep, given.get(dep.key)) for dep in deps)
+            for dep in deps if definition is not None and definition.is_multi else ():
+                if dep.key in definition.keys:
+                    _check_together(spec, dep)
         return deps
 
     def _mapped(self, spec: AssetSpec, dep: Dependency, given: "PartitionMapping | None") -> Dependency:
@@ -461,6 +466,17 @@ class _PartitionTexts:
             meaning = definition.key_meaning()
             known = self._meanings[id(definition)] = (definition, "" if meaning is None else hash_json(meaning))
         return known[1]
+
+
+def _check_together(spec: AssetSpec, dep: Dependency) -> None:
+    """Assets that a step computes from each other: of later partitions there is nothing yet."""
+    mapping = dep.partition_mapping
+    if mapping is not None and not mapping.reads_none_later:
+        raise PartitionMappingError(
+            f"{spec.source}: `{spec.key}` cannot read `{dep.key}`, which the same function computes, through "
+            f"{type(mapping).__name__}: partitions would read others that are computed after them.",
+            remedy="Within a function, read the same partition or earlier ones; or split the function.",
+        )
 
 
 def _given_mappings(spec: AssetSpec, definition: AssetsDefinition | None) -> "Mapping[AssetKey, PartitionMapping]":

@@ -42,6 +42,11 @@ class PartitionMapping(ABC):
         """No partition can read itself or a later one: what a dependency of an asset on itself needs."""
         return False
 
+    @property
+    def reads_none_later(self) -> bool:
+        """No partition can read a later one: what assets need that one step computes from each other."""
+        return self.reads_only_earlier
+
     def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
         """Whether no partition can read more than one: then a parameter is its value, and no collection."""
         return upstream is None
@@ -79,6 +84,11 @@ class IdentityPartitionMapping(PartitionMapping):
         from headwater.catalog.partitions.links import identity_links
 
         return identity_links(downstream, upstream)
+
+    @property
+    def reads_none_later(self) -> bool:
+        """Only itself."""
+        return True
 
     def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
         """The one with its key."""
@@ -294,6 +304,11 @@ class _OffsetMapping(PartitionMapping):
     def reads_only_earlier(self) -> bool:
         """With offsets below 0."""
         return self.end_offset < 0
+
+    @property
+    def reads_none_later(self) -> bool:
+        """With offsets up to 0."""
+        return self.end_offset <= 0
 
     def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
         """Where windows are the same on both sides and one is read of them."""

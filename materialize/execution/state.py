@@ -207,12 +207,12 @@ class RunState:
         """By identity, the cells that have a reason to be computed now that everything upstream is settled."""
         reasons = self._with_reason(cells)
         needed: dict[AssetKey, set[int]] = {}
-        for cell in cells:  # in topological order: they may depend on each other
+        for cell in cells:  # in an order in which they can be computed: they may depend on each other
             node = self.graph[cell.cell.asset]
             if id(cell) in reasons or any(
                 not needed[dep.key].isdisjoint(self._read(node, dep, cell.ordinal))
                 for dep in node.deps
-                if dep.key in needed and dep.key != node.key
+                if dep.key in needed
             ):
                 needed.setdefault(cell.cell.asset, set()).add(cell.ordinal)
         if together:
