@@ -155,7 +155,7 @@ def _instant(local: datetime) -> datetime:
 @lru_cache
 def _line(unit: str) -> tuple[tuple[datetime, datetime], ...]:
     """Every window of a unit near the days of the tests, one after the other."""
-    low, high = datetime(2023, 12, 3), datetime(2024, 6, 1)
+    low, high = datetime(2023, 9, 3), datetime(2024, 7, 1)
     starts: list[datetime] = []
     if unit == "hour":
         moment = _instant(datetime(2024, 3, 4))

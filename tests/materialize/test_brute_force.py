@@ -259,7 +259,11 @@ def _fails_simply(one: Asset) -> bool:
 
 
 def _still_fits(world: World, one: Asset) -> bool:
-    """Whether a definition is still valid after others were divided anew."""
+    """Whether a definition is still valid after others were divided anew, and one that the model can follow."""
+    for dep in one.deps:
+        up = world.assets[dep.asset].parts
+        if isinstance(one.parts, Windows) and isinstance(up, Windows) and not _fits(one.parts, up):
+            return False
     try:
         world.definitions().graph  # noqa: B018
     except headwater.HeadwaterError as error:
