@@ -2,13 +2,14 @@
 
 import itertools
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import headwater
@@ -19,6 +20,7 @@ from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    BackfillStatus,
     Fingerprint,
     Materialization,
     PlannedCell,
@@ -27,6 +29,7 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
+from headwater.materialize.backfill import BackfillSettings, backfill
 from headwater.materialize.causes import Status
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
@@ -352,6 +355,7 @@ class Request:
     force: bool = False
     upstream: bool = True
     only_missing: bool = False
+    executor: str = "in_process"
 
 
 @st.composite
@@ -368,6 +372,7 @@ def requests(draw: st.DrawFn, world: World) -> Request:
         force=options == "force",
         upstream=options != "upstream",
         only_missing=options == "only_missing",
+        executor=draw(st.sampled_from(["in_process", "in_process", "threads"])),
     )
 
 
@@ -431,6 +436,7 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
         raise_on_error=False,
         partition_key=request.key,
         all_partitions=request.key is None,
+        executor=request.executor,
         **options,
     )
     assert {Node(str(cell.asset), cell.partition): str(cell.status) for cell in result.cells} == ended
@@ -442,6 +448,32 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
         assert not again, "what was just built is built again"
 
 
+def fill_back(world: World, instance: Instance, request: Request, steps: int) -> None:
+    """A backfill in runs of a few steps builds the targets, and what they need, once each."""
+    world.bad = set()
+    keys = () if request.key is None else (request.key,)
+    try:
+        expected = plan(
+            world, targets(world, request), force=True, upstream=request.upstream, strict=request.key is not None
+        )
+    except Refused:
+        return  # as `carry_out` does
+    result = backfill(
+        world.definitions(),
+        instance=instance,
+        selection=list(request.selection),
+        partition_keys=keys,
+        upstream=request.upstream,
+        settings=BackfillSettings(steps_per_run=steps),
+    )
+    made = [Node(str(m.asset), m.partition) for one in result.runs for step in one.steps for m in step.materializations]
+    assert sorted(made, key=str) == sorted(expected.build, key=str)
+    assert (result.progress.done, result.progress.total) == (len(made), len(made))
+    assert result.status is (BackfillStatus.SUCCESS if made else None)
+    run(world, expected, expected.build)
+    check_statuses(world, instance)
+
+
 def live(world: World, data: st.DataObject, instance: Instance) -> None:
     """A history: edits and runs, checked after each."""
     set_tenants(world, instance, world.tenants)
@@ -451,11 +483,23 @@ def live(world: World, data: st.DataObject, instance: Instance) -> None:
         for _ in range(data.draw(st.integers(1, 2))):
             change(world, data, instance)
         check_statuses(world, instance)
-        carry_out(world, instance, data.draw(requests(world)))
+        if data.draw(st.integers(0, 4)):
+            carry_out(world, instance, data.draw(requests(world)))
+        else:
+            fill_back(world, instance, data.draw(requests(world)), data.draw(st.integers(1, 5)))
 
 
 @given(worlds(), st.data())
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=100, phases=(Phase.generate,))  # making an example smaller would take minutes
 def test_cells_are_what_brute_force_says(world: World, data: st.DataObject) -> None:
     with Instance.ephemeral(clock=WorldClock(world)) as instance:
         live(world, data, instance)
+
+
+@given(worlds(), st.data())
+@settings(max_examples=12, phases=(Phase.generate,))
+def test_so_they_are_in_a_catalog_on_disk(empty_home: Path, world: World, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = shutil.copytree(empty_home, Path(folder) / "home")
+        with Instance.open(home, clock=WorldClock(world)) as instance:
+            live(world, data, instance)
