@@ -379,7 +379,8 @@ class _Backfiller:
             if subset is not None:
                 count = len(subset) if group.batch is None else left * group.batch
                 cells = subset.partitions.subset_of_ordinals(subset.ordinals(0, count)).mask()
-            targets.update(dict.fromkeys(group.assets, cells))
+            for key, own in zip(group.assets, group.subsets, strict=True):
+                targets[key] = cells if own is None else cells & own.mask()
             left -= min(group.steps, left)
         return build_plan(reader.edges, reader.staleness, targets, force=True, upstream=False)
 
@@ -431,8 +432,7 @@ def estimate(found: Backfill, started: datetime, now: datetime) -> timedelta | N
 
 def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:
     for group in groups:
-        for key in group.assets:
-            subset = group.partitions
+        for key, subset in zip(group.assets, group.subsets, strict=True):
             yield BackfillTarget(
                 asset=key,
                 cells=1 if subset is None else len(subset),

@@ -206,13 +206,22 @@ def worlds(draw: st.DrawFn) -> World:
         common = Asset("", parts, external=external, batch=batch)
         if together == 2:
             common = replace(common, step=f"s{at}", subset=draw(st.booleans()))
+        optional = together == 2 and not common.subset and draw(st.booleans())
         for number in range(max(together, 1)):
             name = f"n{at + number}"
             world.assets[name] = replace(common, name=name)
         for number in range(max(together, 1)):
             one = world.assets[f"n{at + number}"]
             one.deps = () if external else draw(dependencies(world, one.name))
+            one.optional = optional and number == 1
+            if one.optional:
+                one.deps = world.assets[f"n{at}"].deps = _without_own(world, one)
     return world
+
+
+def _without_own(world: World, one: Asset) -> tuple[Dep, ...]:
+    """The dependencies of an asset that are none of its own step."""
+    return tuple(dep for dep in one.deps if world.assets[dep.asset].step != one.step)
 
 
 # What happens to them.
@@ -220,7 +229,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 def change(world: World, data: st.DataObject, instance: Instance) -> None:
     """Edit a definition, data or the time."""
-    kinds = ["code", "own", "own", "deps", "parts", "time", "tenants", "bad", "observe"]
+    kinds = ["code", "own", "own", "deps", "parts", "time", "tenants", "bad", "observe", "left out"]
     name = data.draw(st.sampled_from(sorted(world.assets)))
     one = world.assets[name]
     match data.draw(st.sampled_from(kinds)):
@@ -230,7 +239,7 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
             for node in data.draw(st.sets(st.sampled_from(world.nodes(name) or [Node(name)]), max_size=2)):
                 world.own[node] = data.draw(st.tuples(st.integers(0, 1), st.integers(0, 1)))
         case "deps" if not one.external:
-            one.deps = data.draw(dependencies(world, name))
+            _depend_anew(world, data, one)
         case "parts":
             parts = data.draw(st.sampled_from(_PARTS))
             for other in world.assets.values():
@@ -238,7 +247,7 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
                     other.parts, other.batch = parts, 1 if parts is None else other.batch
             for other in world.assets.values():
                 if not other.external and not _still_fits(world, other):
-                    other.deps = data.draw(dependencies(world, other.name))
+                    _depend_anew(world, data, other)
         case "time":
             world.moment = data.draw(st.sampled_from(_MOMENTS))
         case "tenants":
@@ -250,11 +259,24 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
                 world.bad = data.draw(st.sets(st.sampled_from(nodes), max_size=2))
                 # What a step that fails for some cells makes of cells that read those is its own business.
                 world.bad = {node for node in world.bad if _fails_simply(world.assets[node.asset])}
+        case "left out" if one.optional and world.nodes(name):
+            world.left_out = data.draw(st.sets(st.sampled_from(world.nodes(name)), max_size=2))
         case "observe" if one.external and world.nodes(name):
             for node in data.draw(st.sets(st.sampled_from(world.nodes(name)), max_size=2)):
                 observe(world, instance, node, (data.draw(st.integers(0, 1)), 0))
         case _:
             pass
+
+
+def _depend_anew(world: World, data: st.DataObject, one: Asset) -> None:
+    one.deps = data.draw(dependencies(world, one.name))
+    mates = [other for other in world.assets.values() if one.step and other.step == one.step]
+    if any(mate.optional for mate in mates):
+        deps = _without_own(world, one)
+        # The first of them has fewer to choose from.
+        before = list(itertools.takewhile(lambda name: name != mates[0].name, world.assets))
+        for mate in mates:
+            mate.deps = tuple(dep for dep in deps if dep.asset in before)
 
 
 def _fails_simply(one: Asset) -> bool:
@@ -446,11 +468,12 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
     if request.upstream and not request.only_missing and not {"FAILURE", "SKIPPED"} & set(ended.values()):
         again = look(world, instance).plan(list(request.selection), partitions=partitions)
         assert not again, "what was just built is built again"
+        assert not plan(world, targets(world, request)).build
 
 
 def fill_back(world: World, instance: Instance, request: Request, steps: int) -> None:
     """A backfill in runs of a few steps builds the targets, and what they need, once each."""
-    world.bad = set()
+    world.bad, world.left_out = set(), set()
     keys = () if request.key is None else (request.key,)
     try:
         expected = plan(
@@ -467,7 +490,7 @@ def fill_back(world: World, instance: Instance, request: Request, steps: int) ->
         settings=BackfillSettings(steps_per_run=steps),
     )
     made = [Node(str(m.asset), m.partition) for one in result.runs for step in one.steps for m in step.materializations]
-    assert sorted(made, key=str) == sorted(expected.build, key=str)
+    assert sorted(made, key=str) == sorted(expected.build, key=str), (set(made) ^ expected.build, len(made), result.status, result.progress)
     assert (result.progress.done, result.progress.total) == (len(made), len(made))
     assert result.status is (BackfillStatus.SUCCESS if made else None)
     run(world, expected, expected.build)
