@@ -18,7 +18,7 @@ MODULUS = 1 << 64
 
 def version_hash(asset: str, partition: str | None, data_version: str) -> int:
     """The number of a version of a cell: the same wherever the data is the same."""
-    return _hash(b"version", b"%b%b%b" % (_part(asset), _part(partition), _part(data_version)))
+    return _hash(b"version", b"%b%b%b" % (_asset_part(asset), _part(partition), _part(data_version)))
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -40,14 +40,9 @@ def inputs_hash(inputs: Iterable[Input]) -> int:
     return sum_hashes((source.asset for source in sources), map(input_hash, sources))
 
 
-def key_hash(key: str) -> int:
-    """The number of a partition key. Tables of millions of keys are searched by it, then by the key itself."""
-    return _hash(b"key", _part(key))
-
-
 def sum_hashes(assets: Iterable[str], versions: Iterable[int]) -> int:
     """The sum for dependencies on `assets`, each counted once, of which versions with these numbers were read."""
-    return (sum(map(dependency_hash, set(assets))) + sum(versions)) % MODULUS
+    return sum(versions, sum(map(dependency_hash, set(assets)))) % MODULUS
 
 
 def _part(text: str | None) -> bytes:
@@ -59,6 +54,9 @@ def _part(text: str | None) -> bytes:
         return b"-:"
     data = text.encode("utf-8", "backslashreplace")
     return b"%d:%b" % (len(data), data)
+
+
+_asset_part = functools.lru_cache(maxsize=1 << 16)(_part)
 
 
 def _hash(kind: bytes, data: bytes) -> int:

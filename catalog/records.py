@@ -66,12 +66,14 @@ class Fingerprint:
 
     #: The code, explicit or hashed.
     code: str
-    #: How the definition wires it: inputs by parameter, columns read, partitions.
+    #: How the definition wires it: inputs by parameter, columns read.
     definition: str = ""
     config: str = ""
     resources: str = ""
     #: The IO manager that stores the output.
     io: str = ""
+    #: What its partition key means; a cell for which it meant something else is not of the definition any more.
+    partitions: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

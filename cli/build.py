@@ -91,7 +91,7 @@ def plan(
         "upstream": not no_upstream,
         "only_missing": only_missing,
     }
-    run_config = _read_config(app, config)
+    run_config = read_config(app, config)
     if run_config:
         from headwater.materialize.api import check_run_config
         from headwater.materialize.reader import Reader
@@ -193,8 +193,8 @@ def materialize(
 
     app = context.find_object(App)
     assert app is not None  # the group makes one
-    run_config = _read_config(app, config)
-    given = _parse_tags(tags)
+    run_config = read_config(app, config)
+    given = parse_tags(tags)
     if executor is not None:
         from headwater.materialize.api import check_executor
 
@@ -361,7 +361,8 @@ def _say_left_out(found: Plan) -> None:
         output.note(f"Left out too: partitions of {len(found.impossible) - NAMED} more assets.")
 
 
-def _read_config(app: App, path: str | None) -> Mapping[str, Any]:
+def read_config(app: App, path: str | None) -> Mapping[str, Any]:
+    """The configuration in a file, by default the project's."""
     from headwater.materialize.project import read_document
 
     if path is not None:
@@ -369,7 +370,8 @@ def _read_config(app: App, path: str | None) -> Mapping[str, Any]:
     return read_document(app.project.config) if app.project.config is not None else {}
 
 
-def _parse_tags(tags: tuple[str, ...]) -> dict[str, str]:
+def parse_tags(tags: tuple[str, ...]) -> dict[str, str]:
+    """Tags given as `name=value`. Raises `UsageError` for others."""
     parsed: dict[str, str] = {}
     for tag in tags:
         name, separator, value = tag.partition("=")

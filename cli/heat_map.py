@@ -23,6 +23,8 @@ _KINDS = (
 _CHARACTERS = {kind: (character, colour) for kind, character, _, colour in _KINDS}
 #: The widest label of a row, and of a column that has its own.
 _LABEL = 24
+#: The widest name that stands above one of many columns, and a space.
+_SHORT = 12
 
 
 def kind_of(tile: "Tile") -> str:
@@ -42,12 +44,13 @@ def print_heat_map(found: "HeatMap") -> None:
     corner = _label(found.row_title)
     margin = max(map(output.width, (corner, *labels)), default=0)
     wide = _column_widths(found, margin)
+    heading = _wide_heading(found.columns, wide) if wide else _heading(found.columns)
     if found.columns:
-        heading = _wide_heading(found.columns, wide) if wide else _heading(found.columns)
-        click.echo(click.style(_padded(corner, margin) + "  " + heading.rstrip(), dim=True))
+        click.echo(click.style(f"{_padded(corner, margin)}  {heading}".rstrip(), dim=True))
     for label, row in zip(labels, found.rows, strict=True):
-        click.echo(f"{click.style(_padded(label, margin), dim=True)}  {_wide_line(row.tiles, wide) if wide else line(row.tiles)}")
-    _print_legend(found, named=bool(wide))
+        squares = _wide_line(row.tiles, wide) if wide else line(row.tiles)
+        click.echo(f"{click.style(_padded(label, margin), dim=True)}  {squares}")
+    _print_legend(found, named=bool(heading))
 
 
 def line(tiles: "Sequence[Tile | None]") -> str:
@@ -64,23 +67,17 @@ def line(tiles: "Sequence[Tile | None]") -> str:
 
 
 def _print_legend(found: "HeatMap", *, named: bool) -> None:
-    """What the characters of a picture mean, and how much a square is; `named` says that each column has its name."""
+    """What the characters of a picture mean, and how much a square is; `named`: there are names above the columns."""
     seen = {kind_of(tile) for row in found.rows for tile in row.tiles if tile is not None}
     parts = [f"{click.style(char, fg=colour)} {text}" for kind, char, text, colour in reversed(_KINDS) if kind in seen]
     if found.columns:
-        parts.append(f"columns: {printable_line(found.column_title, _LABEL)}{'' if named else _span(found)}")
+        first = "" if named else f", from {_label(found.columns[0])} on"
+        parts.append(f"columns: {printable_line(found.column_title, _LABEL)}{first}")
     if found.largest > 1:
         parts.append(f"a square is up to {found.largest:,} partitions")
     if found.summed:
         parts.append(f"all of {', '.join(printable_line(name, _LABEL) for name in found.summed)}")
     click.echo("   ".join(parts))
-
-
-def _span(found: "HeatMap") -> str:
-    """The first and the last column of a grid."""
-    if found.kind != "grid" or len(found.columns) < 2:
-        return ""
-    return f" from {_label(found.columns[0])} to {_label(found.columns[-1])}"
 
 
 def _column_widths(found: "HeatMap", margin: int) -> list[int]:
@@ -102,8 +99,8 @@ def _wide_line(tiles: "Sequence[Tile | None]", widths: Sequence[int]) -> str:
 
 def _heading(columns: Sequence[str]) -> str:
     """The names of some columns, each above its square and apart from the next; of long names none."""
-    room = max(output.width(printable_line(column)) for column in columns) + 1
-    if room > 6:
+    room = max((output.width(printable_line(column)) for column in columns), default=0) + 1
+    if room > _SHORT:
         return ""
     return "".join(_padded(printable_line(column), room) for column in columns[::room])
 

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dynamic-partitions": ("headwater.cli.partitions:dynamic_partitions", "List, add and remove dynamic partitions."),
     "plan": ("headwater.cli.build:plan", "Say what materialize would do, and why."),
     "materialize": ("headwater.cli.build:materialize", "Build what is stale, and nothing else."),
+    "backfill": ("headwater.cli.backfills:backfill", "Build many partitions, in runs that can be resumed."),
+    "backfills": ("headwater.cli.backfills:backfills", "List backfills."),
     "runs": ("headwater.cli.runs:runs", "List runs."),
     "run": ("headwater.cli.runs:run", "Show, cancel or retry one run."),
     "logs": ("headwater.cli.runs:logs", "Print what a run's steps printed."),

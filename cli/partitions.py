@@ -35,13 +35,15 @@ _TEXT_PAGE, _JSON_PAGE = 20, 100
     type=click.Choice([*(status.value for status in Status), "FAILED"], case_sensitive=False),
     help="Only partitions with this status.",
 )
-@click.option(
-    "--range", "ranges", multiple=True, metavar="A..B", help="Only these.", shell_complete=complete_partition
-)
+@click.option("--range", "ranges", multiple=True, metavar="A..B", help="Only these.", shell_complete=complete_partition)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="List at most N. [default: 20, with --json 100]")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N.")
 @click.option("--counts", "only_counts", is_flag=True, help="Only how many have which status.")
 @click.option("--outside", is_flag=True, help="List those that were built and are not in the definition (any more).")
+@click.option("--migrate", "migrating", is_flag=True, help="Bring these into the definition as it is now.")
+@click.option("--column", "columns", multiple=True, metavar="[DIMENSION=]NAME", help="Of --migrate: divide rows by it.")
+@click.option("--rename", "renames", multiple=True, metavar="OLD=NEW", help="Of --migrate: move a partition whole.")
+@click.option("--dry-run", is_flag=True, help="Of --migrate: only say what it would do.")
 @json_option
 @pass_app
 def partitions(
@@ -53,6 +55,10 @@ def partitions(
     offset: int,
     only_counts: bool,
     outside: bool,
+    migrating: bool,
+    columns: tuple[str, ...],
+    renames: tuple[str, ...],
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Show the partitions of ASSET: a picture of all of them, and a page of keys.
@@ -62,8 +68,19 @@ def partitions(
       headwater partitions flights
       headwater partitions flights --status missing --range 2013-01-01..2013-03-31
       headwater partitions flights --counts --json
+      headwater partitions flights --migrate --column departure --dry-run
     """
     node = app.graph.find(asset)
+    if migrating:
+        from headwater.cli.repartition import run_migration
+
+        run_migration(app, node.key, columns, renames, dry_run=dry_run, as_json=as_json)
+        return
+    if columns or renames or dry_run:
+        raise UsageError("--column, --rename and --dry-run belong to --migrate.", remedy="Add --migrate.")
+    if node.partitions is None and outside:
+        _show_former(app, node, offset, limit, as_json=as_json)
+        return
     if node.partitions is None:
         raise UsageError(
             f"`{node.key}` is not partitioned.", remedy=f"`headwater status {node.key}` says how it stands."
@@ -80,7 +97,8 @@ def partitions(
             found = _with_statuses(reader, node, statuses, within)
             matching, keys = len(found), found.keys(offset, offset + limit)
         page = [] if only_counts else _page(reader, node, keys, outside=outside)
-        picture = None if as_json or only_counts or outside else _draw(reader, node, within)
+        drawn = bool(within) and not (as_json or only_counts or outside)
+        picture = _draw(reader, node, within) if drawn else None
     if as_json:
         data: dict[str, Any] = {
             "key": node.key,
@@ -88,11 +106,16 @@ def partitions(
             "counts": describe_counts(counts),
             "outside": len(status.outside),
         }
-        listed = {"matching": matching, "offset": offset, "limit": limit, "partitions": [one.describe() for one in page]}
+        listed = {
+            "matching": matching,
+            "offset": offset,
+            "limit": limit,
+            "partitions": [one.describe() for one in page],
+        }
         output.say_json(data if only_counts else data | listed)
         return
     output.say(node.key, bold=True)
-    output.say(describe_definition(node)["description"])
+    output.say(node.partitions_def.describe() if node.partitions_def else "")
     lost = f"; {output.counted(len(status.outside), 'partition')} outside of the definition" if status.outside else ""
     output.say(counts_text(counts) + lost)
     if picture is not None:
@@ -102,6 +125,25 @@ def partitions(
         print_heat_map(picture)
     if not only_counts:
         _print_page(page, matching, offset, reader.moment)
+
+
+def _show_former(app: App, node: AssetNode, offset: int, limit: int | None, *, as_json: bool) -> None:
+    """The partitions of an asset that has none any more."""
+    with app.reading() as instance:
+        found = instance.catalog.currents(node.key)
+        now = instance.clock.now()
+    former = sorted(((key, made) for key, made in found.items() if key is not None), key=lambda pair: pair[0])
+    limit = limit if limit is not None else _JSON_PAGE if as_json else _TEXT_PAGE
+    page = [
+        _Listed(partition=key, status=None, failure=None, made=made) for key, made in former[offset : offset + limit]
+    ]
+    if as_json:
+        listed = [one.describe() for one in page]
+        output.say_json({"key": node.key, "definition": None, "outside": len(former), "partitions": listed})
+        return
+    output.say(node.key, bold=True)
+    output.say(f"unpartitioned; {output.counted(len(former), 'partition')} outside of the definition")
+    _print_page(page, len(former), offset, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +199,7 @@ def _page(reader: Reader, node: AssetNode, keys: Sequence[str], *, outside: bool
     """What there is to say of each of some partitions."""
     made = reader.catalog.currents(node.key, keys) if keys else {}
     many = reader.partition_status(node.key)
-    ordinals = [] if outside else many.partitions.ordinals(keys).tolist()
+    ordinals: list[int] = [] if outside else many.partitions.ordinals(keys).tolist()
     found = {key: many.of(at) for key, at in zip(keys, ordinals, strict=False)}
     return [
         _Listed(
@@ -222,13 +264,15 @@ def list_dynamic(app: App, name: str | None, limit: int, offset: int, as_json: b
         keys = instance.catalog.dynamic_keys
         names = instance.catalog.dynamic_partition_names() if name is None else [name]
         counts = {one: keys.count(one) for one in names}
-        page = [] if name is None else keys.slice(name, offset, offset + limit)
+        page: Sequence[str] = [] if name is None else keys.slice(name, offset, offset + limit)
     if name is None:
         if as_json:
             found = [{"name": one, "count": count} for one, count in counts.items()]
             output.say_json({"dynamic_partitions": found})
         elif counts:
-            output.table(["NAME", "KEYS"], [(one, output.number(count)) for one, count in counts.items()], right=["KEYS"])
+            output.table(
+                ["NAME", "KEYS"], [(one, output.number(count)) for one, count in counts.items()], right=["KEYS"]
+            )
         else:
             output.note("No dynamic partition was added yet.")
         return

@@ -76,7 +76,7 @@ def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None
                 output.ago(run.started, now),
                 output.duration(_took(run)),
                 ", ".join(f"{count} {status.lower()}" for status, count in run.step_counts.items() if count),
-                run.selection or "",
+                _about(run),
             )
             for run in found
         ],
@@ -112,6 +112,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
             ("started", output.rfc3339(found.started)),
             ("took", output.duration(took) if (took := _took(found)) is not None else None),
             ("selection", found.selection),
+            ("backfill", found.backfill_id),
             ("tags", output.tags_text(found.tags)),
             ("by", f"{found.user} on {found.host}, process {found.pid}"),
         ]
@@ -136,11 +137,11 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
 def _print_by_asset(steps: Sequence[Step]) -> None:
     """A line for each asset of a run over many partitions."""
     reasons: dict[AssetKey, str] = {}
-    seconds: Counter[AssetKey] = Counter()
+    seconds: dict[AssetKey, float] = {}
     for step in steps:
         for asset in {cell.asset for cell in step.cells}:
             reasons.setdefault(asset, step.reason)
-            seconds[asset] += _took(step) or 0.0
+            seconds[asset] = seconds.get(asset, 0.0) + (_took(step) or 0.0)
     output.table(
         ["ASSET", "CELLS", "TOOK", "ROWS", "BECAME", "WHY"],
         [
@@ -349,7 +350,9 @@ def events(
       headwater events flights --partition 2013-01-31
     """
     if partition is not None and subject is None:
-        raise UsageError("A partition is one of an asset.", remedy="Name the asset: headwater events ASSET --partition KEY.")
+        raise UsageError(
+            "A partition is one of an asset.", remedy="Name the asset: headwater events ASSET --partition KEY."
+        )
     while True:
         try:
             with app.reading() as instance:
@@ -410,6 +413,7 @@ def describe_run(run: Run, steps: list[Step]) -> dict[str, Any]:
         "started": output.rfc3339(run.started),
         "ended": output.rfc3339(run.ended),
         "selection": run.selection,
+        "backfill_id": run.backfill_id,
         "tags": run.tags,
         "user": run.user,
         "host": run.host,
@@ -443,6 +447,12 @@ def _describe_error(error: ErrorRecord | None) -> dict[str, Any] | None:
         "remedy": error.remedy,
         "metadata": metadata_to_json(error.metadata),
     }
+
+
+def _about(run: Run) -> str:
+    """What a run was to build, and what for."""
+    of = [] if run.backfill_id is None else [f"(backfill {run.backfill_id[:13]})"]
+    return " ".join([*([run.selection] if run.selection else []), *of])
 
 
 def _took(one: Run | Step) -> float | None:

@@ -124,6 +124,7 @@ def materialize(
     config = check_run_config(run_config or {}, definitions)
     recover(instance, definitions)
     reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
+    reader = reader.within(reader.select(selection))
     plan = reader.plan(
         selection,
         partitions=partitions or partition_choice(partition_key, partition_keys, partition_range, all_partitions),

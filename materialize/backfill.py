@@ -4,27 +4,34 @@ A backfill is a set of cells. What became of them is told by the runs that it ma
 made it, so a backfill whose process was killed goes on with what is not done, and nothing is built twice.
 """
 
-import contextlib
+import json
 import os
 import platform
-import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
+from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import ConflictError, UnknownBackfillError, UsageError
-from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event
+from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
-from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, RunStatus
-from headwater.materialize.api import check_executor, check_run_config, partition_choice, recover
-from headwater.materialize.edges import Edges, holds_any, without
+from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
+from headwater.materialize.api import check_executor, check_run_config, partition_choice, record_definitions, recover
+from headwater.materialize.backfill_signals import (
+    Beacon,
+    cancel_requests,
+    forget_request,
+    is_cancel_requested,
+    request_cancel,
+)
+from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
 from headwater.materialize.execution.run import RunOutcome, RunRequest, execute, user_name
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanGroup, build_plan
@@ -34,21 +41,10 @@ from headwater.materialize.staleness import Cells
 #: Steps of one run. Between two runs everything is looked at afresh, which takes some milliseconds and, with ten
 #: million cells, some seconds.
 STEPS_PER_RUN = 2_000
-
-_IDENTIFIER = re.compile(r"[0-9a-fA-F-]{4,36}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillProgress:
-    """How far a backfill has come."""
-
-    done: int
-    failed: int
-    #: Cells that are not built because something that they read failed.
-    blocked: int
-    total: int
-    #: What is left at the pace of the runs so far; None as long as there is none.
-    remaining: timedelta | None = None
+#: Cells of one run, unless a single step has more: what is planned for each of them is in memory while it goes on.
+CELLS_PER_RUN = 100_000
+#: How a backfill ends for good.
+OVER = frozenset({BackfillStatus.SUCCESS, BackfillStatus.CANCELED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,30 +53,37 @@ class BackfillResult:
 
     #: None where there was nothing to do.
     backfill_id: str | None
+    #: STARTED where it was interrupted.
     status: BackfillStatus | None
     progress: BackfillProgress
     runs: tuple[RunOutcome, ...] = ()
     #: What was planned at first.
     plan: Plan | None = None
+    #: The signal that interrupted it.
+    signal: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the first run that did not succeed."""
-        return next((run.exit_code for run in self.runs if run.exit_code), 0)
+        """0, or that of the first run that did not succeed; 128 and a signal's number where it was stopped."""
+        if self.status in (BackfillStatus.STARTED, BackfillStatus.CANCELED):
+            return 128 + (self.signal or 2)
+        code = next((run.exit_code for run in self.runs if run.exit_code), 0)
+        # Without a failure some cells can still not be built, as what they read does not exist any more.
+        return code or int(self.status is BackfillStatus.FAILURE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillSettings:
-    """How a backfill is carried out; what of it is remembered is `options` of its record."""
+    """How a backfill is carried out. The catalog remembers all but the listeners, for who resumes it."""
 
     executor: str | None = None
     max_workers: int | None = None
-    steps_per_run: int = STEPS_PER_RUN
+    steps_per_run: int | None = None
     run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     listener: Callable[[Event], None] | None = None
-    #: Told before each run: the plan, and how far the backfill has come.
-    on_run: Callable[[Plan, BackfillProgress], None] | None = None
+    #: Told before each run: the backfill, what the run is going to do, and how far all has come.
+    on_run: Callable[[str, Plan, BackfillProgress], None] | None = None
 
 
 def backfill(
@@ -90,30 +93,37 @@ def backfill(
     selection: Any = None,
     partition_keys: Iterable[str] = (),
     partition_range: str | tuple[str, str] | PartitionKeyRange | None = None,
+    partition_ranges: Iterable[str] = (),
     only: Collection[str] = (),
     upstream: bool = True,
     title: str = "",
     settings: BackfillSettings | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
 ) -> BackfillResult:
     """Build the selected partitions, each exactly once, whether they are fresh or not.
 
     Without keys or a range all partitions of the selected assets are meant. `only` narrows them to those that are
     "missing", "stale" or "failed". With `upstream`, what they depend on that is stale or missing is built before.
-    A backfill that stops before its end, killed or interrupted, goes on with `resume_backfill`.
+    A backfill that stops before its end, killed or interrupted, goes on with `resume_backfill`. `on_plan` is told what
+    is going to be built, before anything is.
 
     Raises `UsageError`, `UnknownPartitionError`, `DefinitionError`, `ConfigError`, `CatalogError`; errors of user code
     are recorded.
     """
     settings = settings or BackfillSettings()
-    check_executor(settings.executor or "in_process")
+    _check(settings)
     config = check_run_config(settings.run_config, definitions)
     recover(instance, definitions)
+    settle_requests(instance)
     reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
-    choice = partition_choice(None, partition_keys, partition_range, False)
+    chosen = partition_choice(None, partition_keys, partition_range, False)
+    choice = replace(chosen, ranges=(*chosen.ranges, *partition_ranges))
     found = plan_backfill(reader, selection, choice, only=only, upstream=upstream)
+    if on_plan is not None:
+        on_plan(found)
     if not found:
-        progress = BackfillProgress(done=0, failed=0, blocked=0, total=0)
-        return BackfillResult(backfill_id=None, status=None, progress=progress, plan=found)
+        record_definitions(instance, reader.graph)
+        return BackfillResult(backfill_id=None, status=None, progress=BackfillProgress(total=0), plan=found)
     now = instance.clock.now()
     backfill_id = new_id(now)
     instance.catalog.append(
@@ -124,11 +134,7 @@ def backfill(
                 targets=tuple(_targets(found.groups)),
                 title=title,
                 selection=None if selection is None else str(selection),
-                options={
-                    "only": sorted(only),
-                    "run_config": dict(settings.run_config),
-                    "steps_per_run": settings.steps_per_run,
-                },
+                options={"only": sorted(only), **_options(settings)},
                 tags=dict(settings.tags),
                 user=user_name(),
                 host=platform.node(),
@@ -136,7 +142,7 @@ def backfill(
             )
         ]
     )
-    return _Backfiller(definitions, instance, backfill_id, settings).run(found)
+    return _Backfiller(definitions, instance, find_backfill(instance, backfill_id), settings).run(found)
 
 
 def plan_backfill(
@@ -157,51 +163,44 @@ def resume_backfill(
 ) -> BackfillResult:
     """Go on with a backfill that was killed, interrupted or failed: build what is not done, what failed once more.
 
-    Raises `UnknownBackfillError`, and `ConflictError` for one that is done or was canceled.
+    What `settings` leave open is as it was when it began.
+
+    Raises `UnknownBackfillError`, `ConflictError` for one that is done or was canceled, and `UsageError` where it
+    needs a configuration that could not be written down.
     """
+    given = settings or BackfillSettings()
+    _check(given)
     recover(instance, definitions)
+    settle_requests(instance)
     found = find_backfill(instance, backfill_id)
-    if found.status in (BackfillStatus.SUCCESS, BackfillStatus.CANCELED):
+    if found.status in OVER:
         ended = "was canceled" if found.status is BackfillStatus.CANCELED else "is done"
         raise ConflictError(
             f"The backfill {found.backfill_id} {ended}.",
             remedy="Start another one: `headwater backfill`.",
         )
-    instance.catalog.append(
-        [
-            BackfillResumed(
-                time=instance.clock.now(),
-                backfill_id=found.backfill_id,
-                user=user_name(),
-                host=platform.node(),
-                pid=os.getpid(),
-            )
-        ]
+    resumed = BackfillResumed(
+        time=instance.clock.now(),
+        backfill_id=found.backfill_id,
+        user=user_name(),
+        host=platform.node(),
+        pid=os.getpid(),
     )
-    given = settings or BackfillSettings()
-    remembered = BackfillSettings(
-        executor=given.executor,
-        max_workers=given.max_workers,
-        steps_per_run=int(found.options.get("steps_per_run", STEPS_PER_RUN)),
-        run_config=given.run_config or found.options.get("run_config", {}),
-        tags={**found.tags, **given.tags},
-        listener=given.listener,
-        on_run=given.on_run,
-    )
-    return _Backfiller(definitions, instance, found.backfill_id, remembered).run()
+    return _Backfiller(definitions, instance, found, _remembered(found, given)).run(first_event=resumed)
 
 
 def cancel_backfill(instance: Instance, backfill_id: str) -> Backfill:
-    """End a backfill for good: nothing more of it is built. One that has ended stays as it is.
+    """End a backfill for good: nothing more of it is built. One that is done or canceled stays as it is.
+
+    One that this process carries out stops when its running steps have ended.
 
     Raises `UnknownBackfillError`.
     """
     found = find_backfill(instance, backfill_id)
-    ended = BackfillEnded(
-        time=instance.clock.now(), backfill_id=found.backfill_id, status=BackfillStatus.CANCELED, error=None
-    )
-    instance.catalog.append([ended])
-    clear_requests(instance.home, found.backfill_id)
+    _cancel(instance, found.backfill_id)
+    # Where it goes on in another thread of this process, its run stops too.
+    if request_cancel(instance.home, found.backfill_id) is None:
+        forget_request(instance.home, found.backfill_id)
     return find_backfill(instance, found.backfill_id)
 
 
@@ -213,221 +212,240 @@ def find_backfill(instance: Instance, backfill_id: str) -> Backfill:
     return found
 
 
-def request_cancel(home: Path, backfill_id: str) -> None:
-    """Ask the process that carries out a backfill, and so holds the catalog, to cancel it.
-
-    Raises `UsageError` for a text that is no identifier.
-    """
-    if not _IDENTIFIER.fullmatch(backfill_id):
-        raise UsageError(f"{backfill_id!r} is no backfill's identifier.", remedy="`headwater backfills` lists them.")
-    folder = _requests(home)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / backfill_id.lower()).touch(mode=0o600)
+def settle_requests(instance: Instance) -> None:
+    """Cancel what somebody asked to cancel, where the process that was asked died before it did."""
+    for backfill_id in cancel_requests(instance.home):
+        found = instance.catalog.backfill(backfill_id)
+        if found is not None and found.status not in OVER:
+            _cancel(instance, backfill_id)
+        forget_request(instance.home, backfill_id)
 
 
-def clear_requests(home: Path, backfill_id: str) -> None:
-    """Forget that somebody asked for a cancel."""
-    for request in _asked(home, backfill_id):
-        with contextlib.suppress(OSError):
-            request.unlink()
+def _cancel(instance: Instance, backfill_id: str) -> None:
+    canceled = BackfillStatus.CANCELED
+    instance.catalog.append(
+        [BackfillEnded(time=instance.clock.now(), backfill_id=backfill_id, status=canceled, error=None)]
+    )
 
 
-def _requests(home: Path) -> Path:
-    return home / "cancel-backfill"
+def _check(settings: BackfillSettings) -> None:
+    check_executor(settings.executor or "in_process")
+    if settings.steps_per_run is not None and settings.steps_per_run < 1:
+        raise UsageError("A run has at least one step.", remedy="Choose steps_per_run of at least 1.")
 
 
-def _asked(home: Path, backfill_id: str) -> Iterator[Path]:
-    with contextlib.suppress(FileNotFoundError):
-        for request in _requests(home).iterdir():
-            if backfill_id.startswith(request.name):
-                yield request
+def _options(settings: BackfillSettings) -> dict[str, Any]:
+    """What of the settings the catalog remembers, as plain JSON data: references to the environment, no values."""
+    options: dict[str, Any] = {
+        "executor": settings.executor,
+        "max_workers": settings.max_workers,
+        "steps_per_run": settings.steps_per_run,
+    }
+    plain = substitute(settings.run_config, lambda reference, _: {"env": reference.name})
+    try:
+        options["run_config"] = json.loads(json.dumps(plain, allow_nan=False))
+    except (TypeError, ValueError):
+        options["needs_run_config"] = True
+    return options
+
+
+def _remembered(found: Backfill, given: BackfillSettings) -> BackfillSettings:
+    """The settings of a backfill that goes on."""
+    old = found.options
+    if old.get("needs_run_config") and not given.run_config:
+        raise UsageError(
+            f"The backfill {found.backfill_id} was started with a configuration that JSON has no form for.",
+            remedy="Give it again: --config FILE, or settings with run_config.",
+        )
+    return replace(
+        given,
+        executor=given.executor or old.get("executor"),
+        max_workers=given.max_workers or old.get("max_workers"),
+        steps_per_run=given.steps_per_run or old.get("steps_per_run"),
+        run_config=given.run_config or old.get("run_config") or {},
+        tags={**found.tags, **given.tags},
+    )
 
 
 class _Backfiller:
     """Carries out one backfill, run by run."""
 
     def __init__(
-        self, definitions: Definitions, instance: Instance, backfill_id: str, settings: BackfillSettings
+        self, definitions: Definitions, instance: Instance, record: Backfill, settings: BackfillSettings
     ) -> None:
         self.definitions = definitions
         self.instance = instance
-        self.backfill_id = backfill_id
+        self.record = record
+        self.backfill_id = record.backfill_id
         self.settings = settings
         self.config = check_run_config(settings.run_config, definitions)
         self.graph: AssetGraph = definitions.graph_with(self.config)
         self.started = instance.clock.now()
-        self.done_before: int | None = None
-        #: Cells that failed in a run of this process: they are tried again by the next who resumes.
-        self.tried: dict[AssetKey, Cells] = {}
+        #: How many cells were done when this process began, once that is known.
+        self.before: int | None = None
+        self.attempted = Attempted()
+        self.runs: list[RunOutcome] = []
+        self.run_ids: list[str] = []
+        self.progress = BackfillProgress(total=record.total)
+        #: What the run that goes on made and lost so far, by asset.
+        self.made = Counter[AssetKey]()
+        self.lost = Counter[AssetKey]()
 
-    def run(self, first: Plan | None = None) -> BackfillResult:
-        runs: list[RunOutcome] = []
-        while True:
-            if self._canceled():
-                return self._end(BackfillStatus.CANCELED, runs, first)
-            reader = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
-            plan, progress = self._next(reader)
-            if not plan:
-                lost = progress.failed or progress.blocked
-                return self._end(BackfillStatus.FAILURE if lost else BackfillStatus.SUCCESS, runs, first, progress)
-            if self.settings.on_run is not None:
-                self.settings.on_run(plan, progress)
-            outcome = execute(
-                RunRequest(
-                    plan=plan,
-                    definitions=self.definitions,
-                    graph=self.graph,
-                    states=reader.cells,
-                    table=reader.table,
-                    run_config=self.config,
-                    executor=self.settings.executor or self.definitions.executor or "in_process",
-                    max_workers=self.settings.max_workers,
-                    tags=self.settings.tags,
-                    backfill_id=self.backfill_id,
-                    listener=self.settings.listener,
-                    stop_asked=self._canceled,
-                ),
-                self.instance,
-            )
-            runs.append(outcome)
-            if outcome.status is RunStatus.CANCELED and not self._canceled():
-                # Interrupted by its user: it can be resumed.
-                _, progress = self._next(Reader(self.graph, self.instance.catalog, self.instance.clock.now()))
-                return BackfillResult(
-                    backfill_id=self.backfill_id,
-                    status=BackfillStatus.STARTED,
-                    progress=progress,
-                    runs=tuple(runs),
-                    plan=first,
-                )
-            self._note_failures(plan, outcome, reader.edges)
+    def run(self, first: Plan | None = None, *, first_event: Event | None = None) -> BackfillResult:
+        """Build what is open until nothing is; `first_event` is recorded once it is known that this can go on."""
+        with Beacon(self.instance.home, self.instance.clock, self.record) as self.beacon:
+            self.beacon.show(self.progress, ())
+            reader, standing = self._look()
+            self.before = self.progress.done
+            plan = self._plan(reader, standing)
+            if first_event is not None:
+                self.instance.catalog.append([first_event])
+            while plan and not self._canceled():
+                outcome = self._execute(reader, plan)
+                reader, standing = self._look()
+                if outcome.signal is not None and standing.open:
+                    return self._result(BackfillStatus.STARTED, first, outcome.signal)
+                if self._canceled():
+                    break
+                plan = self._plan(reader, standing)
+        if self._canceled():
+            return self._end(BackfillStatus.CANCELED, first)
+        lost = self.progress.failed or self.progress.blocked
+        return self._end(BackfillStatus.FAILURE if lost else BackfillStatus.SUCCESS, first)
 
-    def _next(self, reader: Reader) -> tuple[Plan, BackfillProgress]:
-        """What the next run builds, and how far all has come."""
-        edges = reader.edges
-        record = find_backfill(self.instance, self.backfill_id)
-        cells = self.instance.catalog.backfill_cells(self.backfill_id)
-        open_cells: dict[AssetKey, Cells] = {}
-        total = done = failed = 0
-        for target in record.targets:
-            if target.asset not in self.graph or self.graph[target.asset].external:
-                continue  # it is not defined any more
-            wanted = _read_target(edges, target)
-            outcome = cells.get(target.asset)
-            made = _cells_of(edges, target.asset, outcome.done if outcome else ())
-            lost = without(wanted & self.tried.get(target.asset, edges.none(target.asset)), made)
-            total += target.cells
-            done += _count(wanted & made)
-            failed += _count(lost)
-            open_cells[target.asset] = without(without(wanted, made), lost)
-            if holds_any(lost):
-                self.tried[target.asset] = lost
-        blocked = self._block(edges, open_cells)
-        plan = build_plan(edges, reader.staleness, _filled(open_cells), force=True, upstream=False)
-        plan = self._limited(reader, plan)
-        progress = BackfillProgress(
-            done=done,
-            failed=failed,
-            blocked=blocked,
-            total=total,
-            remaining=self._remaining(done, total - failed - blocked),
+    def _look(self) -> tuple[Reader, Standing]:
+        """Everything as it is now."""
+        reader = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
+        made = self.instance.catalog.backfill_cells(self.backfill_id)
+        standing = stand(reader.edges, self.record, made, self.attempted)
+        self.made.clear()
+        self.lost.clear()
+        self.progress = replace(standing.progress, remaining=self._remaining(standing.progress))
+        return reader, standing
+
+    def _plan(self, reader: Reader, standing: Standing) -> Plan:
+        """What the next run builds of what is open."""
+        plan = build_plan(reader.edges, reader.staleness, standing.open, force=True, upstream=False)
+        impossible, nobodys = left_out(reader.edges, standing, plan)
+        self.progress = replace(
+            self.progress, blocked=self.progress.blocked + impossible, absent=self.progress.absent + nobodys
         )
-        return plan, progress
-
-    def _block(self, edges: Edges, open_cells: dict[AssetKey, Cells]) -> int:
-        """Take out the cells that read what failed, directly or not; gives how many."""
-        lost = dict(self.tried)
-        blocked = 0
-        for key in self.graph.sorted(open_cells):
-            node = self.graph[key]
-            stuck = edges.none(key)
-            for dep in node.deps:
-                if dep.key in lost:
-                    found = edges.readers(node, dep, lost[dep.key])
-                    if dep.key == key:
-                        found = self._later(edges, key, found)
-                    stuck = stuck | found
-            stuck = stuck & open_cells[key]
-            if holds_any(stuck):
-                open_cells[key] = without(open_cells[key], stuck)
-                lost[key] = stuck | lost.get(key, edges.none(key))
-                blocked += _count(stuck)
-        return blocked
-
-    def _later(self, edges: Edges, key: AssetKey, cells: Cells) -> Cells:
-        """`cells` and all later partitions of the asset that read them."""
-        node = self.graph[key]
-        itself = next(dep for dep in node.deps if dep.key == key)
-        new = cells
-        while holds_any(new):
-            new = without(edges.readers(node, itself, new), cells)
-            cells = cells | new
-        return cells
+        return self._limited(reader, plan)
 
     def _limited(self, reader: Reader, plan: Plan) -> Plan:
-        """The beginning of a plan: no more steps than one run has."""
-        limit = self.settings.steps_per_run
-        if plan.step_count <= limit:
+        """The beginning of a plan: no more steps and cells than one run has."""
+        steps, cells = self.settings.steps_per_run or STEPS_PER_RUN, CELLS_PER_RUN
+        if plan.step_count <= steps and sum(_size(group) for group in plan.groups) <= cells:
             return plan
         targets: dict[AssetKey, Cells] = {}
-        left = limit
         for group in plan.groups:
-            if left <= 0:
+            of_step = _size(group) if group.batch is None else group.batch * len(group.assets)
+            count = min(group.steps, steps, cells // of_step if targets else max(1, cells // of_step))
+            if not count:
                 break
             subset = group.partitions
-            cells: Cells = True
+            chosen: Cells = True
             if subset is not None:
-                count = len(subset) if group.batch is None else left * group.batch
-                cells = subset.partitions.subset_of_ordinals(subset.ordinals(0, count)).mask()
+                end = len(subset) if group.batch is None else count * group.batch
+                chosen = subset.partitions.subset_of_ordinals(subset.ordinals(0, end)).mask()
             for key, own in zip(group.assets, group.subsets, strict=True):
-                targets[key] = cells if own is None else cells & own.mask()
-            left -= min(group.steps, left)
+                targets[key] = chosen if own is None else chosen & own.mask()
+            steps, cells = steps - count, cells - count * of_step
+            if count < group.steps:
+                break  # what comes after it may read the rest
         return build_plan(reader.edges, reader.staleness, targets, force=True, upstream=False)
 
-    def _note_failures(self, plan: Plan, outcome: RunOutcome, edges: Edges) -> None:
-        """Remember which cells a run was to make and did not."""
-        lost: dict[AssetKey, list[str | None]] = {}
+    def _execute(self, reader: Reader, plan: Plan) -> RunOutcome:
+        """Make one run, and note what it lost."""
+        self.beacon.show(self.progress, self.run_ids)
+        if self.settings.on_run is not None:
+            self.settings.on_run(self.backfill_id, plan, self.progress)
+        outcome = execute(
+            RunRequest(
+                plan=plan,
+                definitions=self.definitions,
+                graph=self.graph,
+                states=reader.cells,
+                table=reader.table,
+                run_config=self.config,
+                executor=self.settings.executor or self.definitions.executor or "in_process",
+                max_workers=self.settings.max_workers,
+                tags=self.settings.tags,
+                selection=self.record.selection,
+                backfill_id=self.backfill_id,
+                listener=self._watch,
+                stop_asked=self._canceled,
+            ),
+            self.instance,
+        )
+        self.runs.append(outcome)
+        self.run_ids.append(outcome.run_id)
         for step in outcome.steps:
             for cell in step.cells:
-                if cell.status.value not in ("SUCCESS", "VERIFIED"):
-                    lost.setdefault(cell.asset, []).append(cell.partition)
-        for key, partitions in lost.items():
-            found = _cells_of(edges, key, partitions)
-            self.tried[key] = self.tried[key] | found if key in self.tried else found
+                if cell.status in (StepStatus.FAILURE, StepStatus.SKIPPED):
+                    failed = cell.status is StepStatus.FAILURE
+                    noted = self.attempted.failed if failed else self.attempted.skipped
+                    noted.setdefault(cell.asset, set()).add(cell.partition)
+        return outcome
 
-    def _remaining(self, done: int, reachable: int) -> timedelta | None:
-        if self.done_before is None:
-            self.done_before = done
-        made = done - self.done_before
+    def _watch(self, event: Event) -> None:
+        """Hand an event on, and report now and then how far all has come."""
+        if self.settings.listener is not None:
+            self.settings.listener(event)
+        if not isinstance(event, StepEnded):
+            return
+        for cell in event.cells:
+            if cell.status in (StepStatus.SUCCESS, StepStatus.VERIFIED):
+                self.made[cell.asset] += 1
+            elif cell.status is StepStatus.FAILURE:
+                self.lost[cell.asset] += 1
+        if self.beacon.due:
+            self.beacon.show(self._meanwhile(), [*self.run_ids, event.run_id])
+
+    def _meanwhile(self) -> BackfillProgress:
+        """How far all has come, within a run."""
+        now = replace(
+            self.progress,
+            done=self.progress.done + self.made.total(),
+            failed=self.progress.failed + self.lost.total(),
+            assets=tuple(
+                replace(one, done=one.done + self.made[one.key], failed=one.failed + self.lost[one.key])
+                for one in self.progress.assets
+            ),
+        )
+        return replace(now, remaining=self._remaining(now))
+
+    def _remaining(self, progress: BackfillProgress) -> timedelta | None:
+        made = 0 if self.before is None else progress.done - self.before
         if made <= 0:
             return None
-        return (self.instance.clock.now() - self.started) * ((reachable - done) / made)
+        return (self.instance.clock.now() - self.started) * (progress.open / made)
 
     def _canceled(self) -> bool:
-        return any(True for _ in _asked(self.instance.home, self.backfill_id))
+        return is_cancel_requested(self.instance.home, self.backfill_id)
 
-    def _end(
-        self,
-        status: BackfillStatus,
-        runs: list[RunOutcome],
-        plan: Plan | None,
-        progress: BackfillProgress | None = None,
-    ) -> BackfillResult:
-        now = self.instance.clock.now()
-        self.instance.catalog.append([BackfillEnded(time=now, backfill_id=self.backfill_id, status=status, error=None)])
-        clear_requests(self.instance.home, self.backfill_id)
-        if progress is None:
-            _, progress = self._next(Reader(self.graph, self.instance.catalog, now))
+    def _result(self, status: BackfillStatus, plan: Plan | None, signal: int | None = None) -> BackfillResult:
         return BackfillResult(
-            backfill_id=self.backfill_id, status=status, progress=progress, runs=tuple(runs), plan=plan
+            backfill_id=self.backfill_id,
+            status=status,
+            progress=self.progress,
+            runs=tuple(self.runs),
+            plan=plan,
+            signal=signal,
         )
 
+    def _end(self, status: BackfillStatus, plan: Plan | None) -> BackfillResult:
+        now = self.instance.clock.now()
+        self.instance.catalog.append([BackfillEnded(time=now, backfill_id=self.backfill_id, status=status, error=None)])
+        forget_request(self.instance.home, self.backfill_id)
+        self.progress = replace(self.progress, remaining=None)
+        # Another thread may have canceled it just before.
+        return self._result(find_backfill(self.instance, self.backfill_id).status, plan)
 
-def estimate(found: Backfill, started: datetime, now: datetime) -> timedelta | None:
-    """How long a backfill that is going on takes yet, at its pace since `started`."""
-    if not found.done or now <= started:
-        return None
-    return (now - started) * ((found.total - found.failed - found.done) / found.done)
+
+def _size(group: PlanGroup) -> int:
+    """How many cells its steps build."""
+    return len(group.assets) * (1 if group.partitions is None else len(group.partitions))
 
 
 def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:
@@ -438,32 +456,3 @@ def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:
                 cells=1 if subset is None else len(subset),
                 partitions=None if subset is None else subset.to_json(),
             )
-
-
-def _read_target(edges: Edges, target: BackfillTarget) -> Cells:
-    """The cells of a target that exist; none where the asset is partitioned in another way now."""
-    if (edges.graph[target.asset].partitions is None) != (target.partitions is None):
-        return edges.none(target.asset)
-    if target.partitions is None:
-        return True
-    assert edges.table is not None  # there is one where something is partitioned
-    with contextlib.suppress(UsageError):
-        return edges.table.partitions(target.asset).read_subset(target.partitions)[0].mask()
-    return edges.none(target.asset)
-
-
-def _cells_of(edges: Edges, key: AssetKey, partitions: Collection[str | None]) -> Cells:
-    if edges.graph[key].partitions is None:
-        return None in partitions
-    assert edges.table is not None  # there is one where something is partitioned
-    space = edges.table.partitions(key)
-    ordinals = space.ordinals([one for one in partitions if one is not None])
-    return space.subset_of_ordinals(ordinals[ordinals >= 0]).mask()
-
-
-def _filled(cells: Mapping[AssetKey, Cells]) -> dict[AssetKey, Cells]:
-    return {key: some for key, some in cells.items() if holds_any(some)}
-
-
-def _count(cells: Cells) -> int:
-    return int(cells) if isinstance(cells, bool) else int(cells.sum())

@@ -206,6 +206,11 @@ class CellTable:
         if cells is None:
             return arrays
         at = self._at(node, cells.keys)
+        if node.fingerprint is not None:
+            known = self.fingerprints
+            other = [i for i, one in enumerate(known) if one.partitions != node.fingerprint.partitions]
+            if other:  # keys that meant something else name no partition of this definition
+                at = np.where(np.isin(cells.fingerprints, other), -1, at)
         if len(at) and int(at.min()) < 0:
             outside = at < 0
             arrays.outside = records.keys[cells.keys[outside]].tolist()

@@ -115,10 +115,19 @@ def recorded_partitions(instance: Instance, asset: AssetKey) -> "Partitions | No
 def current_parts(
     instance: Instance, asset: AssetKey, partitions: "Partitions", partition_range: str | None = None
 ) -> list[Materialization]:
-    """The current versions of an asset's partitions, in their order: of all that were built, or of some."""
+    """The current versions of an asset's partitions, in their order: of all that were built, or of some.
+
+    Cells of an earlier definition, whose keys meant something else, are none of them.
+    """
+    recorded = instance.catalog.definitions().get(asset)
+    meant = None if recorded is None else node_from_json(recorded.data).fingerprint
     names = None if partition_range is None else partitions.parse_range(partition_range).keys()
     found = instance.catalog.currents(asset, names)
-    keys = [key for key in found if key is not None]
+    keys = [
+        key
+        for key, made in found.items()
+        if key is not None and (meant is None or made.fingerprint.partitions == meant.partitions)
+    ]
     placed = sorted((at, key) for at, key in zip(partitions.ordinals(keys).tolist(), keys, strict=True) if at >= 0)
     return [found[key] for _, key in placed]
 

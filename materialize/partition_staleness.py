@@ -85,6 +85,13 @@ class PartitionsStatus:
         missing, stale = int(np.count_nonzero(self.missing)), int(np.count_nonzero(self.stale))
         return {Status.FRESH: self.partitions.count - missing - stale, Status.STALE: stale, Status.MISSING: missing}
 
+    @property
+    def whole(self) -> Status:
+        """That of the asset: missing when all cells are, fresh when all are, otherwise stale."""
+        counts = self.counts()
+        alike = (status for status in (Status.FRESH, Status.MISSING) if counts[status] == self.partitions.count)
+        return next(alike, Status.STALE)
+
     def cause_counts(self, among: Mask) -> list[tuple[Cause, int]]:
         """Why the cells `among` all are not fresh: each cause with how many of them have it."""
         never = self.missing & ~self.not_made
@@ -208,7 +215,8 @@ def _fingerprint_masks(
     if node.fingerprint is None:
         return []
     found: dict[Cause, Mask] = {}
-    for number in np.unique(fingerprints[built]).tolist():
+    numbers: list[int] = np.unique(fingerprints[built]).tolist()
+    for number in numbers:
         if known[number] == node.fingerprint:
             continue
         for cause in fingerprint_causes(known[number], node.fingerprint):

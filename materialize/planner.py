@@ -367,7 +367,9 @@ class _Planner:
             if dep.key in self.lost:
                 stuck = cells & self.edges.readers(node, dep, self.lost[dep.key])
                 if holds_any(stuck):
-                    self._note(Impossible(asset=node.key, partitions=self.edges.subset(node.key, stuck), upstream=dep.key))
+                    self._note(
+                        Impossible(asset=node.key, partitions=self.edges.subset(node.key, stuck), upstream=dep.key)
+                    )
                     barred = barred | stuck
             if self.graph[dep.key].partitions is None:
                 continue

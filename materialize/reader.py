@@ -64,16 +64,27 @@ class CellCounts:
 class Reader:
     """A graph and a catalog, read together. What it has read once it keeps: make a new one to see what is new."""
 
-    def __init__(self, graph: AssetGraph, catalog: CatalogReader, moment: datetime) -> None:
+    def __init__(
+        self, graph: AssetGraph, catalog: CatalogReader, moment: datetime, scope: Collection[AssetKey] | None = None
+    ) -> None:
         self.graph = graph
         self.catalog = catalog
         #: When it is: time windows that have ended by then are partitions.
         self.moment = moment
+        #: The only assets that it is asked about; None for all.
+        self.scope = scope
+
+    def within(self, keys: Collection[AssetKey]) -> "Reader":
+        """A reader that knows just these assets and what their status takes; itself, if it has read more already."""
+        if self.scope is not None or "staleness" in self.__dict__:
+            return self
+        scope = self.graph.self_contained(keys)
+        return self if len(scope) == len(self.graph) else Reader(self.graph, self.catalog, self.moment, scope)
 
     @cached_property
     def cells(self) -> Mapping[Cell, CellState]:
         """The current state of every recorded cell of unpartitioned assets."""
-        return self.catalog.cells()
+        return self.catalog.cells(self.scope)
 
     @cached_property
     def table(self) -> "CellTable | None":
@@ -84,7 +95,7 @@ class Reader:
         from headwater.materialize.cell_table import CellTable
 
         context = PartitionsContext(self.moment, self.catalog.dynamic_keys)
-        return CellTable(self.graph, self.cells, self.catalog, context)
+        return CellTable(self.graph, self.cells, self.catalog, context, self.scope)
 
     @cached_property
     def edges(self) -> Edges:
@@ -94,7 +105,7 @@ class Reader:
     @cached_property
     def staleness(self) -> Staleness:
         """The status of every cell."""
-        return evaluate(self.graph, self.cells, self.table)
+        return evaluate(self.graph, self.cells, self.table, self.scope)
 
     @cached_property
     def failures(self) -> Mapping[Cell, Failure]:
@@ -222,7 +233,7 @@ class Reader:
             replace(cause, detail=f"{count:,} of {total:,} partitions")
             for cause, count in many.cause_counts(many.behind)
         )
-        return CellStatus(status=self.staleness.statuses()[key], causes=causes)
+        return CellStatus(status=many.whole, causes=causes)
 
     def explain(self, key: AssetKey, partition: str | None = None) -> dict[Cell, Reason]:
         """Why a cell has its status: the cell, and every one further up that it leads to, each once.
@@ -277,10 +288,11 @@ class Reader:
         choice = partitions or PartitionChoice()
         if not choice:
             refuse_without(self.graph, self.edges, keys, selection)
+        scoped = self.within(keys)
         return build_plan(
-            self.edges,
-            self.staleness,
-            self.targets(keys, choice),
+            scoped.edges,
+            scoped.staleness,
+            scoped.targets(keys, choice),
             force=force,
             upstream=upstream,
             only_missing=only_missing,
@@ -289,7 +301,9 @@ class Reader:
 
     def targets(self, keys: Sequence[AssetKey], choice: PartitionChoice) -> dict[AssetKey, Any]:
         """The cells of assets that a choice of partitions means."""
-        failed = self._failed_partitions if "failed" in choice.only else {}
+        failed: Mapping[AssetKey, Collection[str | None]] = {}
+        if "failed" in choice.only:
+            failed = self._failed_partitions
         return choose(self.edges, self.staleness, keys, choice, failed)
 
     def _with_partitions(self, key: AssetKey, ordinal: int, cause: Cause) -> Cause:

@@ -5,7 +5,7 @@ topological order decides every cell: unpartitioned assets one by one, partition
 whole asset at a time. The work is proportional to cells and edges.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,18 +78,19 @@ class Staleness:
     def statuses(self) -> Mapping[AssetKey, Status]:
         """Each asset's status: missing when all of its cells are, fresh when all of them are, otherwise stale."""
         found = {cell.asset: status.status for cell, status in self.cells.items()}
-        for key, status in self.partitioned.items():
-            counts = status.counts()
-            total = status.partitions.count
-            alike = (one for one in (Status.FRESH, Status.MISSING) if counts[one] == total)
-            found[key] = next(alike, Status.STALE)
-        return found
+        return found | {key: status.whole for key, status in self.partitioned.items()}
 
 
-def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState], table: "CellTable | None" = None) -> Staleness:
+def evaluate(
+    graph: AssetGraph,
+    states: Mapping[Cell, CellState],
+    table: "CellTable | None" = None,
+    scope: Collection[AssetKey] | None = None,
+) -> Staleness:
     """The status of every cell, given the recorded current state of each; a cell that is not recorded is missing.
 
-    `states` are those of unpartitioned assets; `table` is needed where some are partitioned.
+    `states` are those of unpartitioned assets; `table` is needed where some are partitioned. With `scope`, only these
+    assets are decided: everything that they depend on has to be among them (see `AssetGraph.self_contained`).
 
     A cell is STALE when it has a direct cause, or when something that it depends on is stale or missing (a
     transitive cause). Exact: an edge is never skipped, and an external asset without a recorded version causes nothing.
@@ -101,7 +102,7 @@ def evaluate(graph: AssetGraph, states: Mapping[Cell, CellState], table: "CellTa
     #: What each unpartitioned asset that is not fresh is to those that depend on it.
     behind: dict[AssetKey, Cause] = {}
     for node in graph:
-        if node.step is None:
+        if node.step is None or (scope is not None and node.key not in scope):
             continue
         key = node.key
         state = current.get(key)

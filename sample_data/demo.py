@@ -23,11 +23,20 @@ def main() -> None:
         headwater(project, "ls")
         headwater(project, "lineage", "delay_report")
 
-        say("Nothing was built yet: build everything.")
-        headwater(project, "materialize")
+        say("Nothing was built yet. Build one month of flights with the weather, and what it is made of, day by day.")
+        headwater(project, "materialize", "flights_weather", "--partition", "2013-01-01")
+        headwater(project, "partitions", "weather", "--limit", "3")
+
+        say("Backfill what is missing: every day, every month, what sums them up. Killed, it could be resumed.")
+        headwater(project, "backfill", "*", "--only-missing", "--title", "the whole year")
+        headwater(project, "backfills")
 
         say("A second time, nothing is to be done.")
-        headwater(project, "materialize")
+        headwater(project, "materialize", "--all-partitions")
+
+        say("Read one day again. It comes out as it was, so nothing below it is stale.")
+        headwater(project, "materialize", "raw_flights", "--partition", "2013-02-08", "--force")
+        headwater(project, "status", "--check")
 
         say("Edit a comment and a docstring: still fresh.")
         edit(
@@ -39,18 +48,20 @@ def main() -> None:
         say("Rewrite the code of a cleaned asset so that its output stays the same: it is rebuilt, and nothing else.")
         edit(project, "cleaned.py", 'pc.is_valid(raw_planes["year"])', 'pc.field("year").is_valid()')
         headwater(project, "status", "stale:")
-        headwater(project, "materialize")
+        headwater(project, "materialize", "fleet_age")
 
         say("Count a departure as late from 30 minutes on: what that changes, and why. fleet_age reads other columns.")
         edit(project, "cleaned.py", "LATE = 15", "LATE = 30")
         headwater(project, "why", "delay_report")
         headwater(project, "plan")
-        headwater(project, "materialize")
+        headwater(project, "materialize", "--all-partitions")
 
         say("The result, and what the catalog knows of it.")
         headwater(
             project, "sql", "select carrier, name, flights, round(late, 3) as late from delays_by_carrier limit 5"
         )
+        headwater(project, "sql", "select count(*) as flights, round(avg(dep_delay), 3) as mean_delay from flights")
+        headwater(project, "partitions", "airport_months", "--range", "2013-01-01|EWR..2013-02-01|LGA", "--limit", "3")
         headwater(project, "sql", "select key, rows, bytes from assets where group_name = 'delays' order by key")
         headwater(project, "versions", "planes")
         headwater(project, "show", "delay_report")
@@ -66,7 +77,7 @@ def say(text: str) -> None:
 
 def headwater(project: Path, *arguments: str) -> None:
     """Run a command of Headwater's, as a person would type it."""
-    shown = " ".join(f'"{argument}"' if " " in argument else argument for argument in arguments)
+    shown = " ".join(f'"{argument}"' if {*" |*'"} & {*argument} else argument for argument in arguments)
     print(f"\n$ headwater {shown}", flush=True)
     # Where somebody keeps data of their own is no place for ours.
     kept = {name: value for name, value in os.environ.items() if name not in ("HEADWATER_HOME", "FLIGHTS_ROOT")}

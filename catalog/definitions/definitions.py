@@ -254,8 +254,8 @@ class Definitions:
         wiring = _hash_wiring(
             definition.is_multi,
             tuple(self._input_wiring(definition, item) for item in definition.inputs),
-            None if own is None else self._partition_texts.meaning_of(own),
         )
+        partitions = "" if own is None else self._partition_texts.meaning_of(own)
         config = self._hash_config(definition, run_config) if definition.config_class else ""
         used = sorted({*definition.resources.values(), *definition.required_resource_keys})
         resources = hash_json([[name, self._describe(name, run_config)] for name in used]) if used else ""
@@ -269,6 +269,7 @@ class Definitions:
                 config=config,
                 resources=resources,
                 io=self._hash_io_manager(spec.io_manager),
+                partitions=partitions,
             )
             nodes.append(
                 self._node(
@@ -438,9 +439,8 @@ def _check_names(resources: object) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _hash_wiring(is_multi: bool, inputs: tuple[tuple[Any, ...], ...], key_meaning: str | None) -> str:
-    # What says nothing is left out: hashes stay what they were before there was more to say.
-    return hash_json([is_multi, inputs] if key_meaning is None else [is_multi, inputs, key_meaning])
+def _hash_wiring(is_multi: bool, inputs: tuple[tuple[Any, ...], ...]) -> str:
+    return hash_json([is_multi, inputs])
 
 
 class _PartitionTexts:
@@ -449,7 +449,7 @@ class _PartitionTexts:
     def __init__(self) -> None:
         #: By identity, which is kept alive: comparing costs more than writing.
         self._texts: dict[int, tuple[object, str]] = {}
-        self._meanings: dict[int, tuple[object, str | None]] = {}
+        self._meanings: dict[int, tuple[object, str]] = {}
         self._same: dict[str, str] = {}
 
     def text_of(self, one: "PartitionsDefinition | PartitionMapping") -> str:
@@ -459,11 +459,12 @@ class _PartitionTexts:
             known = self._texts[id(one)] = (one, self._same.setdefault(text, text))
         return known[1]
 
-    def meaning_of(self, definition: "PartitionsDefinition") -> str | None:
+    def meaning_of(self, definition: "PartitionsDefinition") -> str:
+        """What keys mean, as a part of a fingerprint; empty where they mean themselves."""
         known = self._meanings.get(id(definition))
         if known is None:
             meaning = definition.key_meaning()
-            known = self._meanings[id(definition)] = (definition, None if meaning is None else canonical_json(meaning))
+            known = self._meanings[id(definition)] = (definition, "" if meaning is None else hash_json(meaning))
         return known[1]
 
 

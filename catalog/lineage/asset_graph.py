@@ -77,6 +77,17 @@ class AssetGraph:
         """What depends on `keys`, to `depth` edges away, without themselves unless they depend on each other."""
         return self._reach(keys, depth, self._children)
 
+    def self_contained(self, keys: Collection[AssetKey]) -> set[AssetKey]:
+        """`keys`, all that they depend on, and all that is computed together with any of these."""
+        found = set(keys)
+        new = found
+        while new:
+            found = found | self.upstream(new)
+            together = {mate for key in found if (step := self._nodes[key].step) for mate in self.steps[step]}
+            new = together - found
+            found |= together
+        return found
+
     def parents(self, key: AssetKey) -> tuple[AssetKey, ...]:
         """What `key` depends on directly, in the order of its definition; never itself."""
         return self._nodes[key].parents

@@ -223,6 +223,7 @@ def fingerprint_to_json(fingerprint: Fingerprint) -> dict[str, str]:
         "config": fingerprint.config,
         "resources": fingerprint.resources,
         "io": fingerprint.io,
+        "partitions": fingerprint.partitions,
     }
 
 
@@ -238,6 +239,7 @@ def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, 
     parts |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} - {
         "code",
         "definition",
+        "partitions",
     }
     if before.get("code") != after.get("code"):
         parts |= {"code_version"}

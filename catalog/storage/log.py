@@ -65,9 +65,11 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             data = {"attempt": event.attempt, "delay": event.delay, "error": error_data(event.error)} | mark
             yield Entry(EventKind.STEP_RETRY, event.error.message, data)
         case StepEnded():
-            yield _step_end(event, mark)
+            yield step_end(event, late=late)
             if not late:
-                yield from map(_materialization, event.materializations)
+                for made in event.materializations:
+                    data = materialization_data(made)
+                    yield Entry(EventKind.ASSET_MATERIALIZATION, "", data, made.asset, made.partition)
         case LogMessage():
             yield Entry(EventKind.LOG_MESSAGE, event.message, _present(level=event.level))
         case DefinitionsChanged():
@@ -119,14 +121,15 @@ def _backfill_data(event: BackfillStarted) -> dict[str, Any]:
     return data | {"assets": len(event.targets), "cells": sum(target.cells for target in event.targets)}
 
 
-def _step_end(event: StepEnded, mark: dict[str, Any]) -> Entry:
+def step_end(event: StepEnded, *, late: bool) -> Entry:
+    """The row for the end of a step itself."""
     data = _present(
         cells=[_cell_data(cell) for cell in event.cells],
         error=error_data(event.error),
         logs=[asdict(log) for log in event.logs],
     )
-    if mark:
-        data |= mark | _present(versions=[made.version_id for made in event.materializations])
+    if late:
+        data |= {"late": True} | _present(versions=[made.version_id for made in event.materializations])
     return Entry(EventKind[f"STEP_{event.status}"], event.message or _message(event.error), data)
 
 
@@ -143,7 +146,8 @@ def _cell_data(cell: StepCell) -> dict[str, Any]:
     return data
 
 
-def _materialization(made: Materialization) -> Entry:
+def materialization_data(made: Materialization) -> dict[str, Any]:
+    """The data of the row for a version that was made."""
     data: dict[str, Any] = {"version_id": made.version_id, "data_version": made.data_version}
     pointer = made.pointer
     if pointer is not None:
@@ -152,7 +156,7 @@ def _materialization(made: Materialization) -> Entry:
             data["rows"] = pointer.rows
         if pointer.bytes is not None:
             data["bytes"] = pointer.bytes
-    return Entry(EventKind.ASSET_MATERIALIZATION, "", data, made.asset, made.partition)
+    return data
 
 
 def _definition_change(change: DefinitionChange) -> Entry:

@@ -1,7 +1,7 @@
 """Text that cannot be kept as it is: lone surrogates have no UTF-8 form, and log lines may hold them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 Value = TypeVar("Value")
@@ -18,14 +18,9 @@ def storable(value: Value) -> Value:
     return value
 
 
-def storable_only(texts: Sequence[str]) -> Sequence[str]:
+def storable_only(texts: Iterable[str]) -> list[str]:
     """Those of `texts` that have a UTF-8 form: the only ones that a question can be about."""
-    try:
-        for text in texts:
-            text.encode()
-    except UnicodeEncodeError:
-        return [text for text in texts if storable(text) == text]
-    return texts
+    return [text for text in texts if text.isascii() or storable(text) == text]
 
 
 def map_text(value: Value, change: Callable[[str], str]) -> Value:

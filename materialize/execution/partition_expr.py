@@ -1,10 +1,8 @@
 """One frame of several partitions, divided by the columns that say of which partition each row is."""
 
-import bisect
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
 from typing import Any, cast
 
 from headwater.catalog.definitions.spec import AssetSpec
@@ -15,7 +13,11 @@ from headwater.catalog.partitions.definition import TimeWindow
 from headwater.catalog.partitions.multi import MultiPartitionKey, MultiPartitionsDefinition
 from headwater.catalog.partitions.time_window import TimeWindowPartitionsDefinition
 from headwater.catalog.printable import printable_line
+from headwater.io.engines import arrow, numpy
 from headwater.materialize.execution.partitions import PARTITION_EXPR, StepPartitions
+
+#: Of Arrow's units of time.
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def split_by_columns(frame: Any, spec: AssetSpec, partitions: StepPartitions) -> Mapping[str, Any]:
@@ -24,12 +26,19 @@ def split_by_columns(frame: Any, spec: AssetSpec, partitions: StepPartitions) ->
     A value of the column is a partition key, or a date or time in a partition's window: one without a time zone is on
     the clocks of the definition's. Raises `UserCodeError` for rows that belong to none of `partitions`.
     """
-    from headwater.io.splitting import split_frame, without_rows
+    from headwater.io.splitting import without_rows
+
+    parts = divide(frame, spec, partitions)
+    return {key: parts[key] if key in parts else without_rows(frame) for key in partitions.keys}
+
+
+def divide(frame: Any, spec: AssetSpec, partitions: StepPartitions) -> Mapping[str, Any]:
+    """The part of `frame` that belongs to each of `partitions` that has any. Raises as `split_by_columns`."""
+    from headwater.io.splitting import split_frame
 
     dimensions = [_dimension(spec, column, name, partitions) for name, column in _columns(spec, partitions).items()]
     keys = functools.partial(_keys_of_rows, spec, dimensions, frozenset(partitions.keys))
-    parts = split_frame(frame, keys, list(dict.fromkeys(one.column for one in dimensions)))
-    return {key: parts[key] if key in parts else without_rows(frame) for key in partitions.keys}
+    return split_frame(frame, keys, list(dict.fromkeys(one.column for one in dimensions)))
 
 
 def _columns(spec: AssetSpec, partitions: StepPartitions) -> Mapping[str | None, str]:
@@ -60,32 +69,64 @@ class _Dimension:
     #: None for the only one.
     name: str | None
     texts: frozenset[str]
-    #: Windows of the step in order, with the text of each and their starts as seconds; empty for other partitions.
+    #: The windows of the step, in order, and the definition that they are of; none for other partitions.
     windows: Sequence[tuple[TimeWindow, str]] = ()
-    starts: Sequence[float] = ()
-    #: When on a day windows start: what a date without a time means.
-    tick: time = time()
+    definition: TimeWindowPartitionsDefinition | None = None
 
-    def text_of(self, value: Any) -> str:
-        """The partition key of a value in this dimension. Raises `UserCodeError`."""
-        if value is not None:
-            text = self._window_of(value) if self.windows and isinstance(value, date) else str(value)
-            if text in self.texts:
-                return text
-        raise UserCodeError(
-            f"`{self.asset}` has rows whose '{printable_line(self.column, 80)}' is "
-            f"{printable_line('null' if value is None else repr(value), 80)}, which is in no partition of this step.",
+    def texts_of(self, values: Any) -> list[str]:
+        """The partition key in this dimension of each value of an Arrow column. Raises `UserCodeError`."""
+        if values.null_count:
+            raise self._foreign("null")
+        if self.definition is not None:
+            seconds = _seconds(values, self.definition)
+            if seconds is not None:
+                return self._texts_at(seconds, values)
+        texts = [str(value) for value in values.to_pylist()]
+        for i, text in enumerate(texts):
+            if text not in self.texts:
+                raise self._foreign(repr(values[i].as_py()))
+        return texts
+
+    def _texts_at(self, seconds: Any, values: Any) -> list[str]:
+        np = numpy()
+        starts, ends = (
+            np.array([int(window[side].timestamp()) for window, _ in self.windows], "i8") for side in (0, 1)
+        )
+        places = starts.searchsorted(seconds, "right") - 1
+        outside = (places < 0) | (seconds >= ends[places])
+        if outside.any():
+            raise self._foreign(str(values[int(outside.argmax())]))
+        return np.array([text for _, text in self.windows], object)[places].tolist()
+
+    def _foreign(self, value: str) -> UserCodeError:
+        return UserCodeError(
+            f"`{self.asset}` has rows whose '{printable_line(self.column, 80)}' is {printable_line(value, 80)}, which "
+            "is in no partition of this step.",
             remedy="Give rows of context.partition_keys alone: filter by them, or by context.partition_time_window.",
         )
 
-    def _window_of(self, value: date) -> str | None:
-        moment = value if isinstance(value, datetime) else datetime.combine(value, self.tick)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=self.windows[0][0].start.tzinfo)
-        place = bisect.bisect_right(self.starts, moment.timestamp()) - 1
-        if place < 0 or moment.timestamp() >= self.windows[place][0].end.timestamp():
-            return None
-        return self.windows[place][1]
+
+def _seconds(values: Any, definition: TimeWindowPartitionsDefinition) -> Any:
+    """The instants, in seconds since 1970, that dates or times of an Arrow column mean; None for another column.
+
+    A date is the moment of that day at which windows start.
+    """
+    from headwater.catalog.partitions.series import DAY, wall_clock
+    from headwater.catalog.partitions.zone import horizon_for
+
+    pa, fields = arrow(), definition.cron_fields
+    types = pa.types
+    if types.is_date(values.type):
+        local = values.cast(pa.date32()).cast(pa.int32()).to_numpy().astype("i8") * DAY
+        local += fields.hours[0] * 3600 + fields.minutes[0] * 60
+    elif types.is_timestamp(values.type):
+        local = values.cast(pa.int64()).to_numpy() // _PER_SECOND[values.type.unit]
+        if values.type.tz is not None:
+            return local
+    else:
+        return None
+    latest = int(local.max()) // (366 * DAY) + 1971 if len(local) else 0
+    return wall_clock(definition.timezone, horizon_for(latest)).to_instants(local)
 
 
 def _dimension(spec: AssetSpec, column: str, name: str | None, partitions: StepPartitions) -> _Dimension:
@@ -99,29 +140,23 @@ def _dimension(spec: AssetSpec, column: str, name: str | None, partitions: StepP
         return plain
     windows = dict(zip(texts, partitions.windows, strict=True))
     ordered = sorted(((window, text) for text, window in windows.items()), key=lambda pair: pair[0].start.timestamp())
-    fields = definition.cron_fields
-    return replace(
-        plain,
-        windows=ordered,
-        starts=[window.start.timestamp() for window, _ in ordered],
-        tick=time(fields.hours[0], fields.minutes[0]),
-    )
+    return replace(plain, windows=ordered, definition=definition)
 
 
-def _keys_of_rows(
-    spec: AssetSpec, dimensions: Sequence[_Dimension], known: frozenset[str], rows: Any
-) -> list[str | None]:
+def _keys_of_rows(spec: AssetSpec, dimensions: Sequence[_Dimension], known: frozenset[str], rows: Any) -> Sequence[str]:
     """The partition key of each row of a table of the columns."""
-    texts = [map(one.text_of, rows.column(one.column).to_pylist()) for one in dimensions]
-    keys: list[str | None] = []
-    for row in zip(*texts, strict=True):
-        named = {one.name: text for one, text in zip(dimensions, row, strict=True)}
-        key = row[0] if None in named else MultiPartitionKey(cast(dict[str, str], named))
-        if key not in known:
+    texts = [one.texts_of(rows.column(one.column)) for one in dimensions]
+    if len(dimensions) == 1:
+        return texts[0]
+    combined = list(zip(*texts, strict=True))
+    keys: dict[tuple[str, ...], str] = {}
+    for row in dict.fromkeys(combined):
+        named = {str(one.name): text for one, text in zip(dimensions, row, strict=True)}
+        keys[row] = MultiPartitionKey(named)
+        if keys[row] not in known:
             raise UserCodeError(
-                f"`{spec.key}` has rows of the partition '{printable_line(key, 80)}', and this step does not compute "
-                "it.",
+                f"`{spec.key}` has rows of the partition '{printable_line(keys[row], 80)}', and this step does not "
+                "compute it.",
                 remedy="Give rows of context.partition_keys alone.",
             )
-        keys.append(key)
-    return keys
+    return [keys[row] for row in combined]

@@ -113,6 +113,8 @@ class RunOutcome:
     exit_code: int
     #: The first failure's exception, where it was raised in this process.
     exception: BaseException | None = None
+    #: The signal that asked it to stop, even if nothing was left to stop.
+    signal: int | None = None
 
 
 def execute(request: RunRequest, instance: Instance) -> RunOutcome:
@@ -449,6 +451,8 @@ class _Coordinator:
                 attempt = Attempt(spec, 0.0)
                 attempt.failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
         del self.running[spec.step_key]
+        if self.executor is not None and self.request.stop_asked():
+            self.executor.wake()  # or else the next step might begin before anybody looks
         attempt.logs = tuple(replace(one, attempt=spec.attempt) for one in logs)
         return attempt
 
@@ -523,7 +527,12 @@ class _Coordinator:
         self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status))
         self.recorder.flush()
         return RunOutcome(
-            run_id=self.run_id, status=status, steps=tuple(self.ended), exit_code=code, exception=self.exception
+            run_id=self.run_id,
+            status=status,
+            steps=tuple(self.ended),
+            exit_code=code,
+            exception=self.exception,
+            signal=signal,
         )
 
     def _emit(self, *events: Event) -> None:

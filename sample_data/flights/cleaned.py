@@ -5,10 +5,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater import AssetExecutionContext, AssetIn, asset
+from flights.days import DAYS, MONTHS
+from headwater import AssetExecutionContext, AssetIn, TimeWindowPartitionMapping, asset
 
 #: A departure this many minutes late counts as late, as it does for the Bureau of Transportation Statistics.
 LATE = 15
+#: What is kept of the weather.
+GAUGES = ["temp", "humid", "wind_speed", "precip", "visib"]
 
 
 def route(origin: str = "origin", dest: str = "dest") -> pl.Expr:
@@ -16,8 +19,8 @@ def route(origin: str = "origin", dest: str = "dest") -> pl.Expr:
     return pl.concat_str(origin, dest, separator="-").alias("route")
 
 
-@asset(group_name="cleaned", kinds={"polars"}, owners=["team:flights"], tags={"tier": "core"})
-def flights(raw_flights: pl.LazyFrame) -> pl.LazyFrame:
+@asset(group_name="cleaned", kinds={"polars"}, owners=["team:flights"], tags={"tier": "core"}, partitions_def=DAYS)
+def flights(raw_flights: pl.DataFrame) -> pl.DataFrame:
     """The flights that took off, with their scheduled hour in UTC, their route and whether they left late."""
     return (
         raw_flights.filter(pl.col("dep_time").is_not_null())
@@ -26,20 +29,35 @@ def flights(raw_flights: pl.LazyFrame) -> pl.LazyFrame:
             route(),
             late=pl.col("dep_delay") >= LATE,
         )
-        .drop("year", "minute")
+        .drop("year", "minute", "date")
     )
 
 
-@asset(group_name="cleaned", kinds={"pandas"}, owners=["team:weather"], tags={"tier": "core"})
+@asset(
+    group_name="cleaned",
+    kinds={"pandas"},
+    owners=["team:weather"],
+    tags={"tier": "core"},
+    partitions_def=DAYS,
+    ins={
+        "raw_weather": AssetIn(
+            columns=["origin", "time_hour", *GAUGES],
+            # Yesterday and today: what was measured last before midnight fills the gaps after it.
+            partition_mapping=TimeWindowPartitionMapping(start_offset=-1),
+        )
+    },
+)
 def weather(context: AssetExecutionContext, raw_weather: pd.DataFrame) -> pd.DataFrame:
     """One row an airport and hour; the gaps of an hour or two in the gauges are filled from before."""
     frame = raw_weather.assign(time_hour=pd.to_datetime(raw_weather["time_hour"], utc=True))
-    frame = frame.drop_duplicates(["origin", "time_hour"]).sort_values(["origin", "time_hour"])
-    gauges = ["temp", "humid", "wind_speed", "precip", "visib"]
-    gaps = int(frame[gauges].isna().sum().sum())
-    frame[gauges] = frame.groupby("origin")[gauges].ffill(limit=2)
-    context.add_output_metadata({"gaps": gaps, "gaps left": int(frame[gauges].isna().sum().sum())})
-    return frame[["origin", "time_hour", *gauges]].reset_index(drop=True)
+    frame = frame.drop_duplicates(["origin", "time_hour"]).sort_values(["origin", "time_hour"], ignore_index=True)
+    start, end = context.partition_time_window
+    today = (frame["time_hour"] >= start) & (frame["time_hour"] < end)
+    gaps = int(frame[today].isna().sum().sum())
+    frame[GAUGES] = frame.groupby("origin")[GAUGES].ffill(limit=2)
+    frame = frame[today]
+    context.add_output_metadata({"gaps": gaps, "gaps left": int(frame.isna().sum().sum())})
+    return frame.reset_index(drop=True)
 
 
 @asset(
@@ -53,7 +71,13 @@ def planes(raw_planes: pa.Table) -> pa.Table:
     return raw_planes.filter(pc.is_valid(raw_planes["year"])).rename_columns(["tailnum", "built", "maker", "seats"])
 
 
-@asset(group_name="cleaned", kinds={"polars"}, owners=["team:flights", "team:weather"], tags={"tier": "core"})
+@asset(
+    group_name="cleaned",
+    kinds={"polars"},
+    owners=["team:flights", "team:weather"],
+    tags={"tier": "core"},
+    partitions_def=MONTHS,
+)
 def flights_weather(flights: pl.LazyFrame, weather: pl.LazyFrame) -> pl.LazyFrame:
-    """Each flight with the weather at its airport in the hour of its departure."""
+    """Each flight of a month with the weather at its airport in the hour of its departure."""
     return flights.join(weather, on=["origin", "time_hour"], how="left", maintain_order="left")

@@ -7,11 +7,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
+from flights.days import AIRPORT_MONTHS, MONTHS
 from headwater import (
+    AssetExecutionContext,
     AssetIn,
     AssetOut,
     Config,
     MetadataValue,
+    MultiPartitionKey,
     Output,
     TableColumnDep,
     asset,
@@ -26,18 +29,55 @@ class Ranking(Config):
     min_flights: int = 100
 
 
+@asset(group_name="delays", kinds={"polars"}, owners=["team:analytics"], partitions_def=MONTHS)
+def monthly_delays(flights: pl.LazyFrame) -> pl.LazyFrame:
+    """Flights, late departures and minutes of delay by carrier, of the days of a month."""
+    delays = flights.group_by("carrier").agg(
+        flights=pl.len(), late=pl.col("late").sum(), minutes=pl.col("dep_delay").sum()
+    )
+    return delays.sort("carrier")
+
+
+@asset(
+    group_name="delays",
+    kinds={"polars"},
+    owners=["team:analytics"],
+    partitions_def=AIRPORT_MONTHS,
+    ins={"flights_weather": AssetIn(columns=["origin", "hour", "dep_delay", "late", "visib"])},
+)
+def airport_months(context: AssetExecutionContext, flights_weather: pl.LazyFrame) -> pl.LazyFrame:
+    """Delays at one airport in one month by scheduled hour, and the visibility, as sums that can be added up."""
+    key = context.partition_key
+    assert isinstance(key, MultiPartitionKey)
+    here = flights_weather.filter(pl.col("origin") == key.keys_by_dimension["origin"])
+    delays = here.group_by("hour").agg(
+        flights=pl.len(),
+        late=pl.col("late").sum(),
+        minutes=pl.col("dep_delay").sum(),
+        miles=pl.col("visib").sum(),
+        seen=pl.col("visib").count(),
+    )
+    return delays.sort("hour")
+
+
 @asset(group_name="delays", kinds={"polars"}, owners=["team:analytics"])
-def delays_by_carrier(flights: pl.LazyFrame, raw_airlines: pl.LazyFrame) -> Output[pl.LazyFrame]:
-    """Flights, share of late departures and mean delay by carrier, the latest first."""
+def delays_by_carrier(monthly_delays: pl.LazyFrame, raw_airlines: pl.LazyFrame) -> Output[pl.LazyFrame]:
+    """Flights, share of late departures and mean delay of the year by carrier, the latest first."""
     delays = (
-        flights.group_by("carrier")
-        .agg(flights=pl.len(), late=pl.col("late").mean(), mean_delay=pl.col("dep_delay").mean())
+        monthly_delays.group_by("carrier")
+        .agg(pl.col("flights", "late", "minutes").sum())
+        .select(
+            "carrier",
+            "flights",
+            late=pl.col("late") / pl.col("flights"),
+            mean_delay=pl.col("minutes") / pl.col("flights"),
+        )
         .join(raw_airlines, on="carrier")
         .sort("mean_delay", "carrier", descending=[True, False])
     )
     lineage = {
-        "mean_delay": [TableColumnDep("flights", "dep_delay")],
-        "late": [TableColumnDep("flights", "late")],
+        "mean_delay": [TableColumnDep("monthly_delays", "minutes"), TableColumnDep("monthly_delays", "flights")],
+        "late": [TableColumnDep("monthly_delays", "late"), TableColumnDep("monthly_delays", "flights")],
         "name": [TableColumnDep("raw_airlines", "name")],
     }
     return Output(delays, metadata={"columns from": MetadataValue.column_lineage(lineage)})
@@ -57,20 +97,18 @@ def delays_by_route(flights: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation
     )
 
 
-@asset(
-    group_name="delays",
-    kinds={"pandas"},
-    owners=["team:analytics"],
-    ins={"flights_weather": AssetIn("flights_weather", columns=["hour", "dep_delay", "late", "visib"])},
-)
-def delays_by_hour(flights_weather: pd.DataFrame) -> pd.DataFrame:
-    """Delays by scheduled hour of departure, with the mean visibility in miles."""
-    grouped = flights_weather.groupby("hour", as_index=False)
-    return grouped.agg(
-        flights=("dep_delay", "size"),
-        mean_delay=("dep_delay", "mean"),
-        late=("late", "mean"),
-        visibility=("visib", "mean"),
+@asset(group_name="delays", kinds={"pandas"}, owners=["team:analytics"])
+def delays_by_hour(airport_months: pd.DataFrame) -> pd.DataFrame:
+    """Delays of the year by scheduled hour of departure, with the mean visibility in miles."""
+    sums = airport_months.groupby("hour", as_index=False).sum()
+    return pd.DataFrame(
+        {
+            "hour": sums["hour"],
+            "flights": sums["flights"],
+            "mean_delay": sums["minutes"] / sums["flights"],
+            "late": sums["late"] / sums["flights"],
+            "visibility": sums["miles"] / sums["seen"],
+        }
     )
 
 

@@ -15,8 +15,10 @@ from tests.project import ProjectFolder
 from tests.s3_server import Bucket
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_data"
-ASSETS = 16
+ASSETS = 18
 CLEANED = "flights/cleaned.py"
+#: Of November and December: four assets by day, two by month, one by month and airport, and eleven others.
+CELLS = 4 * 61 + 2 * 2 + 2 * 3 + 11
 
 #: Every kind of frame from one asset, and a plain value, as somebody reads them in a notebook.
 LOAD = """
@@ -34,22 +36,35 @@ for kind in (pl.DataFrame, pl.LazyFrame, pd.DataFrame, pa.Table, pa.RecordBatchR
         frame = frame.to_arrow_table()
     frame = pl.DataFrame(frame.read_all() if kind is pa.RecordBatchReader else frame)
     found[str(kind)] = [frame.columns, frame.height, int(frame["built"].sum()), frame["tailnum"].min()]
-print(json.dumps({"planes": found, "report": load_asset("delay_report")}))
+parts = {
+    "day": load_asset("flights", partition="2013-11-03", as_type=pl.DataFrame).height,
+    "december": len(load_asset("weather", partition_range="2013-12-01..2013-12-31", as_type=pd.DataFrame)),
+    "last": len(load_asset("weather", partition="2013-12-31", as_type=pd.DataFrame)),
+    "airport": int(load_asset("airport_months", partition="2013-12-01|JFK", as_type=pd.DataFrame)["flights"].sum()),
+}
+print(json.dumps({"planes": found, "parts": parts, "report": load_asset("delay_report")}))
 """
 
 
 def copied(folder: Path, env: Mapping[str, str]) -> ProjectFolder:
+    """The project with the last two months of its year: a day of 25 hours, and one without any weather."""
     shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns(".headwater", "__pycache__"))
-    return ProjectFolder(folder, dict(env))
+    project = ProjectFolder(folder, dict(env))
+    project.edit('"2013-01-01"', '"2013-11-01"', "flights/days.py")
+    return project
+
+
+def built(project: ProjectFolder) -> dict[str, str]:
+    return project.built("--all-partitions")
 
 
 def query(project: ProjectFolder, sql: str) -> list[dict[str, Any]]:
     return project.json("sql", sql)["rows"]
 
 
-def data_versions(project: ProjectFolder) -> dict[str, str]:
-    found = query(project, "select asset, data_version from materializations where is_current")
-    return {row["asset"]: row["data_version"] for row in found}
+def data_versions(project: ProjectFolder) -> dict[tuple[str, str | None], str]:
+    found = query(project, "select asset, partition, data_version from materializations where is_current")
+    return {(row["asset"], row["partition"]): row["data_version"] for row in found}
 
 
 def loaded(project: ProjectFolder) -> Any:
@@ -81,7 +96,7 @@ def environment_of(bucket: Bucket) -> dict[str, str]:
 def on_disk(tmp_path_factory: pytest.TempPathFactory) -> ProjectFolder:
     """A copy that is built on the local disk, for reading."""
     project = copied(tmp_path_factory.mktemp("disk") / "flights", {})
-    assert set(project.built().values()) == {"SUCCESS"}
+    assert set(built(project).values()) == {"SUCCESS"}
     return project
 
 
@@ -90,12 +105,11 @@ def test_the_whole_story(place: str, on_disk: ProjectFolder, tmp_path: Path, req
     bucket: Bucket | None = request.getfixturevalue("bucket") if place == "bucket" else None
     project = copied(tmp_path / "flights", environment_of(bucket) if bucket else {})
 
-    built = project.built()
-    assert len(built) == ASSETS
-    assert set(built.values()) == {"SUCCESS"}
-    done = project.run("materialize")
-    assert "Nothing to do" in done.out
-    assert project.statuses() == dict.fromkeys(built, "FRESH")
+    assets = built(project)
+    assert len(assets) == ASSETS
+    assert set(assets.values()) == {"SUCCESS"}
+    assert "Nothing to do" in project.run("materialize", "--all-partitions").out
+    assert project.statuses() == dict.fromkeys(assets, "FRESH")
 
     # What was computed does not depend on where it lies.
     assert data_versions(project) == data_versions(on_disk)
@@ -104,17 +118,18 @@ def test_the_whole_story(place: str, on_disk: ProjectFolder, tmp_path: Path, req
     kinds = everything["planes"]
     assert len(kinds) == 6
     assert len({json.dumps(found) for found in kinds.values()}) == 1
-    assert everything["report"]["flights"] == 328_521
+    assert everything["parts"] == {"day": 900, "december": 2_144, "last": 0, "airport": 8_963}
+    assert everything["report"]["flights"] == 54_145
     joined = query(
         project,
         "select count(*) as flights, count(distinct c.name) as names "
         "from flights f join delays_by_carrier c using (carrier)",
     )
-    assert joined == [{"flights": 328_521, "names": 16}]
+    assert joined == [{"flights": 54_145, "names": 16}]
 
     if bucket:
         keys = bucket.keys()
-        assert len(keys) == ASSETS
+        assert len(keys) == CELLS
         assert all(key.startswith("warehouse/") for key in keys)
         assert bucket.uploads() == []
         assert not (project.path / ".headwater" / "data").exists()
@@ -124,20 +139,21 @@ def test_the_whole_story(place: str, on_disk: ProjectFolder, tmp_path: Path, req
 
     # A comment: nothing is stale.
     project.edit("#: A departure this many", "#: Whatever leaves this many", CLEANED)
-    assert project.statuses() == dict.fromkeys(built, "FRESH")
-    assert project.built() == {}
+    assert project.statuses() == dict.fromkeys(assets, "FRESH")
+    assert built(project) == {}
 
     # Other code, the same output: that asset alone.
     project.edit('pc.is_valid(raw_planes["year"])', 'pc.field("year").is_valid()', CLEANED)
-    assert project.statuses() == {**dict.fromkeys(built, "FRESH"), "planes": "STALE", "fleet_age": "STALE"}
-    assert project.built() == {"planes": "SUCCESS", "fleet_age": "VERIFIED"}
+    assert project.statuses() == {**dict.fromkeys(assets, "FRESH"), "planes": "STALE", "fleet_age": "STALE"}
+    assert built(project) == {"planes": "SUCCESS", "fleet_age": "VERIFIED"}
     assert data_versions(project) == data_versions(on_disk)
 
     # Another output: what reads it, too, and nothing else.
     project.edit('pc.field("year").is_valid()', 'pc.field("year") >= 2000', CLEANED)
-    assert project.built() == {"planes": "SUCCESS", "fleet_age": "SUCCESS"}
-    changed = {key for key, version in data_versions(project).items() if version != data_versions(on_disk)[key]}
-    assert changed == {"planes", "fleet_age"}
+    assert built(project) == {"planes": "SUCCESS", "fleet_age": "SUCCESS"}
+    before = data_versions(on_disk)
+    changed = {cell for cell, version in data_versions(project).items() if version != before[cell]}
+    assert changed == {("planes", None), ("fleet_age", None)}
     assert set(project.statuses().values()) == {"FRESH"}
 
     versions = project.json("versions", "planes")["versions"]
@@ -169,6 +185,8 @@ def test_the_demo(tmp_path: Path) -> None:
     """`make demo`: it runs through, says what its story promises, and leaves the folder that it lies in alone."""
     folder = tmp_path / "sample_data"
     shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns(".headwater", "__pycache__"))
+    # A year of two months is told in half the time.
+    ProjectFolder(folder).edit('"2014-01-01"', '"2013-03-01"', "flights/days.py")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -179,7 +197,7 @@ def test_the_demo(tmp_path: Path) -> None:
         env={**ProjectFolder(folder).environment(), **{name: str(path) for name, path in elsewhere.items()}},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -193,14 +211,20 @@ def test_the_demo(tmp_path: Path) -> None:
         (found,) = [text for title, text in parts.items() if title.startswith(start)]
         return found
 
-    assert f"SUCCESS  {ASSETS} built" in part("Nothing was built yet")
+    month = part("Nothing was built yet")
+    assert "SUCCESS  125 built" in month
+    assert "31 of 59 fresh, 28 missing" in month
+    assert f"2013-01  {'█' * 31}\n2013-02  {'·' * 28}\n" in month
+    assert part("Backfill what is missing").count("132 of 132") == 2
     assert "Nothing to do" in part("A second time")
+    assert part("Read one day again").count("FRESH") == ASSETS
     assert part("Edit a comment").count("FRESH") == ASSETS
     assert "SUCCESS  1 built, 1 left alone" in part("Rewrite the code")
-    assert "SUCCESS  8 built, 1 left alone" in part("Count a departure")
+    assert "SUCCESS  75 built, 1 left alone" in part("Count a departure")
     assert "= fleet_age" in done.stderr
     assert "code changed" in part("Count a departure")
     assert "Frontier Airlines" in part("The result")
+    assert "50173    10.405" in part("The result"), "as without partitions"
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -199,7 +199,7 @@ def test_status_and_why(shop: ProjectFolder) -> None:
     status = {a["key"]: a for a in shop.json("status", code=0)["assets"]}
     assert status["shop/orders"]["cells"] == {"fresh": 0, "stale": 1, "missing": 0, "failed": 0, "total": 1}
     reasons = {r["key"]: r for r in shop.json("why", "report")["reasons"]}
-    assert reasons["report"]["because"] == ["shop/orders"]
+    assert reasons["report"]["because"] == [{"key": "shop/orders", "partition": None}]
     assert reasons["shop/orders"]["causes"][0]["kind"] == "code_changed"
     assert "code changed" in shop.run("why", "report").out
     shop.run("materialize", "shop/orders")

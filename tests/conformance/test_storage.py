@@ -1040,6 +1040,43 @@ def test_large_appends_and_small_ones_are_alike(reopen: Reopen, history: "Histor
         assert [event.seq for event in seen.events(limit=None)] == list(range(1, seen.append([]) + 1))
 
 
+def test_appends_so_large_that_they_go_in_another_way(reopen: Reopen, history: "History") -> None:
+    """With text of every kind in them, and a cell that is made twice."""
+    partitions = [f"p{number}" for number in range(10_001)]
+    run, again = history.start(("a", partitions)), history.start(("a", partitions[5:9]))
+    end = history.succeed(run, fingerprint=Fingerprint(code="x"), inputs=(), pointer=None)
+    odd, *others = end.materializations
+    strange = {"version": "\x00'\"\ue000", "lone": "caf\udce9"}
+    odd = replace(
+        odd,
+        partition=AssetKey("p/0"),
+        data_version=strange["version"],
+        tags=strange,
+        inputs=(Input(asset=AssetKey("up"), partition="'", version_id=run.run_id, data_version=strange["lone"]),),
+        pointer=Pointer(uri="ü", format="f", columns=(Column(name="c", type="t", version="v", min=2**64 - 1),)),
+    )
+    storage = reopen()
+    storage.append([run, again])
+    storage.append([replace(end, materializations=(odd, *others)), history.succeed(again)])
+    kept = {"version": strange["version"], "lone": "caf\\udce9"}
+    read = replace(odd.inputs[0], data_version=kept["lone"])
+    for look in (lambda: storage, reopen):
+        seen = look()
+        assert seen.current(odd.asset, "p/0") == replace(odd, tags=kept, inputs=(read,))
+        assert seen.current(odd.asset, "p9999") == others[9998]
+        states = partition_states(seen)
+        assert len(states) == 10_001
+        assert states[Cell(odd.asset, "p/0")] == (
+            4,
+            odd.fingerprint,
+            version_hash("a", "p/0", kept["version"]),
+            inputs_hash([read]),
+        )
+        assert [states[Cell(odd.asset, key)][0] for key in ("p1", "p5", "p9999")] == [5, 10_006, 10_003]
+        assert len(seen.planned(run.run_id)) == 0
+        assert [event.seq for event in seen.events(limit=None)] == list(range(1, 10_010))
+
+
 def test_closing_is_final_and_idempotent(storage: CatalogWriter, history: "History") -> None:
     storage.close()
     storage.close()

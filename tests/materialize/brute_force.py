@@ -299,9 +299,7 @@ def _edges(
     return first, first - 1
 
 
-def _grid(
-    world: "World", dimensions: Iterable[tuple[str, str, Reads]], down: Grid, up: Grid, key: str | None
-) -> Found:
+def _grid(world: "World", dimensions: Iterable[tuple[str, str, Reads]], down: Grid, up: Grid, key: str | None) -> Found:
     """Dimension by dimension; of one that is not mapped, everything."""
     assert key is not None
     values, incomplete = down.values(key), False
@@ -655,9 +653,7 @@ def plan(
 
     def possible(node: Node) -> bool:
         reads = world.reads(node)
-        return not any(
-            keys.incomplete or any(_gone(Node(dep.asset, key)) for key in keys.keys) for dep, keys in reads
-        )
+        return not any(keys.incomplete or any(_gone(Node(dep.asset, key)) for key in keys.keys) for dep, keys in reads)
 
     def _gone(node: Node) -> bool:
         return node in found.lost and node not in world.records

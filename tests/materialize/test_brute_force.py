@@ -104,7 +104,9 @@ def reads(down: Parts, up: Parts) -> st.SearchStrategy[Reads]:
     if down is None:
         found.append(st.just(Reads()))
     if isinstance(up, Letters):
-        found.append(st.lists(st.sampled_from(up.listed), unique=True).map(lambda keys: Reads("some", keys=tuple(keys))))
+        found.append(
+            st.lists(st.sampled_from(up.listed), unique=True).map(lambda keys: Reads("some", keys=tuple(keys)))
+        )
     elif isinstance(up, Tenants):
         found.append(st.just(Reads("some", keys=("t1",))))
     if isinstance(down, Windows) and isinstance(up, Windows) and _fits(down, up):
@@ -168,7 +170,9 @@ def reads_itself(parts: Parts) -> st.SearchStrategy[Reads] | None:
 
 def reads_together(parts: Parts) -> st.SearchStrategy[Reads]:
     """The ways in which an asset can read another one that the same step computes."""
-    same = st.just(Reads()) if isinstance(parts, Windows) or parts is None else st.sampled_from([Reads(), Reads("same")])
+    same = (
+        st.just(Reads()) if isinstance(parts, Windows) or parts is None else st.sampled_from([Reads(), Reads("same")])
+    )
     earlier = st.builds(Reads, st.just("windows"), st.sampled_from([(-1, 0), *_EARLIER]))
     return same | earlier if isinstance(parts, Windows) else same
 

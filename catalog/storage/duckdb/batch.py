@@ -1,10 +1,13 @@
 """What a sequence of events means in rows: everything that one transaction is going to insert, delete and update."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, repeat
+from operator import itemgetter
+from typing import Any
 
-from headwater.catalog.cell_hash import input_hash, key_hash, sum_hashes, version_hash
+from headwater.catalog.cell_hash import input_hash, sum_hashes, version_hash
 from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
@@ -12,6 +15,7 @@ from headwater.catalog.events import (
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
+    EventKind,
     LogMessage,
     RunEnded,
     RunStarted,
@@ -22,8 +26,9 @@ from headwater.catalog.events import (
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import BackfillStatus, ErrorRecord, Fingerprint, Materialization
 from headwater.catalog.storage.admission import Progress, check
-from headwater.catalog.storage.duckdb.dictionary import Dictionary
+from headwater.catalog.storage.duckdb.dictionary import Dictionary, Value
 from headwater.catalog.storage.duckdb.rows import (
+    POINTER_COLUMNS,
     backfill_row,
     inputs_text,
     json_text,
@@ -39,15 +44,16 @@ from headwater.catalog.storage.duckdb.tables import (
     DEFINITION_CHANGE,
     EVENT,
     FINGERPRINT,
+    MANY_ROWS,
     MATERIALIZATION,
-    PARTITION_KEY,
     PLANNED_CELL,
     RUN,
     STEP,
     Row,
+    Rows,
     Table,
 )
-from headwater.catalog.storage.log import entries, error_data
+from headwater.catalog.storage.log import entries, error_data, materialization_data, step_end
 
 
 @dataclass(slots=True)
@@ -66,6 +72,8 @@ class Known:
     partitions: int
 
 
+#: Tables that rows are only added to.
+_GROWING = (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL)
 #: What a cell with a partition has in its last columns.
 _APART = (None, None, None, "null", None)
 
@@ -87,11 +95,16 @@ class Batch:
         self.moved_backfills: dict[int, Row] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
-        self._rows: dict[str, list[Row]] = defaultdict(list)
-        self._cells: dict[tuple[int, str | None], Row] = {}
+        self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
+        #: By asset, new definitions.
+        self._definitions: dict[int, Row] = {}
+        #: New versions of cells, with the partition's key in place of its number; and where those of each asset are.
+        self._cells = CELL.rows()
+        self._places: dict[int, dict[str | None, int]] = defaultdict(dict)
         #: The numbers of the partition keys of its cells; None stands for no partition.
         self._partitions: dict[str | None, int | None] = {None: None}
-        self._new_partitions: list[Row] = []
+        #: Partition keys that get the next numbers, in this order.
+        self.new_partitions: list[str] = []
         #: What becomes of keys of dynamic partitions: whether they are to be deleted, and then added, in this order.
         self._dynamic: dict[tuple[str, str], tuple[bool, bool]] = {}
 
@@ -99,6 +112,11 @@ class Batch:
     def size(self) -> int:
         """The number of rows of the log."""
         return self.seq - self.known.seq
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a plan in it has so many cells that writing them into the journal first would be felt."""
+        return len(self._rows[PLANNED_CELL.name]) >= MANY_ROWS
 
     def add(self, events: Sequence[Event]) -> None:
         """Take in `events`. Raises `CatalogError` for one that the catalog cannot hold."""
@@ -108,7 +126,7 @@ class Batch:
 
     def partitions(self) -> list[str]:
         """The partition keys of its cells."""
-        return list({partition for _, partition in self._cells if partition is not None})
+        return [key for key in dict.fromkeys(self._cells.columns[1]) if key is not None]
 
     def number_partitions(self, known: Mapping[str, int]) -> None:
         """Give a number to each of `partitions`, of which those in `known` have one already.
@@ -116,38 +134,43 @@ class Batch:
         To be called before `rows` and `renewed`.
         """
         self._partitions = {None: None, **known}
-        new = (partition for partition in self.partitions() if partition not in known)
-        self._new_partitions = [
-            (number, partition, key_hash(partition)) for number, partition in enumerate(new, self.known.partitions)
-        ]
-        self._partitions |= {partition: number for number, partition, _ in self._new_partitions}
+        self.new_partitions = [partition for partition in self.partitions() if partition not in known]
+        self._partitions |= zip(self.new_partitions, count(self.known.partitions), strict=False)
 
-    def rows(self) -> Iterator[tuple[Table, list[Row]]]:
+    def rows(self) -> Iterator[tuple[Table, Rows]]:
         """What to insert."""
-        yield ASSET, [(number, str(key)) for number, key in self.known.assets.added()]
+        yield ASSET, ASSET.rows((number, str(key)) for number, key in self.known.assets.added())
         codes = self.known.fingerprints.added()
         yield (
             FINGERPRINT,
-            [(at, code.code, code.definition, code.config, code.resources, code.io) for at, code in codes],
+            FINGERPRINT.rows((at, c.code, c.definition, c.config, c.resources, c.io, c.partitions) for at, c in codes),
         )
-        for table in (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION, DEFINITION_CHANGE, BACKFILL):
+        for table in _GROWING:
             yield table, self._rows[table.name]
-        yield PARTITION_KEY, self._new_partitions
-        yield CELL, [(asset, self._partitions[key], *row) for (asset, key), row in self._cells.items()]
+        yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
+        cells = CELL.rows()
+        assets, keys, *rest = self._cells.columns
+        cells.extend(assets, map(self._partitions.__getitem__, keys), *rest)
+        yield CELL, cells
 
-    def renewed(self) -> list[tuple[int, int | None]]:
-        """The cells, by the numbers of asset and partition, that may have an earlier version."""
-        built = self.known.built
-        numbers = ((asset, self._partitions[partition]) for asset, partition in self._cells if asset in built)
-        return [(asset, number) for asset, number in numbers if number is None or number < self.known.partitions]
+    def renewed(self) -> tuple[list[int], list[int | None]]:
+        """The cells that may have an earlier version: the numbers of their assets, and those of their partitions."""
+        assets: list[int] = []
+        partitions: list[int | None] = []
+        for asset in self._places.keys() & self.known.built:
+            numbers = map(self._partitions.__getitem__, self._places[asset])
+            old = [number for number in numbers if number is None or number < self.known.partitions]
+            assets += [asset] * len(old)
+            partitions += old
+        return assets, partitions
 
     def deleted_keys(self) -> list[Row]:
-        """Keys of dynamic partitions to delete before others are added: name, key, its hash."""
-        return [(*pair, key_hash(pair[1])) for pair, (deleted, _) in self._dynamic.items() if deleted]
+        """Keys of dynamic partitions to delete before others are added: name and key."""
+        return [pair for pair, (deleted, _) in self._dynamic.items() if deleted]
 
     def added_keys(self) -> list[Row]:
-        """Keys of dynamic partitions to add where they are not there, in their order: name, key, its hash."""
-        return [(*pair, key_hash(pair[1])) for pair, (_, added) in self._dynamic.items() if added]
+        """Keys of dynamic partitions to add where they are not there, in their order: name and key."""
+        return [pair for pair, (_, added) in self._dynamic.items() if added]
 
     def commit(self) -> None:
         """The transaction stands: `known` is right."""
@@ -156,9 +179,9 @@ class Batch:
         known.assets.commit()
         known.fingerprints.commit()
         known.progress.commit()
-        known.built.update(asset for asset, _ in self._cells)
+        known.built.update(self._places)
         known.cells += len(self._cells)
-        known.partitions += len(self._new_partitions)
+        known.partitions += len(self.new_partitions)
 
     def _add(self, event: Event) -> None:
         progress = self.known.progress
@@ -196,26 +219,12 @@ class Batch:
         self, event: Event, run: int | None, step: int | None = None, *, late: bool = False, attempt: int | None = None
     ) -> None:
         time = timestamp(event.time)
-        rows = self._rows[EVENT.name]
-        for entry in entries(event, late=late):
+        found = (step_end(event, late=late),) if isinstance(event, StepEnded) else entries(event, late=late)
+        for entry in found:
             self.seq += 1
             asset = None if entry.asset is None else self.known.assets.number(entry.asset)
-            data = json_text(entry.data)
-            rows.append(
-                (
-                    self.seq,
-                    time,
-                    entry.kind.value,
-                    run,
-                    step,
-                    asset,
-                    entry.partition,
-                    attempt,
-                    late,
-                    entry.message,
-                    data,
-                )
-            )
+            said = (asset, entry.partition, attempt, late, entry.message, json_text(entry.data))
+            self._rows[EVENT.name].append((self.seq, time, entry.kind.value, run, step, *said))
 
     def _start_run(self, event: RunStarted) -> None:
         progress = self.known.progress
@@ -223,12 +232,11 @@ class Batch:
         number = self.known.assets.number
         backfill = None if event.backfill_id is None else progress.backfill(event.backfill_id).number
         self._rows[RUN.name].append(run_row(run, event, backfill))
-        self._rows[STEP.name] += [(run, at, step.step_key, step.reason) for at, step in enumerate(event.steps)]
-        self._rows[PLANNED_CELL.name] += [
-            (run, at, number(cell.asset), cell.partition, cell.version_id, cell.folder)
-            for at, step in enumerate(event.steps)
-            for cell in step.cells
-        ]
+        for at, step in enumerate(event.steps):
+            self._rows[STEP.name].append((run, at, step.step_key, step.reason))
+            for cell in step.cells:
+                row = (run, at, number(cell.asset), cell.partition, cell.version_id, cell.folder)
+                self._rows[PLANNED_CELL.name].append(row)
         self._log(event, run)
 
     def _end_step(self, event: StepEnded) -> None:
@@ -237,43 +245,72 @@ class Batch:
         late = not progress.end(event)
         self._log(event, run, step, late=late)
         if not late:
-            first = self.seq - len(event.materializations) + 1
-            for seq, made in enumerate(event.materializations, first):
-                self._materialize(seq, made, run, step)
+            self._materialize(event.materializations, timestamp(event.time), run, step)
 
-    def _materialize(self, seq: int, made: Materialization, run: int, step: int) -> None:
-        known = self.known
-        asset = known.assets.number(made.asset)
-        fingerprint = known.fingerprints.number(made.fingerprint)
-        hashes = [input_hash(source) for source in made.inputs]
-        inputs = inputs_text(made.inputs, [known.assets.number(source.asset) for source in made.inputs], hashes)
-        pointer = pointer_values(made.pointer)
-        self._rows[MATERIALIZATION.name].append(
-            (
-                seq,
-                made.version_id,
-                asset,
-                made.partition,
-                run,
-                step,
-                timestamp(made.created),
-                made.seconds,
-                fingerprint,
-                made.data_version,
-                *pointer,
-                inputs,
-                json_text(made.metadata),
-                json_text(made.tags),
+    def _materialize(self, made: Sequence[Materialization], time: str, run: int, step: int) -> None:
+        # Column by column: a step may have made a hundred thousand.
+        many = len(made)
+        seqs = range(self.seq + 1, self.seq + many + 1)
+        self.seq += many
+        assets = _numbers(self.known.assets, [one.asset for one in made])
+        fingerprints = _numbers(self.known.fingerprints, [one.fingerprint for one in made])
+        partitions = [one.partition for one in made]
+        hashes = [[input_hash(source) for source in one.inputs] for one in made]
+        inputs = [self._inputs_text(one, versions) for one, versions in zip(made, hashes, strict=True)]
+        pointers = [pointer_values(one.pointer) for one in made]
+        self._rows[EVENT.name].extend(
+            seqs,
+            repeat(time, many),
+            repeat(EventKind.ASSET_MATERIALIZATION.value, many),
+            repeat(run, many),
+            repeat(step, many),
+            assets,
+            partitions,
+            repeat(None, many),
+            repeat(False, many),
+            repeat("", many),
+            [json_text(materialization_data(one)) for one in made],
+        )
+        self._rows[MATERIALIZATION.name].extend(
+            seqs,
+            [one.version_id for one in made],
+            assets,
+            partitions,
+            repeat(run, many),
+            repeat(step, many),
+            [timestamp(one.created) for one in made],
+            [one.seconds for one in made],
+            fingerprints,
+            [one.data_version for one in made],
+            *(map(itemgetter(place), pointers) for place in range(POINTER_COLUMNS)),
+            inputs,
+            [json_text(one.metadata) for one in made],
+            [json_text(one.tags) for one in made],
+        )
+        for at, one in enumerate(made):
+            alone = one.partition is None
+            details = (one.version_id, one.data_version, pointers[at][-1], inputs[at], one.pointer is not None)
+            self._renew(
+                assets[at],
+                one.partition,
+                seqs[at],
+                fingerprints[at],
+                version_hash(one.asset, one.partition, one.data_version),
+                sum_hashes([source.asset for source in one.inputs], hashes[at]),
+                *(details if alone else _APART),
             )
-        )
-        alone = made.partition is None
-        self._cells[asset, made.partition] = (
-            seq,
-            fingerprint,
-            version_hash(made.asset, made.partition, made.data_version),
-            sum_hashes((source.asset for source in made.inputs), hashes),
-            *((made.version_id, made.data_version, pointer[-1], inputs, made.pointer is not None) if alone else _APART),
-        )
+
+    def _inputs_text(self, made: Materialization, hashes: Sequence[int]) -> str:
+        return inputs_text(made.inputs, [self.known.assets.number(source.asset) for source in made.inputs], hashes)
+
+    def _renew(self, *cell: Any) -> None:
+        """Take in a cell's new version; only its last one is inserted."""
+        places = self._places[cell[0]]
+        place = places.setdefault(cell[1], len(self._cells))
+        if place < len(self._cells):
+            self._cells.replace(place, cell)
+        else:
+            self._cells.append(cell)
 
     def _redefine(self, event: DefinitionsChanged) -> None:
         number = self.known.assets.number
@@ -281,17 +318,9 @@ class Batch:
         self._log(event, None)
         recorded = timestamp(event.time)
         data = {definition.asset: json_text(definition.data) for definition in event.definitions}
-        self._rows[DEFINITION_CHANGE.name] += [
-            (
-                seq,
-                number(change.asset),
-                timestamp(change.changed),
-                change.change,
-                json_text(change.parts),
-                data.get(change.asset),
-            )
-            for seq, change in enumerate(event.changes, first)
-        ]
+        for seq, change in enumerate(event.changes, first):
+            what = (timestamp(change.changed), change.change, json_text(change.parts), data.get(change.asset))
+            self._rows[DEFINITION_CHANGE.name].append((seq, number(change.asset), *what))
         gone = {number(change.asset) for change in event.changes if change.change == "removed"}
         current = {
             number(definition.asset): (recorded, data[definition.asset], json_text(definition.metadata))
@@ -299,8 +328,7 @@ class Batch:
         }
         changed = gone | current.keys()
         self.redefined |= changed
-        kept = [row for row in self._rows[DEFINITION.name] if row[0] not in changed]
-        self._rows[DEFINITION.name] = kept + [(asset, *values) for asset, values in current.items()]
+        self._definitions = {asset: row for asset, row in self._definitions.items() if asset not in changed} | current
 
     def _move_backfill(self, event: BackfillResumed | BackfillEnded) -> None:
         progress = self.known.progress
@@ -325,6 +353,18 @@ class Batch:
             if not added:
                 self._dynamic.pop((event.name, key), None)
                 self._dynamic[event.name, key] = (deleted, True)
+
+
+def _numbers(dictionary: Dictionary[Value], values: Iterable[Value]) -> list[int]:
+    """The numbers of `values`, in which the same one comes many times in a row."""
+    last: object = None
+    number = -1
+    found: list[int] = []
+    for value in values:
+        if value is not last:
+            last, number = value, dictionary.number(value)
+        found.append(number)
+    return found
 
 
 def _error_text(error: ErrorRecord | None) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from headwater.catalog.cell_hash import key_hash
 from headwater.catalog.errors import UsageError
 from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
@@ -67,8 +66,8 @@ class StoredKeys:
 
     def indexes(self, name: str, keys: Sequence[str]) -> Sequence[int]:
         """See `DynamicKeys.indexes`."""
-        rows = self._ask("dynamic_indexes", name=name, **key_lists(keys)) if storable_only([name]) else []
-        found: dict[str, int] = dict(rows)
+        wanted = storable_only(keys) if storable_only([name]) else []
+        found: dict[str, int] = dict(self._ask("dynamic_indexes", name=name, keys=json_text(wanted))) if wanted else {}
         return [found.get(key, -1) for key in keys]
 
     def slice(self, name: str, start: int, stop: int) -> Sequence[str]:
@@ -416,8 +415,10 @@ class Reader:
     def _load_fingerprints(self) -> list[Fingerprint]:
         with self._database.cursor() as cursor:
             return [
-                Fingerprint(code=code, definition=definition, config=config, resources=resources, io=io)
-                for code, definition, config, resources, io in ask(cursor, "fingerprints")
+                Fingerprint(
+                    code=code, definition=definition, config=config, resources=resources, io=io, partitions=partitions
+                )
+                for code, definition, config, resources, io, partitions in ask(cursor, "fingerprints")
             ]
 
 
@@ -433,15 +434,12 @@ def ask_arrays(connection: "DuckDBPyConnection", query: str, **parameters: Any) 
     return cast("dict[str, NDArray[Any]]", connection.execute(text, bound).fetchnumpy())
 
 
-def key_lists(keys: Sequence[str]) -> dict[str, str]:
-    """The parameters `keys` and `hashes` of a query for some partition keys."""
-    keys = list(storable_only(keys))
-    return {"keys": json_text(keys), "hashes": json_text([key_hash(key) for key in keys])}
-
-
 def numbered_partitions(connection: "DuckDBPyConnection", keys: Sequence[str]) -> dict[str, int]:
     """The numbers of those of `keys` that have one."""
-    return dict(ask(connection, "partition_numbers", **key_lists(keys)))
+    wanted = set(storable_only(keys))
+    return {
+        key: number for key, number in ask(connection, "partition_numbers", keys=json_text(wanted)) if key in wanted
+    }
 
 
 def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -> dict[int, tuple[Input, ...]]:

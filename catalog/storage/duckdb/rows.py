@@ -38,6 +38,9 @@ from headwater.catalog.storage.duckdb.tables import Row
 
 Kind = TypeVar("Kind")
 
+#: How many columns `pointer_values` gives.
+POINTER_COLUMNS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -236,7 +239,7 @@ def inputs_text(inputs: Sequence[Input], numbers: Sequence[int], hashes: Sequenc
 def pointer_values(pointer: Pointer | None) -> tuple[Any, ...]:
     """The columns of `materialization` from uri to column_versions."""
     if pointer is None:
-        return (None,) * 8
+        return (None,) * POINTER_COLUMNS
     columns: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
     for column in pointer.columns:

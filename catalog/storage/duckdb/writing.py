@@ -58,7 +58,12 @@ class Writer:
 
         Raises the errors of `CatalogWriter.append`; then nothing of it is kept, in the catalog or in memory.
         """
-        text, events = _encoded(events)
+        try:
+            return self._append(events)
+        except UnicodeEncodeError:
+            return self._append([storable(event) for event in events])
+
+    def _append(self, events: Sequence[Event]) -> int:
         with self._lock:
             batch = self._take()
             first = batch.seq + 1
@@ -66,11 +71,12 @@ class Writer:
             if batch.seq < first:
                 self._pending = batch
                 return batch.seq
+            text = journal.write(events) if batch.size < ENOUGH_EVENTS and not batch.is_wide else ""
             try:
                 with self._database.reported():
-                    if batch.size < ENOUGH_EVENTS:
+                    if text:
                         self._unsettled = True
-                        JOURNAL.insert(self._database.writer, [(first, batch.seq, text)])
+                        JOURNAL.insert(self._database.writer, JOURNAL.rows([(first, batch.seq, text)]))
                         self._pending = batch
                     else:
                         self._move(batch)
@@ -109,10 +115,13 @@ class Writer:
 
     def _move(self, batch: Batch) -> None:
         """One transaction for everything in `batch`, which the journal holds in part."""
-        batch.number_partitions(self._known_partitions(batch.partitions()))
+        batch.number_partitions(self._known_partitions(batch))
         connection = self._database.writer
         connection.begin()
         _make_room(connection, batch)
+        if batch.new_partitions:
+            first = batch.known.partitions
+            _execute(connection, "add_partition_keys", first=first, keys=json_text(batch.new_partitions))
         for table, rows in batch.rows():
             table.insert(connection, rows)
         if batch.ended_runs:
@@ -128,8 +137,9 @@ class Writer:
         self._pending = Batch(batch.known)
         self._unsettled = False
 
-    def _known_partitions(self, keys: Sequence[str]) -> Mapping[str, int]:
-        """The numbers of those of `keys` that have one."""
+    def _known_partitions(self, batch: Batch) -> Mapping[str, int]:
+        """The numbers of those of the batch's partition keys that have one."""
+        keys = batch.partitions() if batch.known.partitions else []
         if not keys:
             return {}
         with self._database.cursor() as cursor:
@@ -150,30 +160,21 @@ class Writer:
             return ask(cursor, "last_event")[0][0] >= seq
 
 
-def _encoded(events: Sequence[Event]) -> tuple[str, Sequence[Event]]:
-    try:
-        return journal.write(events), events
-    except UnicodeEncodeError:
-        events = [storable(event) for event in events]
-        return journal.write(events), events
-
-
 def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
     """Delete the rows that the batch replaces."""
-    renewed = batch.renewed()
-    if len(renewed) == 1 and batch.known.cells < MANY_CELLS:
-        asset, partition = renewed[0]
-        _execute(connection, "delete_cell", asset=asset, partition=partition)
-    elif renewed:
+    assets, partitions = batch.renewed()
+    if len(assets) == 1 and batch.known.cells < MANY_CELLS:
+        _execute(connection, "delete_cell", asset=assets[0], partition=partitions[0])
+    elif assets:
         with _optimizer(connection):
-            _execute(connection, "delete_cells", cells=_lists(("asset_id", "partition_id"), renewed))
+            _execute(connection, "delete_cells", cells=json_text({"asset_id": assets, "partition_id": partitions}))
     if batch.redefined:
         _execute(connection, "delete_definitions", assets=json_text(sorted(batch.redefined)))
 
 
 def _change_keys(connection: "DuckDBPyConnection", deleted: Sequence[Row], added: Sequence[Row]) -> None:
     """Delete and then add keys of dynamic partitions."""
-    names = ("name", "key", "key_hash")
+    names = ("name", "key")
     if not deleted and not added:
         return
     with _optimizer(connection):

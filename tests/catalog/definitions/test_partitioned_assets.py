@@ -38,7 +38,7 @@ def definition_hash(given: PartitionsDefinition | None, **ins: P.AssetIn) -> str
     asset = made("a", *ins, ins=ins, partitions_def=given)
     fingerprint = node(Definitions([asset, *(external(name, BOTH) for name in ins)]), "a").fingerprint
     assert fingerprint is not None
-    return fingerprint.definition
+    return fingerprint.definition + fingerprint.partitions
 
 
 def test_nodes_tell_definition_and_batch() -> None:

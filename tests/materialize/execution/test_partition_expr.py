@@ -82,6 +82,15 @@ def test_a_date_is_the_day_on_which_a_window_starts(tmp_path: Path) -> None:
     assert split(by("day", moments), "day", tmp_path, days, THREE[:2]) == {THREE[0]: [0], THREE[1]: [1]}
 
 
+def test_the_hour_that_a_clock_shows_twice(tmp_path: Path) -> None:
+    """The first one, where nothing tells which."""
+    hours = P.HourlyPartitionsDefinition("2013-11-01", timezone="America/New_York")
+    keys = ["2013-11-03-01:00", "2013-11-03-01:00-0500"]
+    moments = [datetime(2013, 11, 3, 5, 30, tzinfo=UTC), datetime(2013, 11, 3, 6, 30, tzinfo=UTC)]
+    assert split(by("t", moments), "t", tmp_path, hours, keys) == {keys[0]: [0], keys[1]: [1]}
+    assert split(by("t", [datetime(2013, 11, 3, 1, 30)]), "t", tmp_path, hours, keys) == {keys[0]: [0], keys[1]: []}
+
+
 def test_other_partitions(tmp_path: Path) -> None:
     years = P.StaticPartitionsDefinition(["2012", "2013"])
     assert split(by("year", [2013, 2012, 2013]), "year", tmp_path, years, ["2012", "2013"]) == {
@@ -105,8 +114,8 @@ def test_dimensions(tmp_path: Path) -> None:
     ("values", "reason"),
     [
         ([*DATES, None], "is null, which is in no partition of this step"),
-        ([date(2013, 1, 4)], "is datetime.date(2013, 1, 4)"),
-        ([datetime(2012, 12, 31)], "is datetime.datetime(2012, 12, 31, 0, 0)"),
+        ([date(2013, 1, 4)], "is 2013-01-04, which"),
+        ([datetime(2012, 12, 31)], "is 2012-12-31 00:00:00"),
         (["\x1b[2J"], "is '\\x1b[2J'"),
         ([3], "is 3"),
     ],

@@ -39,6 +39,15 @@ from step left join ended on ended.step_no = step.step_no
 where step.run_no = $run
 order by step.step_no
 
+-- name: add_partition_keys
+-- Number new partition keys, from `first` on.
+insert into partition_key
+select $first + place - 1, key, md5_number_lower(key)
+from (
+    select unnest(keys) as key, generate_subscripts(keys, 1) as place
+    from (select from_json_strict($keys, '["VARCHAR"]') as keys)
+)
+
 -- name: delete_cell
 -- Make room for the new version of one cell.
 delete from cell where asset_id = $asset and partition_id is not distinct from $partition
@@ -54,14 +63,10 @@ where cell.asset_id = renewed.asset_id and cell.partition_id is not distinct fro
 -- name: delete_dynamic_keys
 -- Delete keys of dynamic partitions.
 delete from dynamic_partition as kept using (
-    select unnest(lists.name) as name, unnest(lists.key) as key, unnest(lists.key_hash) as key_hash
-    from (
-        select from_json_strict(
-            $deleted, '{"name": ["VARCHAR"], "key": ["VARCHAR"], "key_hash": ["UBIGINT"]}'
-        ) as lists
-    )
+    select unnest(lists.name) as name, unnest(lists.key) as key
+    from (select from_json_strict($deleted, '{"name": ["VARCHAR"], "key": ["VARCHAR"]}') as lists)
 ) as gone
-where kept.key_hash = gone.key_hash and kept.name = gone.name and kept.key = gone.key
+where kept.name = gone.name and kept.key = gone.key
 
 -- name: close_dynamic_gaps
 -- Number the keys of dynamic partitions again after some were deleted.
@@ -78,17 +83,14 @@ where dynamic_partition.rowid = counted.id and dynamic_partition.position <> cou
 insert into dynamic_partition
 with added as (
     select
-        unnest(lists.name) as name, unnest(lists.key) as key, unnest(lists.key_hash) as key_hash,
-        generate_subscripts(lists.key, 1) as place
-    from (
-        select from_json_strict($added, '{"name": ["VARCHAR"], "key": ["VARCHAR"], "key_hash": ["UBIGINT"]}') as lists
-    )
+        unnest(lists.name) as name, unnest(lists.key) as key, generate_subscripts(lists.key, 1) as place
+    from (select from_json_strict($added, '{"name": ["VARCHAR"], "key": ["VARCHAR"]}') as lists)
 ), fresh as (
-    from added anti join dynamic_partition using (key_hash, name, key)
+    from added anti join dynamic_partition using (name, key)
 ), counted as (
     select name, count(*) as keys from dynamic_partition group by name
 )
-select name, coalesce(keys, 0) + row_number() over (partition by name order by place) - 1, key, key_hash
+select name, coalesce(keys, 0) + row_number() over (partition by name order by place) - 1, key, md5_number_lower(key)
 from fresh left join counted using (name)
 order by place
 
