@@ -348,7 +348,8 @@ class _Backfiller:
             if subset is not None:
                 end = len(subset) if group.batch is None else count * group.batch
                 chosen = subset.partitions.subset_of_ordinals(subset.ordinals(0, end)).mask()
-            targets.update(dict.fromkeys(group.assets, chosen))
+            for key, own in zip(group.assets, group.subsets, strict=True):
+                targets[key] = chosen if own is None else chosen & own.mask()
             steps, cells = steps - count, cells - count * of_step
             if count < group.steps:
                 break  # what comes after it may read the rest
@@ -449,8 +450,7 @@ def _size(group: PlanGroup) -> int:
 
 def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:
     for group in groups:
-        for key in group.assets:
-            subset = group.partitions
+        for key, subset in zip(group.assets, group.subsets, strict=True):
             yield BackfillTarget(
                 asset=key,
                 cells=1 if subset is None else len(subset),

@@ -82,6 +82,8 @@ class PlanGroup:
     assets: tuple[AssetKey, ...]
     #: None for unpartitioned assets.
     partitions: "PartitionSubset | None"
+    #: The same for each of the assets: fewer, where they can be built apart.
+    subsets: "tuple[PartitionSubset | None, ...]"
     #: Partitions that one step builds; None for all.
     batch: int | None
     #: The reasons, those that decide first, each with the number of partitions that have it.
@@ -432,6 +434,7 @@ class _Planner:
             name=step,
             assets=members,
             partitions=self.edges.subset(members[0], union),
+            subsets=tuple(self.edges.subset(key, cells) for key, cells in built.items()),
             batch=node.batch,
             causes=tuple(sorted(causes.items(), key=lambda item: item[0].transitive)),
             certain=certain,
