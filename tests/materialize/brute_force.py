@@ -463,9 +463,9 @@ def _define(world: World, step: str, members: list[Asset]) -> Any:
         if dep.loads
     }
     compute.__annotations__.update(dict.fromkeys(ins, pl.DataFrame | None))
-    return headwater.asset(
-        name=first.name, code_version=str(first.code), ins=ins, deps=_deps(first), **settings
-    )(compute)
+    return headwater.asset(name=first.name, code_version=str(first.code), ins=ins, deps=_deps(first), **settings)(
+        compute
+    )
 
 
 def _deps(one: Asset) -> list[AssetDep]:
@@ -597,7 +597,7 @@ def _differs(
 # Plans, by closure.
 
 
-class Refused(Exception):  # noqa: N818  (it is no error of the model)
+class Refused(Exception):
     """The request cannot be carried out, and the engine has to say so."""
 
 

@@ -3,12 +3,10 @@
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +31,6 @@ from headwater.materialize.backfill import BackfillSettings, backfill
 from headwater.materialize.causes import Status
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
-from tests.materialize import brute_force
 from tests.materialize.brute_force import (
     DYNAMIC,
     Asset,
@@ -494,7 +491,12 @@ def fill_back(world: World, instance: Instance, request: Request, steps: int) ->
         settings=BackfillSettings(steps_per_run=steps),
     )
     made = [Node(str(m.asset), m.partition) for one in result.runs for step in one.steps for m in step.materializations]
-    assert sorted(made, key=str) == sorted(expected.build, key=str), (set(made) ^ expected.build, len(made), result.status, result.progress)
+    assert sorted(made, key=str) == sorted(expected.build, key=str), (
+        set(made) ^ expected.build,
+        len(made),
+        result.status,
+        result.progress,
+    )
     assert (result.progress.done, result.progress.total) == (len(made), len(made))
     assert result.status is (BackfillStatus.SUCCESS if made else None)
     run(world, expected, expected.build)
