@@ -511,17 +511,17 @@ def _plan(app: App, work: _Work, selection: str, choice: PartitionChoice, only: 
             {
                 **_NOTHING,
                 "status": None,
-                "total": sum(_cells(group.partitions) * len(group.assets) for group in found.groups),
+                "total": sum(_cells(group.of(key)) for group in found.groups for key in group.assets),
                 "assets": [
                     {
                         "key": key,
-                        "total": _cells(group.partitions),
+                        "total": _cells(group.of(key)),
                         "done": 0,
                         "failed": 0,
-                        "remaining": _cells(group.partitions),
+                        "remaining": _cells(group.of(key)),
                         "step": group.name,
                         "steps": group.steps,
-                        "partitions": [] if group.partitions is None else [str(r) for r in group.partitions.ranges()],
+                        "partitions": [] if (some := group.of(key)) is None else [str(one) for one in some.ranges()],
                         "reason": group.reason,
                     }
                     for group in found.groups

@@ -148,7 +148,7 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
         "impossible": [
             {
                 "key": one.asset,
-                "partitions": one.partitions.keys(),
+                "partitions": one.partitions.keys() if one.partitions else [],
                 "upstream": one.upstream,
                 "nonexistent": () if one.exist else one.examples,
                 "unbuilt": one.examples if one.exist else (),
