@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.catalog.clock import SystemClock
 from headwater.catalog.instance import Instance
 from headwater.cli.streams import stdout_to_stderr
 from headwater.materialize.project import Project, find_project
@@ -16,6 +17,7 @@ from headwater.materialize.project import Project, find_project
 if TYPE_CHECKING:
     from headwater.catalog.definitions.definitions import Definitions
     from headwater.catalog.lineage.asset_graph import AssetGraph
+    from headwater.catalog.partitions.definition import PartitionsContext, PartitionsDefinition
     from headwater.materialize.definitions_cache import DefinitionsCache
     from headwater.materialize.reader import Reader
 
@@ -134,14 +136,20 @@ def _matching_partitions(app: App, given: Mapping[str, Any], start: str) -> Iter
     keys = [app.graph.find(asset).key] if asset else coerce_selection(selection).resolve(app.graph)
     definitions = dict.fromkeys(app.graph[key].partitions for key in app.graph.sorted(keys))
     nodes = {node.partitions: node for node in app.graph if node.partitions in definitions}
-    seen: set[str] = set()
+    found = [node.partitions_def for node in nodes.values() if node.partitions_def is not None]
+    if not any('"dynamic"' in text for text in nodes if text is not None):
+        yield from _keys_of(found, PartitionsContext(SystemClock().now()), start)
+        return
     with app.reading() as instance:
-        moment = PartitionsContext(instance.clock.now(), instance.catalog.dynamic_keys)
-        for node in nodes.values():
-            if node.partitions_def is None:
-                continue
-            partitions = node.partitions_def.at(moment)
-            for at in range(0, partitions.count, _PAGE):
-                found = [key for key in partitions.keys(at, at + _PAGE) if key.startswith(start)]
-                yield from (key for key in found if key not in seen)
-                seen.update(found)
+        yield from _keys_of(found, PartitionsContext(instance.clock.now(), instance.catalog.dynamic_keys), start)
+
+
+def _keys_of(definitions: Sequence["PartitionsDefinition"], moment: "PartitionsContext", start: str) -> Iterator[str]:
+    """The keys that definitions have at a moment and that begin with `start`, each once."""
+    seen: set[str] = set()
+    for definition in definitions:
+        partitions = definition.at(moment)
+        for at in range(0, partitions.count, _PAGE):
+            found = [key for key in partitions.keys(at, at + _PAGE) if key.startswith(start)]
+            yield from (key for key in found if key not in seen)
+            seen.update(found)

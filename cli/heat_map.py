@@ -1,5 +1,6 @@
 """Drawing the picture of an asset's partitions: a character a square, in colours where there are some."""
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ _KINDS = (
 _CHARACTERS = {kind: (character, colour) for kind, character, _, colour in _KINDS}
 #: The widest label of a row, and of a column that has its own.
 _LABEL = 24
+#: Squares in a line, of a wide and of a narrow terminal.
+_MOST_ACROSS, _FEWEST_ACROSS = 60, 10
 #: The widest name that stands above one of many columns, and a space.
 _SHORT = 12
 
@@ -36,6 +39,13 @@ def kind_of(tile: "Tile") -> str:
     if tile.missing:
         return "missing" if tile.missing == tile.total else "partly"
     return "fresh"
+
+
+def squares_across() -> int:
+    """How many squares a line may have: what is drawn for a terminal fits it."""
+    return (
+        min(_MOST_ACROSS, max(_FEWEST_ACROSS, output.columns() - _LABEL - 2)) if sys.stdout.isatty() else _MOST_ACROSS
+    )
 
 
 def print_heat_map(found: "HeatMap") -> None:
@@ -76,7 +86,7 @@ def _print_legend(found: "HeatMap", *, named: bool) -> None:
     if found.largest > 1:
         parts.append(f"a square is up to {found.largest:,} partitions")
     if found.summed:
-        parts.append(f"all of {', '.join(printable_line(name, _LABEL) for name in found.summed)}")
+        parts.append(f"over all of {', '.join(printable_line(name, _LABEL) for name in found.summed)}")
     click.echo("   ".join(parts))
 
 

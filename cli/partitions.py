@@ -213,9 +213,11 @@ def _page(reader: Reader, node: AssetNode, keys: Sequence[str], *, outside: bool
 
 
 def _draw(reader: Reader, node: AssetNode, within: "PartitionSubset") -> "HeatMap":
+    from headwater.cli.heat_map import squares_across
     from headwater.materialize.heat_map import draw_heat_map
 
-    return draw_heat_map(reader.partition_status(node.key), reader.failed_partitions(node.key), within)
+    status, failed = reader.partition_status(node.key), reader.failed_partitions(node.key)
+    return draw_heat_map(status, failed, within, columns=squares_across())
 
 
 def _print_page(page: Sequence[_Listed], matching: int, offset: int, now: datetime) -> None:

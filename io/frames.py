@@ -193,6 +193,11 @@ def _as_written(source: ParquetSource) -> Generator[None]:
         yield
     except FileNotFoundError:
         raise
+    except pa.ArrowNotImplementedError as error:  # such as dictionaries in lists, in more than one piece
+        raise StorageError(
+            f"pyarrow cannot read {source.name}: {printable_line(str(error), 200)}.",
+            remedy="Ask for a polars frame, or leave out the column by AssetIn(columns=…).",
+        ) from error
     except (pa.ArrowException, OSError, EOFError) as error:
         raise damaged(source.uri, source.owner, str(error)) from error
 

@@ -1,6 +1,7 @@
 """Several partitions as what a parameter's annotation asks for: a dict of them, or one frame."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from headwater.catalog.errors import UserCodeError
@@ -46,21 +47,41 @@ def load_united(manager: IOManager, context: PartitionsInputContext, representat
     from headwater.io.united_frames import Piece, unite
 
     optional = of_annotation(context.annotation).optional
+    lacking = any(_known_columns(context, partition) != context.columns for partition in context.partitions)
+    form = Representation.ARROW if lacking else representation
     pieces: list[Piece] = []
     for i, partition in enumerate(context.partitions):
-        value = manager.load_input(context.of_partition(partition, context.annotation))
+        one = context.of_partition(partition, context.annotation)
+        value = manager.load_input(replace(one, columns=_known_columns(context, partition)))
         if value is None and optional:
             continue
         owner = owner_of_partition(context, partition)
-        form = of_value(value)
-        if not form.is_frame:
+        if not of_value(value).is_frame:
             raise UserCodeError(
                 f"{owner} holds {with_article(class_name(value))}, and a {representation} is asked for.",
                 remedy="Annotate the parameter dict[str, T], with what the asset returns for T.",
             )
-        frame = value if form is representation else from_arrow(value, representation)
+        frame = value if of_value(value) is form else from_arrow(value, form)
         pieces.append(Piece(frame=frame, owner=owner, added=added_texts(context.partition_columns, i)))
-    return unite(pieces, representation) if pieces else None
+    if not pieces:
+        return None
+    whole = unite(pieces, form)
+    return _with_order(whole, context, representation) if lacking else whole
+
+
+def _known_columns(context: PartitionsInputContext, partition: StoredPartition) -> tuple[str, ...] | None:
+    """The wanted columns that a partition has, at least one, as far as it is known which it has."""
+    known = [column.name for column in partition.pointer.columns]
+    if context.columns is None or not known or set(context.columns) <= set(known):
+        return context.columns
+    return tuple(name for name in context.columns if name in known) or (known[0],)
+
+
+def _with_order(table: Any, context: PartitionsInputContext, representation: Representation) -> Any:
+    from headwater.io.frames import from_arrow, selected
+
+    names = selected(f"The data of `{context.asset_key}`", table.column_names, context.columns) or []
+    return from_arrow(table.select([*names, *context.partition_columns]), representation)
 
 
 def owner_of_partition(context: PartitionsInputContext, partition: StoredPartition) -> Owner:

@@ -330,9 +330,9 @@ class _Backfiller:
         self.progress = replace(
             self.progress, blocked=self.progress.blocked + impossible, absent=self.progress.absent + nobodys
         )
-        return self._limited(reader, standing, plan)
+        return self._limited(reader, plan)
 
-    def _limited(self, reader: Reader, standing: Standing, plan: Plan) -> Plan:
+    def _limited(self, reader: Reader, plan: Plan) -> Plan:
         """The beginning of a plan: no more steps and cells than one run has."""
         steps, cells = self.settings.steps_per_run or STEPS_PER_RUN, CELLS_PER_RUN
         if plan.step_count <= steps and sum(_size(group) for group in plan.groups) <= cells:
@@ -348,8 +348,8 @@ class _Backfiller:
             if subset is not None:
                 end = len(subset) if group.batch is None else count * group.batch
                 chosen = subset.partitions.subset_of_ordinals(subset.ordinals(0, end)).mask()
-            # Of assets that share a step some cells may be done, or blocked, where those of others are not.
-            targets.update({key: chosen & standing.open[key] for key in group.assets if key in standing.open})
+            for key, own in zip(group.assets, group.subsets, strict=True):
+                targets[key] = chosen if own is None else chosen & own.mask()
             steps, cells = steps - count, cells - count * of_step
             if count < group.steps:
                 break  # what comes after it may read the rest
@@ -445,13 +445,12 @@ class _Backfiller:
 
 def _size(group: PlanGroup) -> int:
     """How many cells its steps build."""
-    return sum(1 if (subset := group.of(key)) is None else len(subset) for key in group.assets)
+    return sum(1 if subset is None else len(subset) for subset in group.subsets)
 
 
 def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:
     for group in groups:
-        for key in group.assets:
-            subset = group.of(key)
+        for key, subset in zip(group.assets, group.subsets, strict=True):
             yield BackfillTarget(
                 asset=key,
                 cells=1 if subset is None else len(subset),

@@ -147,7 +147,8 @@ def recorded_progress(record: Backfill, made: Mapping[AssetKey, BackfillCells]) 
 
 def left_out(standing: Standing, plan: Plan) -> tuple[int, int]:
     """How many open cells a plan does not build: those that it cannot, and those that nobody makes."""
-    planned = {key: _mask(group.of(key)) for group in plan.groups for key in group.assets}
+    groups = plan.groups
+    planned = {key: _mask(own) for one in groups for key, own in zip(one.assets, one.subsets, strict=True)}
     left = {key: without(cells, planned[key]) if key in planned else cells for key, cells in standing.open.items()}
     barred: dict[AssetKey, Cells] = {}
     for one in plan.impossible:

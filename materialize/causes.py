@@ -123,7 +123,9 @@ def direct_causes(node: AssetNode, state: CellState, current: Mapping[AssetKey, 
             causes.append(Cause(kind=CauseKind.DEPENDENCY_ADDED, upstream=dep.key))
             continue
         upstream = current.get(dep.key)
-        if upstream is not None and upstream.data_version != item.data_version:
+        if item.partition is not None:  # it was divided then: what was read is not what there is now, whatever that is
+            causes.append(Cause(kind=CauseKind.UPSTREAM_DATA_CHANGED, upstream=dep.key))
+        elif upstream is not None and upstream.data_version != item.data_version:
             cause = _data_cause(dep, item, upstream)
             if cause is not None:
                 causes.append(cause)

@@ -27,6 +27,8 @@ MAX_COLUMNS = 60
 class Tile:
     """One square: how many cells are behind it, and how many of them have each status. A failed one is behind too."""
 
+    #: The ordinal at which it starts.
+    first: int
     total: int
     stale: int
     missing: int
@@ -132,7 +134,8 @@ def _strip(partitions: Partitions, counts: _Counts, first: int, stop: int, rows:
     if stop <= first:
         return HeatMap(kind="strip", row_title="", column_title="", columns=(), rows=(), largest=0)
     size = -(-(stop - first) // (rows * columns))
-    tiles = _tiles(_sums(counts, np.arange(first, stop, size, dtype=np.int64), stop))
+    edges = np.arange(first, stop, size, dtype=np.int64)
+    tiles = _tiles(edges, _sums(counts, edges, stop))
     starts = np.arange(first, stop, size * columns, dtype=np.int64)
     labels = partitions.keys_at(starts) if rows > 1 else [""]
     found = [
@@ -184,7 +187,7 @@ def _calendar(partitions: WindowPartitions, counts: _Counts, first: int, stop: i
             best = found
     assert best is not None  # centuries always fit
     _, _, unit, squares = best
-    tiles = _tiles(_sums(counts, squares.edges, stop))
+    tiles = _tiles(squares.edges, _sums(counts, squares.edges, stop))
     columns = np.unique(squares.columns)
     if unit.column not in ("minute", "hour"):  # of these, a schedule may name a few
         columns = np.arange(int(columns[0]), int(columns[-1]) + 1, dtype=np.int64)
@@ -301,7 +304,10 @@ def _grid(partitions: MultiPartitions, counts: _Counts, rows: int, columns: int)
     vertical = _axis(partitions.dimensions[names[down]], rows)
     horizontal = _axis(partitions.dimensions[names[across]], columns)
     sums = [_sum_blocks(values, vertical, horizontal) for values in flat]
-    tiles = _tiles([values.ravel() for values in sums])
+    corners = {name: np.zeros(1, np.int64) for name in names}
+    corners |= {names[down]: vertical.edges[:, np.newaxis], names[across]: horizontal.edges[np.newaxis, :]}
+    firsts = np.broadcast_to(partitions.combine(corners), sums[0].shape)
+    tiles = _tiles(firsts.ravel(), [values.ravel() for values in sums])
     width = len(horizontal.edges)
     lines = (HeatRow(label, tuple(tiles[at * width : (at + 1) * width])) for at, label in enumerate(vertical.labels))
     found = [line for line in lines if any(line.tiles)]
@@ -341,9 +347,9 @@ def _sums(counts: _Counts, edges: Int64s, stop: int) -> list[Int64s]:
     return [np.add.reduceat(values[:stop], edges, dtype=np.int64) for values in counts.each()]
 
 
-def _tiles(sums: Sequence[Int64s]) -> list[Tile | None]:
-    rows = zip(*(values.tolist() for values in sums), strict=True)
-    return [Tile(*row) if row[0] else None for row in rows]
+def _tiles(firsts: Int64s, sums: Sequence[Int64s]) -> list[Tile | None]:
+    rows = zip(firsts.tolist(), *(values.tolist() for values in sums), strict=True)
+    return [Tile(*row) if row[1] else None for row in rows]
 
 
 def _place(

@@ -82,18 +82,14 @@ class PlanGroup:
     assets: tuple[AssetKey, ...]
     #: None for unpartitioned assets.
     partitions: "PartitionSubset | None"
+    #: The same for each of the assets: fewer, where they can be built apart.
+    subsets: "tuple[PartitionSubset | None, ...]"
     #: Partitions that one step builds; None for all.
     batch: int | None
     #: The reasons, those that decide first, each with the number of partitions that have it.
     causes: tuple[tuple[Cause, int], ...]
     #: Whether it runs whatever its upstream turns out to hold.
     certain: bool
-    #: What is built of an asset, of those of which not all `partitions` are.
-    parts: Mapping[AssetKey, "PartitionSubset"] = field(default_factory=dict[AssetKey, "PartitionSubset"])
-
-    def of(self, asset: AssetKey) -> "PartitionSubset | None":
-        """The partitions of one of its assets that are built; None for an unpartitioned one."""
-        return self.parts.get(asset, self.partitions)
 
     @property
     def steps(self) -> int:
@@ -434,15 +430,14 @@ class _Planner:
                 causes[cause] = max(count, causes.get(cause, 0))
             sure = self.work[key].cells & (self.staleness.missing(key) | self.staleness.direct(key))
             certain = certain or holds_any(sure) or any(c.kind is CauseKind.FORCED for c, _ in self.work[key].reasons)
-        parts = {key: self.edges.subset(key, cells) for key, cells in built.items() if holds_any(without(union, cells))}
         return PlanGroup(
             name=step,
             assets=members,
             partitions=self.edges.subset(members[0], union),
+            subsets=tuple(self.edges.subset(key, cells) for key, cells in built.items()),
             batch=node.batch,
             causes=tuple(sorted(causes.items(), key=lambda item: item[0].transitive)),
             certain=certain,
-            parts={key: subset for key, subset in parts.items() if subset is not None},
         )
 
     def _causes(self, key: AssetKey) -> list[tuple[Cause, int]]:

@@ -27,8 +27,9 @@ def main() -> None:
         headwater(project, "materialize", "flights_weather", "--partition", "2013-01-01")
         headwater(project, "partitions", "weather", "--limit", "3")
 
-        say("Build all that is missing: every day, every month, what sums them up.")
-        headwater(project, "materialize", "--all-partitions")
+        say("Backfill what is missing: every day, every month, what sums them up. Killed, it could be resumed.")
+        headwater(project, "backfill", "*", "--only-missing", "--title", "the whole year")
+        headwater(project, "backfills")
 
         say("A second time, nothing is to be done.")
         headwater(project, "materialize", "--all-partitions")
@@ -76,7 +77,7 @@ def say(text: str) -> None:
 
 def headwater(project: Path, *arguments: str) -> None:
     """Run a command of Headwater's, as a person would type it."""
-    shown = " ".join(f'"{argument}"' if {*" |'"} & {*argument} else argument for argument in arguments)
+    shown = " ".join(f'"{argument}"' if {*" |*'"} & {*argument} else argument for argument in arguments)
     print(f"\n$ headwater {shown}", flush=True)
     # Where somebody keeps data of their own is no place for ours.
     kept = {name: value for name, value in os.environ.items() if name not in ("HEADWATER_HOME", "FLIGHTS_ROOT")}

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from headwater.catalog.config import EnvVar
-from headwater.catalog.events import Event, LogMessage, RunEnded, StepEnded, StepRetried
+from headwater.catalog.events import BackfillEnded, Event, LogMessage, RunEnded, StepEnded, StepRetried
 from headwater.catalog.storage.text import map_text
 
 #: A shorter value says too little to be a secret, and occurs in too many texts that have nothing to do with it.
@@ -55,7 +55,7 @@ class Redaction:
                     for one in event.materializations
                 )
                 return replace(event, error=map_text(event.error, self.text), materializations=made)
-            case StepRetried() | RunEnded():
+            case StepRetried() | RunEnded() | BackfillEnded():
                 return replace(event, error=map_text(event.error, self.text))
             case _:
                 return event

@@ -1,12 +1,15 @@
 """Typed, tidied and joined: what the analyses start from."""
 
+from collections.abc import Iterator
+from datetime import timedelta
+
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flights.days import DAYS, MONTHS
-from headwater import AssetExecutionContext, AssetIn, TimeWindowPartitionMapping, asset
+from headwater import AssetExecutionContext, AssetIn, BackfillPolicy, Output, TimeWindowPartitionMapping, asset
 
 #: A departure this many minutes late counts as late, as it does for the Bureau of Transportation Statistics.
 LATE = 15
@@ -39,25 +42,27 @@ def flights(raw_flights: pl.DataFrame) -> pl.DataFrame:
     owners=["team:weather"],
     tags={"tier": "core"},
     partitions_def=DAYS,
+    backfill_policy=BackfillPolicy.multi_run(31),
     ins={
         "raw_weather": AssetIn(
             columns=["origin", "time_hour", *GAUGES],
-            # Yesterday and today: what was measured last before midnight fills the gaps after it.
+            # Of the day before too: what was measured last before midnight fills the gaps after it.
             partition_mapping=TimeWindowPartitionMapping(start_offset=-1),
         )
     },
 )
-def weather(context: AssetExecutionContext, raw_weather: pd.DataFrame) -> pd.DataFrame:
+def weather(context: AssetExecutionContext, raw_weather: pd.DataFrame) -> Iterator[Output[pd.DataFrame]]:
     """One row an airport and hour; the gaps of an hour or two in the gauges are filled from before."""
     frame = raw_weather.assign(time_hour=pd.to_datetime(raw_weather["time_hour"], utc=True))
-    frame = frame.drop_duplicates(["origin", "time_hour"]).sort_values(["origin", "time_hour"], ignore_index=True)
-    start, end = context.partition_time_window
-    today = (frame["time_hour"] >= start) & (frame["time_hour"] < end)
-    gaps = int(frame[today].isna().sum().sum())
-    frame[GAUGES] = frame.groupby("origin")[GAUGES].ffill(limit=2)
-    frame = frame[today]
-    context.add_output_metadata({"gaps": gaps, "gaps left": int(frame.isna().sum().sum())})
-    return frame.reset_index(drop=True)
+    frame = frame.drop_duplicates(["origin", "time_hour"]).sort_values(["origin", "time_hour"])
+    # Day by day, so that a day comes out alike whichever others are built with it.
+    for key, (start, end) in zip(context.partition_keys, context.partition_time_windows, strict=True):
+        known = frame[frame["time_hour"].between(start - timedelta(days=1), end, inclusive="left")]
+        filled = known.assign(**known.groupby("origin")[GAUGES].ffill(limit=2))
+        today = known["time_hour"] >= start
+        gaps = {"gaps": known[today].isna(), "gaps left": filled[today].isna()}
+        metadata = {name: int(found.to_numpy().sum()) for name, found in gaps.items()}
+        yield Output(filled[today].reset_index(drop=True), partition_key=key, metadata=metadata)
 
 
 @asset(

@@ -24,8 +24,8 @@ import pathlib
 
 import polars as pl
 from headwater import (
-    AssetExecutionContext, BackfillPolicy, DailyPartitionsDefinition, DynamicPartitionsDefinition,
-    MonthlyPartitionsDefinition, MultiPartitionsDefinition, StaticPartitionsDefinition, asset,
+    AssetExecutionContext, AssetOut, AssetSpec, BackfillPolicy, DailyPartitionsDefinition, DynamicPartitionsDefinition,
+    MonthlyPartitionsDefinition, MultiPartitionsDefinition, Output, StaticPartitionsDefinition, asset, multi_asset,
 )
 
 folder = pathlib.Path(__file__).parent
@@ -64,6 +64,16 @@ def orders(context: AssetExecutionContext) -> str:
     return context.partition_key
 
 
+@multi_asset(outs={"always": AssetOut(), "sometimes": AssetOut(is_required=False)}, partitions_def=origins)
+def both(context: AssetExecutionContext):
+    yield Output(1, "always")
+    if context.partition_key == "JFK":
+        yield Output(2, "sometimes")
+
+
+elsewhere = AssetSpec("elsewhere", partitions_def=origins)
+
+
 @asset(partitions_def=hostile_keys)
 def hostile(context: AssetExecutionContext) -> str:
     print(context.partition_key)
@@ -83,12 +93,12 @@ SOME_KEYS = ["--help", "'; DROP TABLE asset; --", "x..y [/nope]|%7C"]
 
 
 def valid_keys() -> list[str]:
-    """The hostile strings that can be partition keys."""
+    """Of the hostile strings that can be partition keys every third: that all can is tested elsewhere."""
     found: dict[str, None] = {}
     for text in HOSTILE:
         with contextlib.suppress(InvalidKeyError):
             found[validate_partition_key(text)] = None
-    return list(found | dict.fromkeys(SOME_KEYS))
+    return list(dict.fromkeys([*SOME_KEYS, *list(found)[::3]]))
 
 
 KEYS = valid_keys()
@@ -163,6 +173,23 @@ def test_status_counts_cells(built: ProjectFolder) -> None:
 def test_status_check_looks_at_cells(built: ProjectFolder) -> None:
     call(built, "status", "flights", "--check", code=1)
     call(built, "status", "orders", "--check")
+
+
+def test_what_is_left_out_stays_out(built: ProjectFolder, tmp_path: Path) -> None:
+    """An optional output that its step does not make of some partitions is missing there, and not to be built."""
+    home = ("--home", str(tmp_path))
+    call(built, *home, "materialize", "always", "--all-partitions")
+    (found,) = ask(built, *home, "status", "sometimes", "--check")["assets"]
+    assert found["cells"] == {"fresh": 1, "stale": 0, "missing": 2, "failed": 0, "total": 3}
+    assert [(cause["kind"], cause["detail"]) for cause in found["causes"]] == [("not_made", "2 of 3 partitions")]
+    assert call(built, *home, "plan", "sometimes").out.startswith("Nothing to do.")
+
+
+def test_partitions_of_what_is_computed_elsewhere(built: ProjectFolder) -> None:
+    assert "computed by something else" in call(built, "partitions", "elsewhere", code=2).err
+    assert "static, 3 keys" in call(built, "show", "elsewhere").out
+    listed = {one["key"]: one for one in ask(built, "ls", "--external")["assets"]}
+    assert listed["elsewhere"]["partitioned"] is True
 
 
 def test_the_picture_of_a_calendar(built: ProjectFolder) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from headwater.catalog.ids import new_id
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Pointer
-from headwater.io.base import InputContext, IOManager, OutputContext
+from headwater.io.base import InputContext, IOManager, OutputContext, PartitionsInputContext, StoredPartition
 
 RUN = "01a1fc16-0000-7000-8000-000000000001"
 
@@ -40,6 +41,16 @@ def store(manager: IOManager, value: Any, context: OutputContext | None = None) 
     staged = manager.stage(context, value)
     staged.publish()
     return context, staged.pointer
+
+
+def store_partitions(manager: IOManager, values: Mapping[str, Any], **more: Any) -> PartitionsInputContext:
+    """Store a value for each partition of one asset; the context that loads all of them."""
+    key = AssetKey("shop/orders")
+    stored: list[StoredPartition] = []
+    for partition, value in values.items():
+        context, pointer = store(manager, value, output(key, partition=partition))
+        stored.append(StoredPartition(partition_key=partition, version_id=context.version_id, pointer=pointer))
+    return PartitionsInputContext(asset_key=key, partitions=tuple(stored), **more)
 
 
 def round_trip(manager: IOManager, value: Any, annotation: Any = None, columns: tuple[str, ...] | None = None) -> Any:

@@ -1,7 +1,11 @@
 """Every hostile string, as a key and as a partition, through every IO manager."""
 
+import contextlib
+import re
+import subprocess
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,8 @@ import pytest
 
 from headwater.catalog.errors import InvalidKeyError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.partitions.multi import MultiPartitionKey
+from headwater.catalog.printable import printable_line
 from headwater.io import (
     FileIOManager,
     InMemoryIOManager,
@@ -18,6 +24,7 @@ from headwater.io import (
     PickleIOManager,
 )
 from headwater.io.engines import arrow
+from headwater.io.pointers import Owner
 from tests.corpus import HOSTILE
 from tests.io.support import files_below, input_of, output, store
 from tests.s3_server import Bucket
@@ -85,6 +92,68 @@ def test_hostile_partitions(name: str, tmp_path: Path) -> None:
         expected = value_of(encodable(text))
         assert back.equals(expected) if name == "parquet" else back == expected
     check_files(tmp_path, len(stored), in_memory=name == "memory")
+
+
+@pytest.mark.parametrize("name", MANAGERS)
+def test_hostile_dimensions(name: str, tmp_path: Path) -> None:
+    """Stored by a key that knows its dimensions, found again by its text, and swept."""
+    make, value_of = MANAGERS[name]
+    manager = make()
+    manager.bind(tmp_path / "home")
+    (tmp_path / "canary").write_text("untouched")
+    partitions: list[MultiPartitionKey] = []
+    for text in HOSTILE[::5]:
+        for pairs in ({"day": "1", text: "x"}, {"day": "1", "shop": text}):
+            with contextlib.suppress(InvalidKeyError):
+                partitions.append(MultiPartitionKey(pairs))
+    assert len(partitions) > 60
+    stored = [store(manager, value_of(key), output("a", partition=key)) for key in partitions]
+    check_files(tmp_path, len(stored), in_memory=name == "memory")
+    for context, pointer in stored:
+        plain = replace(input_of(context, pointer), partition_key=str(context.partition_key))
+        back, expected = manager.load_input(plain), value_of(str(context.partition_key))
+        assert back.equals(expected) if name == "parquet" else back == expected
+        folder = manager.folder_of(context.asset_key, context.partition_key)
+        if folder is not None:
+            assert pointer.uri.startswith(f"{folder}/{context.version_id}.")
+            manager.sweep(folder, context.version_id, context.run_id)
+    check_files(tmp_path, 0, in_memory=name == "memory")
+
+
+@pytest.mark.parametrize("name", MANAGERS)
+def test_hostile_partitions_of_a_home_that_moved(name: str, tmp_path: Path) -> None:
+    make, value_of = MANAGERS[name]
+    manager = make()
+    manager.bind(tmp_path / "home")
+    if manager.in_process_only:
+        pytest.skip("lies nowhere")
+    stored = [store(manager, value_of(encodable(text)), output("a", partition=text)) for text in HOSTILE[::7]]
+    for pairs in ({"day": "1", "shop": "a/b"}, {"a=b": "..", "c": "%2F"}):
+        key = MultiPartitionKey(pairs)
+        context, pointer = store(manager, value_of(key), output("a", partition=key))
+        stored.append((replace(context, partition_key=str(key)), pointer))
+    (tmp_path / "home").rename(tmp_path / "elsewhere")
+    moved = make()
+    moved.bind(tmp_path / "elsewhere")
+    for context, pointer in stored:
+        expected = value_of(encodable(str(context.partition_key)))
+        back = moved.load_input(input_of(context, pointer))
+        assert back.equals(expected) if name == "parquet" else back == expected
+
+
+@pytest.mark.parametrize("text", HOSTILE[::3])
+def test_a_remedy_is_a_command_that_names_the_partition(text: str) -> None:
+    """Through a real shell, as far as a shell can pass the text at all."""
+    remedy = Owner(AssetKey("a b"), text, "v").again
+    command = re.fullmatch("make it anew with `(.*)`", remedy)
+    assert command and printable_line(remedy) == remedy
+    assert printable_line(str(Owner(AssetKey("a"), text, "v"))) == str(Owner(AssetKey("a"), text, "v"))
+    if "\0" in text:
+        return
+    code = f"printf '%s\\0' {command[1].removeprefix('headwater ')}"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, check=True)
+    words = [word.decode(errors="surrogatepass") for word in done.stdout.split(b"\0")]
+    assert words == ["materialize", '"a b"', "--partition", text, "--force", ""]
 
 
 def check_files(tmp_path: Path, count: int, *, in_memory: bool) -> None:

@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from headwater.catalog.errors import InvalidKeyError, StorageError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.partitions.multi import MultiPartitionKey
+from headwater.io.local import LocalStore
 from headwater.io.location import (
     MAX_FOLDER_BYTES,
+    MAX_PARTITION_BYTES,
     MAX_SEGMENT_BYTES,
     encode_segment,
     folder_path,
+    moved_path,
     valid_name,
     version_path,
 )
@@ -123,6 +127,74 @@ def test_every_hostile_partition_has_a_folder_of_its_own() -> None:
 )
 def test_paths_are_readable(key: str | list[str], partition: str | None, path: str) -> None:
     assert folder_path(AssetKey(key), partition) == path
+
+
+def _multi(pairs: dict[str, str]) -> MultiPartitionKey | None:
+    try:
+        return MultiPartitionKey(
+            {unicodedata.normalize("NFC", n): unicodedata.normalize("NFC", v) for n, v in pairs.items()}
+        )
+    except InvalidKeyError:
+        return None
+
+
+multis = st.dictionaries(texts, texts, min_size=2, max_size=4).map(_multi)
+
+
+@given(keys, multis, keys, st.one_of(multis, st.none(), texts))
+def test_two_cells_in_several_dimensions_never_share_a_folder(
+    one: AssetKey, p1: MultiPartitionKey | None, other: AssetKey, p2: str | None
+) -> None:
+    def cell(asset: AssetKey, partition: str | None) -> object:
+        return (asset, partition.keys_by_dimension if isinstance(partition, MultiPartitionKey) else partition)
+
+    assert (folder_path(one, p1) == folder_path(other, p2)) == (cell(one, p1) == cell(other, p2))
+    for asset, partition in ((one, p1), (other, p2)):
+        path = version_path(asset, partition, VERSION, "parquet")
+        assert_safe(path)
+        assert len(path.encode()) <= MAX_FOLDER_BYTES + MAX_PARTITION_BYTES + len(VERSION) + 10
+        assert moved_path(f"s3://bucket/a=b/{path}", asset, VERSION) == path
+        assert moved_path(LocalStore("/srv/a=b ü").uri(path), asset, VERSION) == path
+
+
+@pytest.mark.parametrize(
+    ("pairs", "path"),
+    [
+        ({"month": "2013-01", "origin": "JFK"}, "month=2013-01/origin=JFK"),
+        ({"z": "1", "a": "2", "m": "3"}, "a=2/m=3/z=1"),
+        ({"a": "x|y", "b/c": "../d"}, "a=x%7Cy/b%2Fc=%2E.%2Fd"),
+        ({"a=b": "c", "d": "=e"}, "a%3Db=c/d=%3De"),
+        ({"partition": "a", "x": "b"}, "partition=a/x=b"),
+        ({"都市": "東京", "a": "CON"}, "a=%43ON/都市=東京"),
+    ],
+)
+def test_a_folder_for_each_dimension(pairs: dict[str, str], path: str) -> None:
+    key = MultiPartitionKey(pairs)
+    assert folder_path(AssetKey("o"), key) == f"o/{path}"
+    assert folder_path(AssetKey("o"), str(key)) == f"o/partition={encode_segment(key)}", "the text is another's"
+    assert folder_path(AssetKey("o"), key) == f"o/{path}"
+
+
+def test_many_long_dimensions_are_one_folder() -> None:
+    pairs = {f"dimension-{i}": "v" * 60 for i in range(5)}
+    folder = folder_path(AssetKey("o"), MultiPartitionKey(pairs))
+    assert re.fullmatch("o/partition=v{60}%7Cv*(%7Cv*)?~~[0-9a-f]{32}", folder)
+    assert folder != folder_path(AssetKey("o"), MultiPartitionKey({**pairs, "dimension-4": "w"}))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"s3://b/other/a=1/{VERSION}.parquet",
+        f"s3://b/shop/orders/x/{VERSION}.parquet",
+        "s3://b/shop/orders/a=1/another.parquet",
+        f"s3://b/xshop/orders/{VERSION}.parquet",
+        f"memory:{VERSION}",
+        "",
+    ],
+)
+def test_an_address_of_something_else_is_no_place_of_a_version(uri: str) -> None:
+    assert moved_path(uri, AssetKey("shop/orders"), VERSION) is None
 
 
 def test_a_long_segment_keeps_its_beginning() -> None:

@@ -1,13 +1,23 @@
 import subprocess
 import sys
 import typing
+from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Any, Optional, Union
 
 import pytest
 
 from headwater.io.engines import arrow, duckdb, numpy, pandas, polars
+from headwater.io.representation import (
+    MappingOf,
+    Wanted,
+    class_name,
+    mapping_of,
+    of_annotation,
+    of_name,
+    of_value,
+    says_nothing,
+)
 from headwater.io.representation import Representation as R
-from headwater.io.representation import Wanted, class_name, of_annotation, of_value
 from tests.corpus import HOSTILE
 from tests.io.support import environment
 
@@ -86,6 +96,60 @@ def test_annotations_that_are_only_text(text: str, wanted: Wanted) -> None:
 def test_any_text_is_looked_at_and_never_run() -> None:
     for text in HOSTILE:
         assert of_annotation(text).representation in (R.UNKNOWN, R.VALUE)
+
+
+MAPPINGS: list[tuple[Any, MappingOf | None]] = [
+    (dict, MappingOf()),
+    (dict[str, int], MappingOf(int)),
+    (dict[str, pl.DataFrame], MappingOf(pl.DataFrame)),
+    (typing.Dict[str, pa.Table], MappingOf(pa.Table)),  # noqa: UP006
+    (typing.Dict, MappingOf()),  # noqa: UP006
+    (Mapping[str, pl.LazyFrame], MappingOf(pl.LazyFrame)),
+    (typing.Mapping[str, "pl.LazyFrame"], MappingOf(typing.ForwardRef("pl.LazyFrame"))),
+    (MutableMapping, MappingOf()),
+    (dict[str, int] | None, MappingOf(int)),
+    (Optional[dict[str, int]], MappingOf(int)),  # noqa: UP045
+    (Annotated[dict[str, int] | None, "x"], MappingOf(int)),
+    (typing.ForwardRef("dict[str, int]"), MappingOf("int")),
+    ("dict", MappingOf()),
+    ("dict[str, pl.DataFrame]", MappingOf("pl.DataFrame")),
+    ("Dict[str, pl.DataFrame]", MappingOf("pl.DataFrame")),
+    ("typing.Mapping[str, dict[str, int]]", MappingOf("dict[str, int]")),
+    ("collections.abc.Mapping[str, 'pa.Table | None']", MappingOf("'pa.Table | None'")),
+    ("dict[str, int] | None", MappingOf("int")),
+    ("None | dict[str, int]", MappingOf("int")),
+    ("Optional[dict[str, int]]", MappingOf("int")),
+    ("Union[dict[str, int], None]", MappingOf("int")),
+    ("Annotated[dict[str, int], 1]", MappingOf("int")),
+    ("'dict[str, int]'", MappingOf("int")),
+    (None, None),
+    (Any, None),
+    (pl.DataFrame, None),
+    (list[dict[str, int]], None),
+    (dict[str, int] | pl.DataFrame, None),
+    ("list[dict[str, int]]", None),
+    ("dict[str, int] | pl.DataFrame", None),
+    ("mine.dict", None),
+    ("dict[", None),
+    ("", None),
+    (42, None),
+]
+
+
+@pytest.mark.parametrize(("annotation", "mapping"), MAPPINGS, ids=lambda value: str(value)[:40])
+def test_mappings(annotation: Any, mapping: MappingOf | None) -> None:
+    assert mapping_of(annotation) == mapping
+
+
+def test_annotations_that_say_nothing() -> None:
+    assert all(says_nothing(annotation) for annotation in (None, Any, object, "Any", " typing.Any", "object", ""))
+    assert not any(says_nothing(annotation) for annotation in (int, "int", type(None), "None", dict, Any | None))
+    assert not any(says_nothing(text) or mapping_of(text) for text in HOSTILE if text.strip())
+
+
+def test_names_of_representations() -> None:
+    assert of_name("polars.DataFrame") is R.POLARS
+    assert {of_name(None), of_name("mine.Frame"), of_name("")} == {R.UNKNOWN}
 
 
 def test_values() -> None:

@@ -20,6 +20,7 @@ from headwater import (
     AllPartitionMapping,
     AssetDep,
     AssetIn,
+    AssetOut,
     AssetSpec,
     BackfillPolicy,
     DailyPartitionsDefinition,
@@ -155,7 +156,7 @@ def _instant(local: datetime) -> datetime:
 @lru_cache
 def _line(unit: str) -> tuple[tuple[datetime, datetime], ...]:
     """Every window of a unit near the days of the tests, one after the other."""
-    low, high = datetime(2023, 12, 3), datetime(2024, 6, 1)
+    low, high = datetime(2023, 9, 3), datetime(2024, 7, 1)
     starts: list[datetime] = []
     if unit == "hour":
         moment = _instant(datetime(2024, 3, 4))
@@ -341,6 +342,8 @@ class Asset:
     external: bool = False
     #: Partitions that a step computes; None for all.
     batch: int | None = 1
+    #: Whether its step may leave it out; the assets of such a step have the same dependencies.
+    optional: bool = False
 
     @property
     def wiring(self) -> tuple[Any, ...]:
@@ -379,6 +382,8 @@ class World:
     own: dict[Node, Value] = field(default_factory=dict[Node, Value])
     #: Cells whose computation fails.
     bad: set[Node] = field(default_factory=set[Node])
+    #: Optional cells that their step leaves out.
+    left_out: set[Node] = field(default_factory=set[Node])
     records: dict[Node, Record] = field(default_factory=dict[Node, Record])
     io: InMemoryIOManager = field(default_factory=InMemoryIOManager)
     _listed: dict[Any, list[str]] = field(default_factory=dict[Any, list[str]])
@@ -439,14 +444,15 @@ def _define(world: World, step: str, members: list[Asset]) -> Any:
     policy = None if first.batch == 1 else BackfillPolicy(max_partitions_per_run=first.batch)
     settings: dict[str, Any] = {"partitions_def": first.parts and first.parts.definition(), "backfill_policy": policy}
     compute = _function(world, members)
-    if len(members) > 1 or first.step:
+    if any(one.optional for one in members):
+        outs = {one.name: AssetOut(is_required=not one.optional, code_version=str(one.code)) for one in members}
+        return multi_asset(outs=outs, deps=_deps(first), name=step, **settings)(compute)
+    if first.step:
         specs = [
             AssetSpec(
                 one.name,
                 code_version=str(one.code),
-                deps=[
-                    AssetDep(dep.asset, columns=dep.columns, partition_mapping=dep.reads.mapping()) for dep in one.deps
-                ],
+                deps=_deps(one),
             )
             for one in members
         ]
@@ -457,16 +463,22 @@ def _define(world: World, step: str, members: list[Asset]) -> Any:
         if dep.loads
     }
     compute.__annotations__.update(dict.fromkeys(ins, pl.DataFrame | None))
-    others = [
+    return headwater.asset(name=first.name, code_version=str(first.code), ins=ins, deps=_deps(first), **settings)(
+        compute
+    )
+
+
+def _deps(one: Asset) -> list[AssetDep]:
+    """What it depends on and does not load."""
+    return [
         AssetDep(dep.asset, columns=dep.columns, partition_mapping=dep.reads.mapping())
-        for dep in first.deps
+        for dep in one.deps
         if not dep.loads
     ]
-    return headwater.asset(name=first.name, code_version=str(first.code), ins=ins, deps=others, **settings)(compute)
 
 
 def _function(world: World, members: Sequence[Asset]) -> Callable[..., Any]:
-    several = len(members) > 1 or bool(members[0].step)
+    several = bool(members[0].step)
 
     def compute(context: headwater.AssetExecutionContext, **values: Any) -> Iterator[Any]:
         keys: Sequence[str | None] = context.partition_keys if members[0].parts is not None else [None]
@@ -475,7 +487,7 @@ def _function(world: World, members: Sequence[Asset]) -> Callable[..., Any]:
         for one in members:
             for key in keys:
                 node = Node(one.name, None if key is None else str(key))
-                if headwater.AssetKey(one.name) not in wanted:
+                if headwater.AssetKey(one.name) not in wanted or node in world.left_out:
                     continue
                 if node in world.bad:
                     failure = Failure(f"{node} is bad", partition_key=key)
@@ -550,6 +562,14 @@ class Model:
                 found.add((CauseKind.UPSTREAM_STALE, other.asset))
         return found
 
+    def not_made(self, node: Node) -> bool:
+        """Whether its step left a cell out, as one that it made of the same key proves."""
+        asset = self.world.assets[node.asset]
+        if not asset.optional or node in self.world.records:
+            return False
+        mates = [Node(one.name, node.key) for one in self.world.assets.values() if one.step == asset.step]
+        return any(self.status(mate) is Status.FRESH for mate in mates)
+
     def status(self, node: Node) -> Status:
         kinds = self.kinds(node)
         return Status.MISSING if kinds is None else Status.STALE if kinds else Status.FRESH
@@ -577,7 +597,7 @@ def _differs(
 # Plans, by closure.
 
 
-class Refused(Exception):  # noqa: N818  (it is no error of the model)
+class Refused(Exception):
     """The request cannot be carried out, and the engine has to say so."""
 
 
@@ -608,12 +628,27 @@ def plan(
                 wanted.add(one)
                 pending.append(one)
     found = Planned()
+    #: What reads a cell that its step left out, and is not built therefore.
+    stuck: set[Node] = set()
+
+    def forced(node: Node) -> bool:
+        return force and node in targets
 
     def needed(node: Node) -> bool:
-        if (force and node in targets) or node not in world.records:
+        if model.not_made(node) and not forced(node):
+            return False
+        if forced(node) or node not in world.records:
             return True
         return not only_missing and (
             bool(model.direct(node)) or any(one in found.build for one in world.read_nodes(node))
+        )
+
+    def blocked(node: Node) -> bool:
+        """Whether it reads what is not there, as some step left something out."""
+        return any(
+            one in stuck or (model.not_made(one) and one not in found.build and not forced(one))
+            for one in world.read_nodes(node)
+            if not world.assets[one.asset].external
         )
 
     def possible(node: Node) -> bool:
@@ -624,18 +659,15 @@ def plan(
         return node in found.lost and node not in world.records
 
     for members in world.steps().values():
-        for keys in _units(world, members):
-            chosen = [node for node in keys if node in wanted and needed(node)]
-            if not members[0].subset and chosen:
-                chosen = keys
-            if members[0].subset:
-                for node in keys:  # one may be a reason for the next
-                    if node in wanted and needed(node):
-                        (found.build if possible(node) else found.lost).add(node)
-            elif all(map(possible, chosen)):
-                found.build.update(chosen)
-            else:
-                found.lost.update(chosen)
+        for unit in _units(world, members):
+            chosen = [node for node in unit if node in wanted and needed(node)]
+            stale = [node for node in unit if node in wanted and model.status(node) is Status.STALE]
+            held = {node for node in [*chosen, *([] if only_missing else stale)] if blocked(node)}
+            chosen = [node for node in chosen if node not in held]
+            if chosen and not members[0].subset:
+                chosen, held = unit, set()
+            stuck |= held
+            (found.build if all(map(possible, chosen)) else found.lost).update(chosen)
     if strict and any(keys.incomplete for node in found.lost for _, keys in world.reads(node)):
         raise Refused
     for node in found.build:
@@ -707,6 +739,8 @@ def _run_step(
             ended[node] = "VERIFIED"
         elif node in failed:
             ended[node] = "FAILURE"
+        elif node in world.left_out:
+            ended[node] = "SKIPPED"
         else:
             ended[node] = "SUCCESS"
             world.records[node] = _recorded(world, node, world.made(node, sums.get(node, (0, 0))))

@@ -2,13 +2,12 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Collection, Sequence
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import headwater
@@ -19,6 +18,7 @@ from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    BackfillStatus,
     Fingerprint,
     Materialization,
     PlannedCell,
@@ -27,10 +27,10 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
+from headwater.materialize.backfill import BackfillSettings, backfill
 from headwater.materialize.causes import Status
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
-from tests.materialize import brute_force
 from tests.materialize.brute_force import (
     DYNAMIC,
     Asset,
@@ -207,13 +207,22 @@ def worlds(draw: st.DrawFn) -> World:
         common = Asset("", parts, external=external, batch=batch)
         if together == 2:
             common = replace(common, step=f"s{at}", subset=draw(st.booleans()))
+        optional = together == 2 and not common.subset and draw(st.booleans())
         for number in range(max(together, 1)):
             name = f"n{at + number}"
             world.assets[name] = replace(common, name=name)
         for number in range(max(together, 1)):
             one = world.assets[f"n{at + number}"]
             one.deps = () if external else draw(dependencies(world, one.name))
+            one.optional = optional and number == 1
+            if one.optional:
+                one.deps = world.assets[f"n{at}"].deps = _without_own(world, one)
     return world
+
+
+def _without_own(world: World, one: Asset) -> tuple[Dep, ...]:
+    """The dependencies of an asset that are none of its own step."""
+    return tuple(dep for dep in one.deps if world.assets[dep.asset].step != one.step)
 
 
 # What happens to them.
@@ -221,7 +230,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 def change(world: World, data: st.DataObject, instance: Instance) -> None:
     """Edit a definition, data or the time."""
-    kinds = ["code", "own", "own", "deps", "parts", "time", "tenants", "bad", "observe"]
+    kinds = ["code", "own", "own", "deps", "parts", "time", "tenants", "bad", "observe", "left out"]
     name = data.draw(st.sampled_from(sorted(world.assets)))
     one = world.assets[name]
     match data.draw(st.sampled_from(kinds)):
@@ -231,7 +240,7 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
             for node in data.draw(st.sets(st.sampled_from(world.nodes(name) or [Node(name)]), max_size=2)):
                 world.own[node] = data.draw(st.tuples(st.integers(0, 1), st.integers(0, 1)))
         case "deps" if not one.external:
-            one.deps = data.draw(dependencies(world, name))
+            _depend_anew(world, data, one)
         case "parts":
             parts = data.draw(st.sampled_from(_PARTS))
             for other in world.assets.values():
@@ -239,7 +248,7 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
                     other.parts, other.batch = parts, 1 if parts is None else other.batch
             for other in world.assets.values():
                 if not other.external and not _still_fits(world, other):
-                    other.deps = data.draw(dependencies(world, other.name))
+                    _depend_anew(world, data, other)
         case "time":
             world.moment = data.draw(st.sampled_from(_MOMENTS))
         case "tenants":
@@ -251,6 +260,8 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
                 world.bad = data.draw(st.sets(st.sampled_from(nodes), max_size=2))
                 # What a step that fails for some cells makes of cells that read those is its own business.
                 world.bad = {node for node in world.bad if fails_simply(world.assets[node.asset])}
+        case "left out" if one.optional and world.nodes(name):
+            world.left_out = data.draw(st.sets(st.sampled_from(world.nodes(name)), max_size=2))
         case "observe" if one.external and world.nodes(name):
             for node in data.draw(st.sets(st.sampled_from(world.nodes(name)), max_size=2)):
                 observe(world, instance, node, (data.draw(st.integers(0, 1)), 0))
@@ -258,12 +269,27 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
             pass
 
 
+def _depend_anew(world: World, data: st.DataObject, one: Asset) -> None:
+    one.deps = data.draw(dependencies(world, one.name))
+    mates = [other for other in world.assets.values() if one.step and other.step == one.step]
+    if any(mate.optional for mate in mates):
+        deps = _without_own(world, one)
+        # The first of them has fewer to choose from.
+        before = list(itertools.takewhile(lambda name: name != mates[0].name, world.assets))
+        for mate in mates:
+            mate.deps = tuple(dep for dep in deps if dep.asset in before)
+
+
 def fails_simply(one: Asset) -> bool:
     return one.batch == 1 or (not one.step and all(dep.asset != one.name for dep in one.deps))
 
 
 def _still_fits(world: World, one: Asset) -> bool:
-    """Whether a definition is still valid after others were divided anew."""
+    """Whether a definition is still valid after others were divided anew, and one that the model can follow."""
+    for dep in one.deps:
+        up = world.assets[dep.asset].parts
+        if isinstance(one.parts, Windows) and isinstance(up, Windows) and not _fits(one.parts, up):
+            return False
     try:
         world.definitions().graph  # noqa: B018
     except headwater.HeadwaterError as error:
@@ -352,6 +378,7 @@ class Request:
     force: bool = False
     upstream: bool = True
     only_missing: bool = False
+    executor: str = "in_process"
 
 
 @st.composite
@@ -368,6 +395,7 @@ def requests(draw: st.DrawFn, world: World) -> Request:
         force=options == "force",
         upstream=options != "upstream",
         only_missing=options == "only_missing",
+        executor=draw(st.sampled_from(["in_process", "in_process", "threads"])),
     )
 
 
@@ -431,6 +459,7 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
         raise_on_error=False,
         partition_key=request.key,
         all_partitions=request.key is None,
+        executor=request.executor,
         **options,
     )
     assert {Node(str(cell.asset), cell.partition): str(cell.status) for cell in result.cells} == ended
@@ -440,6 +469,38 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
     if request.upstream and not request.only_missing and not {"FAILURE", "SKIPPED"} & set(ended.values()):
         again = look(world, instance).plan(list(request.selection), partitions=partitions)
         assert not again, "what was just built is built again"
+        assert not plan(world, targets(world, request)).build
+
+
+def fill_back(world: World, instance: Instance, request: Request, steps: int) -> None:
+    """A backfill in runs of a few steps builds the targets, and what they need, once each."""
+    world.bad, world.left_out = set(), set()
+    keys = () if request.key is None else (request.key,)
+    try:
+        expected = plan(
+            world, targets(world, request), force=True, upstream=request.upstream, strict=request.key is not None
+        )
+    except Refused:
+        return  # as `carry_out` does
+    result = backfill(
+        world.definitions(),
+        instance=instance,
+        selection=list(request.selection),
+        partition_keys=keys,
+        upstream=request.upstream,
+        settings=BackfillSettings(steps_per_run=steps),
+    )
+    made = [Node(str(m.asset), m.partition) for one in result.runs for step in one.steps for m in step.materializations]
+    assert sorted(made, key=str) == sorted(expected.build, key=str), (
+        set(made) ^ expected.build,
+        len(made),
+        result.status,
+        result.progress,
+    )
+    assert (result.progress.done, result.progress.total) == (len(made), len(made))
+    assert result.status is (BackfillStatus.SUCCESS if made else None)
+    run(world, expected, expected.build)
+    check_statuses(world, instance)
 
 
 def live(world: World, data: st.DataObject, instance: Instance) -> None:
@@ -451,11 +512,23 @@ def live(world: World, data: st.DataObject, instance: Instance) -> None:
         for _ in range(data.draw(st.integers(1, 2))):
             change(world, data, instance)
         check_statuses(world, instance)
-        carry_out(world, instance, data.draw(requests(world)))
+        if data.draw(st.integers(0, 4)):
+            carry_out(world, instance, data.draw(requests(world)))
+        else:
+            fill_back(world, instance, data.draw(requests(world)), data.draw(st.integers(1, 5)))
 
 
 @given(worlds(), st.data())
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=100, phases=(Phase.generate,))  # making an example smaller would take minutes
 def test_cells_are_what_brute_force_says(world: World, data: st.DataObject) -> None:
     with Instance.ephemeral(clock=WorldClock(world)) as instance:
         live(world, data, instance)
+
+
+@given(worlds(), st.data())
+@settings(max_examples=12, phases=(Phase.generate,))
+def test_so_they_are_in_a_catalog_on_disk(empty_home: Path, world: World, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = shutil.copytree(empty_home, Path(folder) / "home")
+        with Instance.open(home, clock=WorldClock(world)) as instance:
+            live(world, data, instance)

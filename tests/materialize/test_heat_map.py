@@ -87,6 +87,9 @@ def test_every_cell_is_counted_once(name: str) -> None:
     assert sum(tile.stale for tile in every) == int(status.stale.sum())
     assert sum(tile.missing for tile in every) == int(status.missing.sum())
     assert sum(tile.failed for tile in every) == len(failed)
+    assert len({tile.first for tile in every}) == len(every)
+    if found.kind != "grid":
+        assert [tile.first for tile in every] == [sum(one.total for one in every[:at]) for at in range(len(every))]
     assert sum(tile.fresh for tile in every) == int((~status.behind).sum())
     assert found.largest == max((tile.total for tile in every), default=0)
     assert len(found.rows) <= 40 and all(len(row.tiles) <= 60 for row in found.rows)
@@ -118,6 +121,7 @@ def test_a_grid_counts_each_pair_of_values() -> None:
     partitions = MultiPartitionsDefinition({"origin": origins, "month": months}).at(NOW)
     status = status_of(partitions)
     found = draw_heat_map(status)
+    assert [partitions.key(tile.first) for _, _, tile in tiles(found)] == partitions.keys()
     assert {(row, column): tile.missing for row, column, tile in tiles(found)} == {
         tuple(key.split("|")): int(missing)
         for key, missing in zip(partitions.keys(), status.missing.tolist(), strict=True)

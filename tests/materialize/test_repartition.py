@@ -160,4 +160,4 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
         assert counts(hourly, home).missing == 72
         (run, *_) = home.catalog.runs()
         assert run.status == "FAILURE"
-        assert not [path for path in (tmp_path / "home" / "data").rglob("*hour*")]
+        assert not list((tmp_path / "home" / "data").rglob("*hour*"))

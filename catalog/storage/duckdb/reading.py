@@ -436,7 +436,10 @@ def ask_arrays(connection: "DuckDBPyConnection", query: str, **parameters: Any) 
 
 def numbered_partitions(connection: "DuckDBPyConnection", keys: Sequence[str]) -> dict[str, int]:
     """The numbers of those of `keys` that have one."""
-    return dict(ask(connection, "partition_numbers", keys=json_text(storable_only(keys))))
+    wanted = set(storable_only(keys))
+    return {
+        key: number for key, number in ask(connection, "partition_numbers", keys=json_text(wanted)) if key in wanted
+    }
 
 
 def _inputs(rows: Iterable[tuple[Any, ...]], asset: Callable[[int], AssetKey]) -> dict[int, tuple[Input, ...]]:

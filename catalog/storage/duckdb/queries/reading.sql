@@ -49,13 +49,13 @@ from (
 group by all
 
 -- name: partition_numbers
--- The numbers of some partition keys, those that have one.
-with wanted as (select unnest(from_json_strict($keys, '["VARCHAR"]')) as key)
+-- The numbers of some partition keys, those that have one, and perhaps of keys that share their hashes.
 select key, partition_id
 from partition_key
--- First by hash alone: then only those keys are read.
-where rowid in (select rowid from partition_key where key_hash in (select md5_number_lower(key) from wanted))
-    and key in (from wanted)
+where rowid in ( -- By hash alone, so that no other keys are read.
+        select rowid from partition_key
+        where key_hash in (select md5_number_lower(unnest(from_json_strict($keys, '["VARCHAR"]'))))
+    )
 
 -- name: dynamic_names
 -- The names of dynamic partitions that have keys.
@@ -66,15 +66,14 @@ select distinct name from dynamic_partition order by name
 select count(*) from dynamic_partition where name = $name
 
 -- name: dynamic_indexes
--- The positions of some keys of a name, those that exist; first by hash, as in `partition_numbers`.
-with wanted as (select unnest(from_json_strict($keys, '["VARCHAR"]')) as key)
+-- The positions of some keys of a name, those that exist, as `partition_numbers` finds keys.
 select key, position
 from dynamic_partition
-where rowid in (
+where name = $name
+    and rowid in (
         select rowid from dynamic_partition
-        where name = $name and key_hash in (select md5_number_lower(key) from wanted)
+        where key_hash in (select md5_number_lower(unnest(from_json_strict($keys, '["VARCHAR"]'))))
     )
-    and key in (from wanted)
 
 -- name: dynamic_slice
 -- The keys of a name at some positions.
