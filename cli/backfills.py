@@ -511,21 +511,21 @@ def _plan(app: App, work: _Work, selection: str, choice: PartitionChoice, only: 
             {
                 **_NOTHING,
                 "status": None,
-                "total": sum(_cells(group.partitions) * len(group.assets) for group in found.groups),
+                "total": sum(_cells(own) for group in found.groups for own in group.subsets),
                 "assets": [
                     {
                         "key": key,
-                        "total": _cells(group.partitions),
+                        "total": _cells(own),
                         "done": 0,
                         "failed": 0,
-                        "remaining": _cells(group.partitions),
+                        "remaining": _cells(own),
                         "step": group.name,
                         "steps": group.steps,
-                        "partitions": [] if group.partitions is None else [str(r) for r in group.partitions.ranges()],
+                        "partitions": [] if own is None else [str(one) for one in own.ranges()],
                         "reason": group.reason,
                     }
                     for group in found.groups
-                    for key in group.assets
+                    for key, own in zip(group.assets, group.subsets, strict=True)
                 ],
             }
         )

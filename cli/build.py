@@ -150,8 +150,7 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
                 "key": one.asset,
                 "partitions": one.partitions.keys() if one.partitions else [],
                 "upstream": one.upstream,
-                "nonexistent": () if one.exist else one.examples,
-                "unbuilt": one.examples if one.exist else (),
+                "nonexistent": one.examples,
             }
             for one in found.impossible
         ],

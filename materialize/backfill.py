@@ -326,7 +326,7 @@ class _Backfiller:
     def _plan(self, reader: Reader, standing: Standing) -> Plan:
         """What the next run builds of what is open."""
         plan = build_plan(reader.edges, reader.staleness, standing.open, force=True, upstream=False)
-        impossible, nobodys = left_out(reader.edges, standing, plan)
+        impossible, nobodys = left_out(standing, plan)
         self.progress = replace(
             self.progress, blocked=self.progress.blocked + impossible, absent=self.progress.absent + nobodys
         )
@@ -445,7 +445,7 @@ class _Backfiller:
 
 def _size(group: PlanGroup) -> int:
     """How many cells its steps build."""
-    return len(group.assets) * (1 if group.partitions is None else len(group.partitions))
+    return sum(1 if subset is None else len(subset) for subset in group.subsets)
 
 
 def _targets(groups: Iterable[PlanGroup]) -> Iterator[BackfillTarget]:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
@@ -12,6 +13,9 @@ from headwater.catalog.records import Backfill, BackfillCells, BackfillStatus, B
 from headwater.materialize.edges import Edges, holds_any, without
 from headwater.materialize.planner import Plan
 from headwater.materialize.staleness import Cells
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.subset import PartitionSubset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,17 +145,21 @@ def recorded_progress(record: Backfill, made: Mapping[AssetKey, BackfillCells]) 
     )
 
 
-def left_out(edges: Edges, standing: Standing, plan: Plan) -> tuple[int, int]:
+def left_out(standing: Standing, plan: Plan) -> tuple[int, int]:
     """How many open cells a plan does not build: those that it cannot, and those that nobody makes."""
-    impossible = sum(len(one.partitions) for one in plan.impossible)
-    planned = {key: group.partitions for group in plan.groups for key in group.assets}
-    left = 0
-    for key, cells in standing.open.items():
-        if key in planned:
-            subset = planned[key]
-            cells = without(cells, True if subset is None else subset.mask())
-        left += count(cells)
-    return impossible, left - impossible
+    groups = plan.groups
+    planned = {key: _mask(own) for one in groups for key, own in zip(one.assets, one.subsets, strict=True)}
+    left = {key: without(cells, planned[key]) if key in planned else cells for key, cells in standing.open.items()}
+    barred: dict[AssetKey, Cells] = {}
+    for one in plan.impossible:
+        mask = _mask(one.partitions)
+        barred[one.asset] = barred[one.asset] | mask if one.asset in barred else mask
+    impossible = sum(count(cells & barred[key]) for key, cells in left.items() if key in barred)
+    return impossible, sum(map(count, left.values())) - impossible
+
+
+def _mask(partitions: "PartitionSubset | None") -> Cells:
+    return True if partitions is None else partitions.mask()
 
 
 def read_target(edges: Edges, target: BackfillTarget) -> Cells:

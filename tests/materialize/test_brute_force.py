@@ -259,7 +259,7 @@ def change(world: World, data: st.DataObject, instance: Instance) -> None:
             if nodes:
                 world.bad = data.draw(st.sets(st.sampled_from(nodes), max_size=2))
                 # What a step that fails for some cells makes of cells that read those is its own business.
-                world.bad = {node for node in world.bad if _fails_simply(world.assets[node.asset])}
+                world.bad = {node for node in world.bad if fails_simply(world.assets[node.asset])}
         case "left out" if one.optional and world.nodes(name):
             world.left_out = data.draw(st.sets(st.sampled_from(world.nodes(name)), max_size=2))
         case "observe" if one.external and world.nodes(name):
@@ -280,7 +280,7 @@ def _depend_anew(world: World, data: st.DataObject, one: Asset) -> None:
             mate.deps = tuple(dep for dep in deps if dep.asset in before)
 
 
-def _fails_simply(one: Asset) -> bool:
+def fails_simply(one: Asset) -> bool:
     return one.batch == 1 or (not one.step and all(dep.asset != one.name for dep in one.deps))
 
 
