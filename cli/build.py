@@ -148,7 +148,7 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
         "impossible": [
             {
                 "key": one.asset,
-                "partitions": one.partitions.keys(),
+                "partitions": None if one.partitions is None else one.partitions.keys(),
                 "upstream": one.upstream,
                 "nonexistent": one.examples,
             }

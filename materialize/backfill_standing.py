@@ -143,8 +143,14 @@ def recorded_progress(record: Backfill, made: Mapping[AssetKey, BackfillCells]) 
 
 def left_out(edges: Edges, standing: Standing, plan: Plan) -> tuple[int, int]:
     """How many open cells a plan does not build: those that it cannot, and those that nobody makes."""
-    impossible = sum(len(one.partitions) for one in plan.impossible)
-    planned = {key: group.partitions for group in plan.groups for key in group.assets}
+    lost: dict[AssetKey, Cells] = {}
+    for one in plan.impossible:  # a cell may be so for several reasons
+        cells = True if one.partitions is None else one.partitions.mask()
+        lost[one.asset] = lost[one.asset] | cells if one.asset in lost else cells
+    impossible = sum(map(count, lost.values()))
+    planned = {
+        key: subset for group in plan.groups for key, subset in zip(group.assets, group.subsets, strict=True)
+    }
     left = 0
     for key, cells in standing.open.items():
         if key in planned:

@@ -337,7 +337,7 @@ def observe(world: World, instance: Instance, node: Node, value: tuple[int, int]
     )
     finished = RunEnded(time=now, run_id=started.run_id, status=RunStatus.SUCCESS)
     instance.catalog.append([started, ended, finished])
-    world.records[node] = Record(value, 0, (), {})
+    world.built[node] = Record(value, 0, (), world.assets[node.asset].meaning, {})
 
 
 # What is compared.
