@@ -148,9 +148,7 @@ def left_out(edges: Edges, standing: Standing, plan: Plan) -> tuple[int, int]:
         cells = True if one.partitions is None else one.partitions.mask()
         lost[one.asset] = lost[one.asset] | cells if one.asset in lost else cells
     impossible = sum(map(count, lost.values()))
-    planned = {
-        key: subset for group in plan.groups for key, subset in zip(group.assets, group.subsets, strict=True)
-    }
+    planned = {key: subset for group in plan.groups for key, subset in zip(group.assets, group.subsets, strict=True)}
     left = 0
     for key, cells in standing.open.items():
         if key in planned:

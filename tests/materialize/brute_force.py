@@ -474,9 +474,9 @@ def _define(world: World, step: str, members: list[Asset]) -> Any:
         if dep.loads
     }
     compute.__annotations__.update(dict.fromkeys(ins, pl.DataFrame | None))
-    return headwater.asset(
-        name=first.name, code_version=str(first.code), ins=ins, deps=_deps(first), **settings
-    )(compute)
+    return headwater.asset(name=first.name, code_version=str(first.code), ins=ins, deps=_deps(first), **settings)(
+        compute
+    )
 
 
 def _deps(one: Asset) -> list[AssetDep]:
@@ -549,9 +549,7 @@ class Model:
         found |= {(CauseKind.DEPENDENCY_REMOVED, name) for name in record.reads.keys() - now.keys()}
         for name in now.keys() & record.reads.keys():
             dep, keys = now[name]
-            versions = {
-                key: known.value for key in keys.keys if (known := world.record(Node(name, key))) is not None
-            }
+            versions = {key: known.value for key in keys.keys if (known := world.record(Node(name, key))) is not None}
             if _differs(dep, record.reads[name], versions, world.assets[name].external):
                 found.add((CauseKind.UPSTREAM_DATA_CHANGED, name))
         return found
@@ -609,7 +607,7 @@ def _differs(
 # Plans, by closure.
 
 
-class Refused(Exception):  # noqa: N818  (it is no error of the model)
+class Refused(Exception):
     """The request cannot be carried out, and the engine has to say so."""
 
 

@@ -3,12 +3,11 @@
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +32,6 @@ from headwater.materialize.backfill import BackfillSettings, backfill
 from headwater.materialize.causes import Status
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
-from tests.materialize import brute_force
 from tests.materialize.brute_force import (
     DYNAMIC,
     Asset,
@@ -122,6 +120,7 @@ def reads(down: Parts, up: Parts) -> st.SearchStrategy[Reads]:
         found += [_grids(down, up)] * 2
     elif isinstance(down, Grid) or isinstance(up, Grid):
         grid, single = (down, up) if isinstance(down, Grid) else (up, down)
+        assert isinstance(grid, Grid)
         if sum(one == single for _, one in grid.dimensions) == 1:
             found += [st.just(Reads()), st.just(Reads("single"))]
     return st.one_of(found)
@@ -441,7 +440,7 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
         )
     except Refused:
         chosen, expected, refused = set[Node](), Planned(), True
-    options = {"force": request.force, "upstream": request.upstream, "only_missing": request.only_missing}
+    options: dict[str, Any] = {"force": request.force, "upstream": request.upstream, "only_missing": request.only_missing}
     partitions = PartitionChoice(keys=() if request.key is None else (request.key,), all=request.key is None)
     try:
         found = look(world, instance).plan(list(request.selection), partitions=partitions, **options)
@@ -494,7 +493,12 @@ def fill_back(world: World, instance: Instance, request: Request, steps: int) ->
         settings=BackfillSettings(steps_per_run=steps),
     )
     made = [Node(str(m.asset), m.partition) for one in result.runs for step in one.steps for m in step.materializations]
-    assert sorted(made, key=str) == sorted(expected.build, key=str), (set(made) ^ expected.build, len(made), result.status, result.progress)
+    assert sorted(made, key=str) == sorted(expected.build, key=str), (
+        set(made) ^ expected.build,
+        len(made),
+        result.status,
+        result.progress,
+    )
     assert (result.progress.done, result.progress.total) == (len(made), len(made))
     assert result.status is (BackfillStatus.SUCCESS if made else None)
     run(world, expected, expected.build)

@@ -72,11 +72,11 @@ def made(name: str, versions: Versions, *, code: str = "1", deps: Any = (), part
     """An asset that stores nothing, and says of each partition what it holds."""
 
     @asset(name=name, code_version=code, deps=deps, partitions_def=partitions, backfill_policy=ALL_AT_ONCE)
-    def compute(context: headwater.AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
+    def compute(context: headwater.AssetExecutionContext) -> Iterator[MaterializeResult[Any] | Failure]:
         for key in context.partition_keys:
             version = versions.get(key, "1")
             if version == "broken":
-                yield Failure("broken", partition_key=key)  # type: ignore[misc]
+                yield Failure("broken", partition_key=key)
             else:
                 yield MaterializeResult(partition_key=key, data_version=version)
 
@@ -124,10 +124,10 @@ def ended(result: RunResult, key: str) -> dict[StepStatus, int]:
 
 def test_rule_4_a_partitioned_asset_asked_as_a_whole_is_not_fresh_by_definition(instance: Instance) -> None:
     days = made("days", {})
-    assert look(instance, days).statuses()["days"] == Status.MISSING
+    assert look(instance, days).statuses()[AssetKey("days")] == Status.MISSING
     run(instance, days, partition_key="2023-05-05")
     reader = look(instance, days)
-    assert reader.statuses()["days"] == Status.STALE
+    assert reader.statuses()[AssetKey("days")] == Status.STALE
     assert counts(reader, "days") == (1, 0, 364)
     (cause,) = reader.status(AssetKey("days")).causes
     assert (cause.kind, cause.detail) == (CauseKind.NEVER_MATERIALIZED, "364 of 365 partitions")
@@ -401,7 +401,12 @@ def test_assets_of_one_function_read_no_later_partitions_of_each_other() -> None
     for mapping in (AllPartitionMapping(), LastPartitionMapping(), TimeWindowPartitionMapping(0, 1)):
         with pytest.raises(PartitionMappingError, match="`second` cannot read `first`, which the same function"):
             both(mapping)
-    for fine in (None, IdentityPartitionMapping(), TimeWindowPartitionMapping(-2, 0), TimeWindowPartitionMapping(-1, -1)):
+    for fine in (
+        None,
+        IdentityPartitionMapping(),
+        TimeWindowPartitionMapping(-2, 0),
+        TimeWindowPartitionMapping(-1, -1),
+    ):
         assert both(fine)
 
 

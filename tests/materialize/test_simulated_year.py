@@ -55,7 +55,9 @@ def key_of(kind: str, moment: datetime, zone: ZoneInfo) -> str:
 
 
 def of_kind(kind: str, offset: int, start: datetime, zone: str) -> AssetsDefinition:
-    @asset(name=f"{kind}/{offset}", code_version="1", partitions_def=KINDS[kind](start, timezone=zone, end_offset=offset))
+    @asset(
+        name=f"{kind}/{offset}", code_version="1", partitions_def=KINDS[kind](start, timezone=zone, end_offset=offset)
+    )
     def compute() -> None: ...
 
     return compute
