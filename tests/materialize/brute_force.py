@@ -675,7 +675,7 @@ def plan(
             held = {node for node in [*chosen, *([] if only_missing else stale)] if blocked(node)}
             chosen = [node for node in chosen if node not in held]
             if chosen and not members[0].subset:
-                chosen, held = unit, set()
+                chosen, held = unit, set[Node]()
             stuck |= held
             (found.build if all(map(possible, chosen)) else found.lost).update(chosen)
     if strict and any(keys.incomplete for node in found.lost for _, keys in world.reads(node)):
