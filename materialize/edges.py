@@ -51,6 +51,34 @@ class Edges:
         found = links.upstream(links.downstream_partitions.subset_of_mask(_mask(cells))).subset
         return len(found) > 0 if one else found.mask()
 
+    def with_earlier(self, node: AssetNode, itself: Dependency, cells: Cells) -> Cells:
+        """Some cells of an asset that reads itself, and all that they read of it, directly or not."""
+        if _reads_the_one_before(itself):
+            import numpy as np
+
+            return np.logical_or.accumulate(cells[::-1])[::-1]
+        new = cells
+        while holds_any(new):
+            new = without(self.reads(node, itself, new), cells)
+            cells = cells | new
+        return cells
+
+    def with_later(self, node: AssetNode, itself: Dependency, cells: Cells, within: Cells) -> Cells:
+        """Some cells of an asset that reads itself, and those `within` others that read them, directly or not."""
+        if _reads_the_one_before(itself, alone=True):
+            import numpy as np
+
+            # From a cell on everything follows, up to the next that is not `within`: who came last, it or such a one?
+            places = np.arange(len(cells))
+            last = np.maximum.accumulate(np.where(cells, places, -1))
+            barrier = np.maximum.accumulate(np.where(cells | within, -1, places))
+            return last > barrier
+        new = cells
+        while holds_any(new):
+            new = without(self.readers(node, itself, new), cells) & within
+            cells = cells | new
+        return cells
+
     def subset(self, key: AssetKey, cells: Cells) -> "PartitionSubset | None":
         """The partitions that a set holds; None for an unpartitioned asset."""
         if self.table is None or isinstance(cells, bool):
@@ -72,6 +100,16 @@ def holds_any(cells: Cells) -> bool:
 def without(cells: Cells, others: Cells) -> Cells:
     """The cells of a set that are not in another of the same asset."""
     return cells and not others if isinstance(cells, bool) else cells & ~others
+
+
+def _reads_the_one_before(itself: Dependency, *, alone: bool = False) -> bool:
+    """Whether each partition reads the one before it, among others or `alone`."""
+    from headwater.catalog.partitions.mapping import TimeWindowPartitionMapping
+
+    mapping = itself.partition_mapping
+    if not isinstance(mapping, TimeWindowPartitionMapping) or mapping.end_offset != -1:
+        return False
+    return not alone or mapping.start_offset == -1
 
 
 def _mask(cells: Cells) -> Any:

@@ -440,7 +440,11 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
         )
     except Refused:
         chosen, expected, refused = set[Node](), Planned(), True
-    options: dict[str, Any] = {"force": request.force, "upstream": request.upstream, "only_missing": request.only_missing}
+    options: dict[str, Any] = {
+        "force": request.force,
+        "upstream": request.upstream,
+        "only_missing": request.only_missing,
+    }
     partitions = PartitionChoice(keys=() if request.key is None else (request.key,), all=request.key is None)
     try:
         found = look(world, instance).plan(list(request.selection), partitions=partitions, **options)

@@ -17,6 +17,7 @@ from headwater import (
     DailyPartitionsDefinition,
     Definitions,
     Failure,
+    HourlyPartitionsDefinition,
     IdentityPartitionMapping,
     LastPartitionMapping,
     MaterializeResult,
@@ -272,6 +273,16 @@ def test_rule_10_an_asset_that_reads_itself_over_a_year(instance: Instance, firs
     assert sum(len(step.cells) for step in reader.plan("running", partitions=_one("2023-03-03")).steps) == 4 + last
     run(instance, *assets)
     assert counts(look(instance, *assets), "running") == (365, 0, 0)
+
+
+def test_rule_10_the_last_of_very_many_needs_all_before_it(instance: Instance) -> None:
+    hours = HourlyPartitionsDefinition("2000-01-01-00:00", end_date="2012-01-01-00:00")
+    before = AssetDep("running", partition_mapping=TimeWindowPartitionMapping(-1, -1))
+    reader = look(instance, made("running", {}, deps=[before], partitions=hours))
+    found = reader.plan("running", partitions=_one("2011-12-31-22:00"))
+    (group,) = found.groups
+    assert group.partitions is not None
+    assert len(group.partitions) == reader.partitions(AssetKey("running")).count - 1 == 105_191
 
 
 def test_rule_10_a_day_at_a_time_a_change_stops_where_it_changes_nothing(instance: Instance) -> None:
