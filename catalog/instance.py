@@ -31,6 +31,8 @@ class Instance:
         self.home = home
         self.catalog = catalog
         self.clock = clock
+        #: The runs that this process carries out right now, in whatever thread.
+        self.running: set[str] = set()
         self._remove: Callable[[], object] | None = None
 
     @staticmethod

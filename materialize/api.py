@@ -268,9 +268,11 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
 
     Returns the runs' ids, which are INTERRUPTED from now on.
 
-    Whoever holds the catalog for writing knows that no other process is running anything.
+    Whoever holds the catalog for writing knows that no other process is running anything; what other threads run goes
+    on.
     """
-    dead = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
+    started = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
+    dead = [run for run in started if run.run_id not in instance.running]
     if not dead:
         return []
     managers = IOManagers(definitions, None, instance.home)

@@ -71,7 +71,8 @@ class Edges:
             # From a cell on everything follows, up to the next that is not `within`: who came last, it or such a one?
             places = np.arange(len(cells))
             last = np.maximum.accumulate(np.where(cells, places, -1))
-            barrier = np.maximum.accumulate(np.where(cells | within, -1, places))
+            possible: Any = cells | within
+            barrier = np.maximum.accumulate(np.where(possible, -1, places))
             return last > barrier
         new = cells
         while holds_any(new):

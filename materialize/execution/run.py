@@ -119,7 +119,12 @@ class RunOutcome:
 
 def execute(request: RunRequest, instance: Instance) -> RunOutcome:
     """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised."""
-    return _Coordinator(request, instance).run()
+    coordinator = _Coordinator(request, instance)
+    instance.running.add(coordinator.run_id)
+    try:
+        return coordinator.run()
+    finally:
+        instance.running.discard(coordinator.run_id)
 
 
 class _Coordinator:

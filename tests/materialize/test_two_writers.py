@@ -87,11 +87,12 @@ def test_a_process_waits_for_another_that_builds_or_is_told_that_it_is_busy(tmp_
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_two_threads_build_one_partition(tmp_path: Path, durable: bool) -> None:
-    barrier = threading.Barrier(2, timeout=60)
+    barrier, computing = threading.Barrier(2, timeout=60), threading.Event()
 
     def build(name: str) -> AssetsDefinition:
         @asset(name="letters", code_version="1", partitions_def=StaticPartitionsDefinition(["a", "b"]))
         def compute() -> pl.DataFrame:
+            computing.set()
             barrier.wait()
             return pl.DataFrame({"who": [name] * ROWS})
 
@@ -105,8 +106,9 @@ def test_two_threads_build_one_partition(tmp_path: Path, durable: bool) -> None:
             results.append(headwater.materialize(Definitions([build(name)]), instance=instance, partition_key="b"))
 
         threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
-        for thread in threads:
-            thread.start()
+        threads[0].start()
+        assert computing.wait(60)
+        threads[1].start()  # it finds a run that goes on, and leaves it alone
         for thread in threads:
             thread.join()
         assert [result.success for result in results] == [True, True]
@@ -122,3 +124,4 @@ def test_two_threads_build_one_partition(tmp_path: Path, durable: bool) -> None:
         versions = [m.version_id for m in instance.catalog.materializations(CELL, partition="b")]
         assert sorted(versions) == sorted(made)
         assert versions[0] == current.version_id
+        assert [run.status for run in instance.catalog.runs()] == [RunStatus.SUCCESS] * 2
