@@ -4,6 +4,7 @@ A set of cells is True or False for the one cell of an unpartitioned asset, and 
 partitioned one. Where nothing is partitioned, nothing here needs numpy.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.keys import AssetKey
@@ -51,32 +52,29 @@ class Edges:
         found = links.upstream(links.downstream_partitions.subset_of_mask(_mask(cells))).subset
         return len(found) > 0 if one else found.mask()
 
-    def with_earlier(self, node: AssetNode, itself: Dependency, cells: Cells) -> Cells:
-        """Some cells of an asset that reads itself, and all that they read of it, directly or not."""
-        if _reads_the_one_before(itself):
+    def reads_on(self, node: AssetNode, dep: Dependency, cells: Cells) -> Cells:
+        """Some cells, and all that they read along the edge of their asset to itself, directly or not."""
+        if _in_a_row(dep) and holds_any(cells):
+            last = len(cells) - int(cells[::-1].argmax())
+            found = cells.copy()
+            found[:last] = True
+            return found
+        return self._spread(cells, lambda new: self.reads(node, dep, new), self.all(node.key))
+
+    def readers_on(self, node: AssetNode, dep: Dependency, cells: Cells, within: Cells) -> Cells:
+        """Some cells, and those of `within` that read them along the edge of their asset to itself, directly or not."""
+        if _in_a_row(dep) and holds_any(cells):
             import numpy as np
 
-            return np.logical_or.accumulate(cells[::-1])[::-1]
+            first = int(cells.argmax())
+            if within[first:].all():  # in one go to the end, whatever else is read
+                return cells | (np.arange(len(cells)) >= first)
+        return self._spread(cells, lambda new: self.readers(node, dep, new), within)
+
+    def _spread(self, cells: Cells, step: Callable[[Cells], Cells], within: Cells) -> Cells:
         new = cells
         while holds_any(new):
-            new = without(self.reads(node, itself, new), cells)
-            cells = cells | new
-        return cells
-
-    def with_later(self, node: AssetNode, itself: Dependency, cells: Cells, within: Cells) -> Cells:
-        """Some cells of an asset that reads itself, and those `within` others that read them, directly or not."""
-        if _reads_the_one_before(itself, alone=True):
-            import numpy as np
-
-            # From a cell on everything follows, up to the next that is not `within`: who came last, it or such a one?
-            places = np.arange(len(cells))
-            last = np.maximum.accumulate(np.where(cells, places, -1))
-            possible: Any = cells | within
-            barrier = np.maximum.accumulate(np.where(possible, -1, places))
-            return last > barrier
-        new = cells
-        while holds_any(new):
-            new = without(self.readers(node, itself, new), cells) & within
+            new = without(step(new), cells) & within
             cells = cells | new
         return cells
 
@@ -93,6 +91,12 @@ class Edges:
         return np.full(self.table.partitions(key).count, value)
 
 
+def _in_a_row(dep: Dependency) -> bool:
+    """Whether each partition of an asset that reads itself reads the one before it."""
+    mapping = dep.partition_mapping
+    return mapping is not None and mapping.reads_the_one_before
+
+
 def holds_any(cells: Cells) -> bool:
     """Whether a set holds any cell."""
     return cells if isinstance(cells, bool) else bool(cells.any())
@@ -101,16 +105,6 @@ def holds_any(cells: Cells) -> bool:
 def without(cells: Cells, others: Cells) -> Cells:
     """The cells of a set that are not in another of the same asset."""
     return cells and not others if isinstance(cells, bool) else cells & ~others
-
-
-def _reads_the_one_before(itself: Dependency, *, alone: bool = False) -> bool:
-    """Whether each partition reads the one before it, among others or `alone`."""
-    from headwater.catalog.partitions.mapping import TimeWindowPartitionMapping
-
-    mapping = itself.partition_mapping
-    if not isinstance(mapping, TimeWindowPartitionMapping) or mapping.end_offset != -1:
-        return False
-    return not alone or mapping.start_offset == -1
 
 
 def _mask(cells: Cells) -> Any:

@@ -255,7 +255,7 @@ class _Planner:
                 continue
             itself = _self_dependency(node)
             if itself is not None:
-                wanted[key] = self.edges.with_earlier(node, itself, wanted[key])
+                wanted[key] = self.edges.reads_on(node, itself, wanted[key])
             for dep in node.deps:
                 if dep is itself or self.graph[dep.key].external:
                     continue
@@ -290,7 +290,7 @@ class _Planner:
             reason = reason | staleness.direct(key) | rebuilt
             itself = _self_dependency(node)
             if itself is not None:
-                reason = edges.with_later(node, itself, wanted & reason, within=wanted)
+                reason = edges.readers_on(node, itself, wanted & reason, wanted)
         possible = without(wanted, left_out)
         if holds_any(blocked):
             stuck = possible & blocked & (reason | (none if self.only_missing else staleness.stale(key)))
