@@ -340,10 +340,12 @@ class _Work:
         from headwater.materialize.planner import PlanGroup
 
         table = self.reader.table
+        partitions = None if self.node.partitions is None else self.reader.partitions(self.key).all()
         group = PlanGroup(
             name=str(self.key),
             assets=(self.key,),
-            partitions=None if self.node.partitions is None else self.reader.partitions(self.key).all(),
+            partitions=partitions,
+            subsets=(partitions,),
             batch=None,
             causes=(),
             certain=True,
