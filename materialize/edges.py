@@ -4,6 +4,7 @@ A set of cells is True or False for the one cell of an unpartitioned asset, and 
 partitioned one. Where nothing is partitioned, nothing here needs numpy.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.keys import AssetKey
@@ -51,6 +52,32 @@ class Edges:
         found = links.upstream(links.downstream_partitions.subset_of_mask(_mask(cells))).subset
         return len(found) > 0 if one else found.mask()
 
+    def reads_on(self, node: AssetNode, dep: Dependency, cells: Cells) -> Cells:
+        """Some cells, and all that they read along the edge of their asset to itself, directly or not."""
+        if _in_a_row(dep) and holds_any(cells):
+            last = len(cells) - int(cells[::-1].argmax())
+            found = cells.copy()
+            found[:last] = True
+            return found
+        return self._spread(cells, lambda new: self.reads(node, dep, new), self.all(node.key))
+
+    def readers_on(self, node: AssetNode, dep: Dependency, cells: Cells, within: Cells) -> Cells:
+        """Some cells, and those of `within` that read them along the edge of their asset to itself, directly or not."""
+        if _in_a_row(dep) and holds_any(cells):
+            import numpy as np
+
+            first = int(cells.argmax())
+            if within[first:].all():  # in one go to the end, whatever else is read
+                return cells | (np.arange(len(cells)) >= first)
+        return self._spread(cells, lambda new: self.readers(node, dep, new), within)
+
+    def _spread(self, cells: Cells, step: Callable[[Cells], Cells], within: Cells) -> Cells:
+        new = cells
+        while holds_any(new):
+            new = without(step(new), cells) & within
+            cells = cells | new
+        return cells
+
     def subset(self, key: AssetKey, cells: Cells) -> "PartitionSubset | None":
         """The partitions that a set holds; None for an unpartitioned asset."""
         if self.table is None or isinstance(cells, bool):
@@ -62,6 +89,12 @@ class Edges:
 
         assert self.table is not None  # there is one where something is partitioned
         return np.full(self.table.partitions(key).count, value)
+
+
+def _in_a_row(dep: Dependency) -> bool:
+    """Whether each partition of an asset that reads itself reads the one before it."""
+    mapping = dep.partition_mapping
+    return mapping is not None and mapping.reads_the_one_before
 
 
 def holds_any(cells: Cells) -> bool:

@@ -15,7 +15,6 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
 from headwater.catalog.partitions.links import Links
-from headwater.catalog.partitions.mapping import TimeWindowPartitionMapping
 from headwater.catalog.partitions.series import Int64s
 from headwater.catalog.partitions.space import Partitions
 from headwater.catalog.partitions.subset import PartitionSubset
@@ -176,20 +175,15 @@ def settle_not_made(graph: AssetGraph, statuses: Mapping[AssetKey, PartitionsSta
                 status.not_made = status.missing & ran
 
 
-def reached(links: Links, dep: Dependency, seeds: Mask, within: Mask | None = None) -> Mask:
+def reached(links: Links, dep: Dependency, seeds: Mask) -> Mask:
     """`seeds` and, of an asset that reads its own earlier partitions, whatever reads them, directly or not."""
     mapping = dep.partition_mapping
-    if within is None and isinstance(mapping, TimeWindowPartitionMapping) and mapping.end_offset == -1:
-        # Each window reads the one before it, whatever else: once behind, behind to the end.
+    if mapping is not None and mapping.reads_the_one_before:  # once behind, behind to the end
         return np.logical_or.accumulate(seeds) if len(seeds) else seeds
     found = seeds.copy()
-    while True:
-        more = links.any(found) & ~found
-        if within is not None:
-            more &= within
-        if not more.any():
-            return found
+    while (more := links.any(found) & ~found).any():
         found |= more
+    return found
 
 
 def direct_causes_of(node: AssetNode, table: CellTable, ordinals: Int64s | None = None) -> list[CauseMask]:

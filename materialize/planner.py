@@ -255,30 +255,13 @@ class _Planner:
                 continue
             itself = _self_dependency(node)
             if itself is not None:
-                wanted[key] = self._closure(node, itself, wanted[key], self.edges.reads)
+                wanted[key] = self.edges.reads_on(node, itself, wanted[key])
             for dep in node.deps:
                 if dep is itself or self.graph[dep.key].external:
                     continue
                 cells = self.edges.reads(node, dep, wanted[key])
                 wanted[dep.key] = wanted[dep.key] | cells if dep.key in wanted else cells
         return wanted
-
-    def _closure(
-        self,
-        node: AssetNode,
-        dep: Dependency,
-        cells: Cells,
-        step: Callable[[AssetNode, Dependency, Cells], Cells],
-        within: Cells = None,
-    ) -> Cells:
-        """`cells` and all that `step` leads to from them, again and again, along an asset's edge to itself."""
-        new = cells
-        while holds_any(new):
-            new = without(step(node, dep, new), cells)
-            if within is not None:
-                new = new & within
-            cells = cells | new
-        return cells
 
     def _decide(self, key: AssetKey, wanted: Cells, together: Sequence[AssetKey]) -> Cells:
         """The cells of one asset that are to be built; notes why, and what becomes of the others.
@@ -307,7 +290,7 @@ class _Planner:
             reason = reason | staleness.direct(key) | rebuilt
             itself = _self_dependency(node)
             if itself is not None:
-                reason = self._closure(node, itself, wanted & reason, edges.readers, within=wanted)
+                reason = edges.readers_on(node, itself, wanted & reason, wanted)
         possible = without(wanted, left_out)
         if holds_any(blocked):
             stuck = possible & blocked & (reason | (none if self.only_missing else staleness.stale(key)))

@@ -310,8 +310,9 @@ class Definitions:
         given = _given_mappings(spec, definition)
         if given or self._partitions or spec.key in [dep.key for dep in deps]:
             deps = tuple(self._mapped(spec, dep, given.get(dep.key)) for dep in deps)
-            for dep in deps if definition is not None and definition.is_multi else ():
-                if dep.key in definition.keys:
+            mates = definition.keys if definition is not None and definition.is_multi else ()
+            for dep in deps:
+                if dep.key in mates:
                     _check_together(spec, dep)
         return deps
 

@@ -47,6 +47,11 @@ class PartitionMapping(ABC):
         """No partition can read a later one: what assets need that one step computes from each other."""
         return self.reads_only_earlier
 
+    @property
+    def reads_the_one_before(self) -> bool:
+        """Of an asset that reads itself: each partition but the first reads the one before it, whatever else."""
+        return False
+
     def reads_one(self, downstream: MaybePartitions, upstream: MaybePartitions) -> bool:
         """Whether no partition can read more than one: then a parameter is its value, and no collection."""
         return upstream is None
@@ -346,6 +351,11 @@ class TimeWindowPartitionMapping(_OffsetMapping):
     """
 
     kind: ClassVar[str] = "time_window"
+
+    @property
+    def reads_the_one_before(self) -> bool:
+        """With -1 as the last offset."""
+        return self.end_offset == -1
 
     def links(self, downstream: "Partitions", upstream: "Partitions") -> "Links":
         """By arithmetic."""

@@ -347,9 +347,14 @@ class Asset:
 
     @property
     def wiring(self) -> tuple[Any, ...]:
-        """What its function is called with, and what its keys mean."""
+        """What its function is called with."""
         loads = tuple((at, dep.asset, dep.columns) for at, dep in enumerate(self.deps) if dep.loads)
-        return bool(self.step), loads, _meaning(self.parts)
+        return bool(self.step), loads
+
+    @property
+    def meaning(self) -> Any:
+        """What its keys mean, apart from what they say: cells that were built under another meaning are no others."""
+        return _meaning(self.parts)
 
 
 def _meaning(parts: Parts) -> Any:
@@ -368,6 +373,7 @@ class Record:
     value: Value
     code: int
     wiring: tuple[Any, ...]
+    meaning: Any
     reads: Mapping[str, Mapping[str | None, tuple[Value, tuple[str, ...] | None]]]
 
 
@@ -384,9 +390,14 @@ class World:
     bad: set[Node] = field(default_factory=set[Node])
     #: Optional cells that their step leaves out.
     left_out: set[Node] = field(default_factory=set[Node])
-    records: dict[Node, Record] = field(default_factory=dict[Node, Record])
+    built: dict[Node, Record] = field(default_factory=dict[Node, Record])
     io: InMemoryIOManager = field(default_factory=InMemoryIOManager)
     _listed: dict[Any, list[str]] = field(default_factory=dict[Any, list[str]])
+
+    def record(self, node: Node) -> Record | None:
+        """How a cell was built, if it was."""
+        found, asset = self.built.get(node), self.assets[node.asset]
+        return found if found is None or asset.external or found.meaning == asset.meaning else None
 
     def nodes(self, name: str) -> list[Node]:
         """The cells of an asset that there are now."""
@@ -525,7 +536,8 @@ class Model:
 
     def direct(self, node: Node) -> Kinds:
         """Why a recorded cell is stale on its own account."""
-        world, record = self.world, self.world.records[node]
+        world, record = self.world, self.world.record(node)
+        assert record is not None
         asset = world.assets[node.asset]
         found: Kinds = set()
         if asset.code != record.code:
@@ -537,9 +549,7 @@ class Model:
         found |= {(CauseKind.DEPENDENCY_REMOVED, name) for name in record.reads.keys() - now.keys()}
         for name in now.keys() & record.reads.keys():
             dep, keys = now[name]
-            versions = {
-                key: world.records[Node(name, key)].value for key in keys.keys if Node(name, key) in world.records
-            }
+            versions = {key: known.value for key in keys.keys if (known := world.record(Node(name, key))) is not None}
             if _differs(dep, record.reads[name], versions, world.assets[name].external):
                 found.add((CauseKind.UPSTREAM_DATA_CHANGED, name))
         return found
@@ -547,7 +557,7 @@ class Model:
     def kinds(self, node: Node) -> Kinds | None:
         """Every cause of a cell; None where it was never built."""
         if node not in self._known:
-            self._known[node] = self._kinds(node) if node in self.world.records else None
+            self._known[node] = self._kinds(node) if self.world.record(node) is not None else None
         return self._known[node]
 
     def _kinds(self, node: Node) -> Kinds:
@@ -565,7 +575,7 @@ class Model:
     def not_made(self, node: Node) -> bool:
         """Whether its step left a cell out, as one that it made of the same key proves."""
         asset = self.world.assets[node.asset]
-        if not asset.optional or node in self.world.records:
+        if not asset.optional or self.world.record(node) is not None:
             return False
         mates = [Node(one.name, node.key) for one in self.world.assets.values() if one.step == asset.step]
         return any(self.status(mate) is Status.FRESH for mate in mates)
@@ -637,7 +647,7 @@ def plan(
     def needed(node: Node) -> bool:
         if model.not_made(node) and not forced(node):
             return False
-        if forced(node) or node not in world.records:
+        if forced(node) or world.record(node) is None:
             return True
         return not only_missing and (
             bool(model.direct(node)) or any(one in found.build for one in world.read_nodes(node))
@@ -656,7 +666,7 @@ def plan(
         return not any(keys.incomplete or any(_gone(Node(dep.asset, key)) for key in keys.keys) for dep, keys in reads)
 
     def _gone(node: Node) -> bool:
-        return node in found.lost and node not in world.records
+        return node in found.lost and world.record(node) is None
 
     for members in world.steps().values():
         for unit in _units(world, members):
@@ -673,7 +683,7 @@ def plan(
     for node in found.build:
         for dep, keys in world.reads(node):
             for one in (Node(dep.asset, key) for key in keys.keys):
-                lacking = one not in world.records and one not in found.build
+                lacking = world.record(one) is None and one not in found.build
                 if dep.loads and lacking and not world.assets[dep.asset].external and dep.asset != node.asset:
                     raise Refused
     return found
@@ -722,7 +732,7 @@ def _run_step(
     for node in batch:
         if node in lost:
             continue
-        reason = node in forced or node not in world.records or bool(model.direct(node))
+        reason = node in forced or world.record(node) is None or bool(model.direct(node))
         if reason or not needed.isdisjoint(world.read_nodes(node)):
             needed.add(node)
     if together:
@@ -743,14 +753,14 @@ def _run_step(
             ended[node] = "SKIPPED"
         else:
             ended[node] = "SUCCESS"
-            world.records[node] = _recorded(world, node, world.made(node, sums.get(node, (0, 0))))
+            world.built[node] = _recorded(world, node, world.made(node, sums.get(node, (0, 0))))
 
 
 def _loaded(world: World, node: Node) -> Value:
     total = [0, 0]
     for dep, keys in world.reads(node):
         for key in keys.keys if dep.loads else ():
-            record = world.records.get(Node(dep.asset, key))
+            record = world.record(Node(dep.asset, key))
             for at, column in enumerate("xy"):
                 if record is not None and (dep.columns is None or column in dep.columns):
                     total[at] += record.value[at]
@@ -760,11 +770,11 @@ def _loaded(world: World, node: Node) -> Value:
 def _recorded(world: World, node: Node, value: Value) -> Record:
     reads = {
         dep.asset: {
-            key: (world.records[Node(dep.asset, key)].value, dep.columns)
+            key: (known.value, dep.columns)
             for key in keys.keys
-            if Node(dep.asset, key) in world.records
+            if (known := world.record(Node(dep.asset, key))) is not None
         }
         for dep, keys in world.reads(node)
     }
     asset = world.assets[node.asset]
-    return Record(value, asset.code, asset.wiring, reads)
+    return Record(value, asset.code, asset.wiring, asset.meaning, reads)

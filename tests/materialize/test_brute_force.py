@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,7 @@ def reads(down: Parts, up: Parts) -> st.SearchStrategy[Reads]:
         found += [_grids(down, up)] * 2
     elif isinstance(down, Grid) or isinstance(up, Grid):
         grid, single = (down, up) if isinstance(down, Grid) else (up, down)
+        assert isinstance(grid, Grid)
         if sum(one == single for _, one in grid.dimensions) == 1:
             found += [st.just(Reads()), st.just(Reads("single"))]
     return st.one_of(found)
@@ -334,7 +336,7 @@ def observe(world: World, instance: Instance, node: Node, value: tuple[int, int]
     )
     finished = RunEnded(time=now, run_id=started.run_id, status=RunStatus.SUCCESS)
     instance.catalog.append([started, ended, finished])
-    world.records[node] = Record(value, 0, (), {})
+    world.built[node] = Record(value, 0, (), world.assets[node.asset].meaning, {})
 
 
 # What is compared.
@@ -438,7 +440,7 @@ def carry_out(world: World, instance: Instance, request: Request) -> None:
         )
     except Refused:
         chosen, expected, refused = set[Node](), Planned(), True
-    options = {"force": request.force, "upstream": request.upstream, "only_missing": request.only_missing}
+    options: dict[str, Any] = {"force": request.force, "upstream": request.upstream, "only_missing": request.only_missing}
     partitions = PartitionChoice(keys=() if request.key is None else (request.key,), all=request.key is None)
     try:
         found = look(world, instance).plan(list(request.selection), partitions=partitions, **options)

@@ -17,17 +17,23 @@ from headwater import (
     DailyPartitionsDefinition,
     Definitions,
     Failure,
+    IdentityPartitionMapping,
     LastPartitionMapping,
     MaterializeResult,
     MonthlyPartitionsDefinition,
+    PartitionMapping,
     StaticPartitionsDefinition,
     TimeWindowPartitionMapping,
+    WeeklyPartitionsDefinition,
     asset,
+    multi_asset,
 )
 from headwater.catalog.clock import SystemClock
+from headwater.catalog.errors import PartitionMappingError
 from headwater.catalog.instance import Instance
-from headwater.catalog.records import Fingerprint, Materialization, StepStatus
+from headwater.catalog.records import BackfillStatus, Fingerprint, Materialization, StepStatus
 from headwater.materialize.api import RunResult
+from headwater.materialize.backfill import backfill
 from headwater.materialize.causes import CauseKind, Status
 from headwater.materialize.reader import CellCounts, Reader
 from tests.histories import History
@@ -66,11 +72,11 @@ def made(name: str, versions: Versions, *, code: str = "1", deps: Any = (), part
     """An asset that stores nothing, and says of each partition what it holds."""
 
     @asset(name=name, code_version=code, deps=deps, partitions_def=partitions, backfill_policy=ALL_AT_ONCE)
-    def compute(context: headwater.AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
+    def compute(context: headwater.AssetExecutionContext) -> Iterator[MaterializeResult[Any] | Failure]:
         for key in context.partition_keys:
             version = versions.get(key, "1")
             if version == "broken":
-                yield Failure("broken", partition_key=key)  # type: ignore[misc]
+                yield Failure("broken", partition_key=key)
             else:
                 yield MaterializeResult(partition_key=key, data_version=version)
 
@@ -118,10 +124,10 @@ def ended(result: RunResult, key: str) -> dict[StepStatus, int]:
 
 def test_rule_4_a_partitioned_asset_asked_as_a_whole_is_not_fresh_by_definition(instance: Instance) -> None:
     days = made("days", {})
-    assert look(instance, days).statuses()["days"] == Status.MISSING
+    assert look(instance, days).statuses()[AssetKey("days")] == Status.MISSING
     run(instance, days, partition_key="2023-05-05")
     reader = look(instance, days)
-    assert reader.statuses()["days"] == Status.STALE
+    assert reader.statuses()[AssetKey("days")] == Status.STALE
     assert counts(reader, "days") == (1, 0, 364)
     (cause,) = reader.status(AssetKey("days")).causes
     assert (cause.kind, cause.detail) == (CauseKind.NEVER_MATERIALIZED, "364 of 365 partitions")
@@ -356,6 +362,106 @@ def test_an_asset_that_is_divided_no_more_is_not_taken_for_one_of_its_partitions
     assert causes(look(instance, *whole), "sink") == [(CauseKind.UPSTREAM_DATA_CHANGED, "source")]
     run(instance, *whole)
     assert not run(instance, *whole).plan
+
+
+def test_what_reads_partitions_that_cannot_be_built_is_left_out_with_them(instance: Instance) -> None:
+    weeks = WeeklyPartitionsDefinition("2023-01-01", end_date="2024-03-01")
+
+    @asset(code_version="1", partitions_def=weeks, deps=["days"], backfill_policy=ALL_AT_ONCE)
+    def weekly(context: headwater.AssetExecutionContext) -> dict[str, int]:
+        return dict.fromkeys(context.partition_keys, 1)
+
+    @asset(code_version="1")
+    def total(weekly: dict[str, int]) -> int:
+        return sum(weekly.values())
+
+    assets = made("days", {}), weekly, total
+    result = run(instance, *assets)
+    assert result.success
+    assert [str(one) for one in result.plan.impossible] == [
+        "`weekly [2023-12-31..2024-02-18 (8)]` needs partitions of `days` that do not exist: 2024-01-01, 2024-01-02, "
+        "2024-01-03, 2024-01-04, 2024-01-05",
+        "`total` needs what cannot be built of `weekly`",
+    ]
+    assert ended(result, "weekly") == {StepStatus.SUCCESS: 52}
+    assert counts(look(instance, *assets), "total") == (0, 0, 1)
+    found = backfill(Definitions(assets), instance=instance)
+    assert (found.status, found.progress.done) == (BackfillStatus.SUCCESS, 365 + 52)
+
+
+def test_assets_of_one_function_read_no_later_partitions_of_each_other() -> None:
+    def both(mapping: PartitionMapping | None) -> Any:
+        dep = AssetDep("first", partition_mapping=mapping)
+
+        @multi_asset(specs=[AssetSpec("first"), AssetSpec("second", deps=[dep])], partitions_def=YEAR)
+        def compute() -> None: ...
+
+        return Definitions([compute]).graph
+
+    for mapping in (AllPartitionMapping(), LastPartitionMapping(), TimeWindowPartitionMapping(0, 1)):
+        with pytest.raises(PartitionMappingError, match="`second` cannot read `first`, which the same function"):
+            both(mapping)
+    for fine in (
+        None,
+        IdentityPartitionMapping(),
+        TimeWindowPartitionMapping(-2, 0),
+        TimeWindowPartitionMapping(-1, -1),
+    ):
+        assert both(fine)
+
+
+def test_the_steps_of_a_function_that_reads_earlier_partitions_of_itself_wait_for_each_other(
+    instance: Instance,
+) -> None:
+    order: list[str] = []
+    month = DailyPartitionsDefinition("2023-01-01", end_date="2023-02-01")
+    dep = AssetDep("state", partition_mapping=TimeWindowPartitionMapping(-1, -1))
+
+    @multi_asset(
+        specs=[AssetSpec("state", code_version="1"), AssetSpec("diff", deps=[dep], code_version="1")],
+        partitions_def=month,
+    )
+    def compute(context: headwater.AssetExecutionContext) -> None:
+        order.append(context.partition_key)
+
+    assert run(instance, compute, executor="threads", max_workers=4).success
+    assert order == sorted(order)
+    assert not run(instance, compute).plan
+
+
+def test_a_batch_that_reads_itself_is_computed_to_its_end(instance: Instance) -> None:
+    versions: Versions = {}
+    before = AssetDep("running", partition_mapping=TimeWindowPartitionMapping(-1, -1))
+    days = made("days", versions)
+
+    @asset(code_version="1", partitions_def=YEAR, deps=["days", before], backfill_policy=ALL_AT_ONCE)
+    def running(context: headwater.AssetExecutionContext) -> Iterator[MaterializeResult[Any]]:
+        changed = ""
+        for key in context.partition_keys:  # a change is handed on within the step
+            changed = changed or versions.get(key, "")
+            yield MaterializeResult(partition_key=key, data_version=f"{key} {changed}")
+
+    run(instance, days, running)
+    versions["2023-12-30"] = "2"
+    run(instance, days, selection="days", partition_key="2023-12-30", force=True)
+    result = run(instance, days, running)
+    assert ended(result, "running") == {StepStatus.SUCCESS: 2}
+    assert not run(instance, days, running).plan
+
+
+def test_a_backfill_builds_of_each_asset_of_a_function_what_is_asked_of_it(instance: Instance) -> None:
+    letters = StaticPartitionsDefinition(["a", "b", "c"])
+
+    @multi_asset(
+        specs=[AssetSpec("left", code_version="1"), AssetSpec("right", code_version="1", deps=["left"])],
+        can_subset=True,
+        partitions_def=letters,
+    )
+    def compute(context: headwater.AssetExecutionContext) -> None: ...
+
+    run(instance, compute)
+    found = backfill(Definitions([compute]), instance=instance, selection="right", partition_keys=["b"])
+    assert [str(m.cell) for one in found.runs for step in one.steps for m in step.materializations] == ["right [b]"]
 
 
 def test_c7_an_asset_says_how_many_of_its_partitions_are_stale(instance: Instance) -> None:

@@ -14,6 +14,7 @@ from headwater.catalog.definitions.asset import AssetsDefinition
 from headwater.catalog.errors import BusyError
 from headwater.catalog.instance import Instance
 from headwater.catalog.records import RunStatus
+from headwater.materialize.api import RunResult
 
 ROWS = 1000
 CELL = AssetKey("letters")
@@ -98,7 +99,7 @@ def test_two_threads_build_one_partition(tmp_path: Path, durable: bool) -> None:
 
     instance = Instance.open(tmp_path / "home") if durable else Instance.ephemeral()
     with instance:
-        results: list[headwater.materialize.RunResult] = []  # type: ignore[name-defined]
+        results: list[RunResult] = []
 
         def run(name: str) -> None:
             results.append(headwater.materialize(Definitions([build(name)]), instance=instance, partition_key="b"))
