@@ -47,7 +47,7 @@ def test_many_runs_build_what_one_would(world: World, steps: int, data: st.DataO
             assert expected is None
             return
         assert expected is not None
-        sound = replace(world, bad=set(), records={})
+        sound = replace(world, bad=set(), built={})
         possible = {node for node, end in run(sound, expected, set(nodes)).items() if end == "SUCCESS"}
         ended = run(world, expected, set(nodes))
         succeeded = {node for node, end in ended.items() if end == "SUCCESS"}
