@@ -70,7 +70,7 @@ def test_five_kills_at_random_moments(project: ProjectFolder, batch: int) -> Non
     chance = random.Random(batch)
     home, calls = project.path / ".headwater", project.path / "calls"
     project.write(SOURCE.format(batch=batch))
-    built, arguments = [0], ["backfill", "days", "--json"]
+    built, backfill_id, arguments = [0], "", ["backfill", "days", "--json"]
     for _ in range(KILLS):
         calls.unlink(missing_ok=True)
         project.env["REACH"] = str(REACH)
