@@ -90,6 +90,13 @@ _NAMES = {
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
     "headwater.materialize.api": ("RunResult", "plan"),
+    "headwater.materialize.backfill": (
+        "BackfillResult",
+        "BackfillSettings",
+        "backfill",
+        "cancel_backfill",
+        "resume_backfill",
+    ),
     "headwater.materialize.catalog": ("Catalog",),
     "headwater.materialize.loading": ("load_asset",),
     "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
@@ -181,6 +188,13 @@ if TYPE_CHECKING:
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
     from headwater.materialize.api import RunResult, materialize, plan
+    from headwater.materialize.backfill import (
+        BackfillResult,
+        BackfillSettings,
+        backfill,
+        cancel_backfill,
+        resume_backfill,
+    )
     from headwater.materialize.catalog import Catalog
     from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
     from headwater.materialize.loading import load_asset

@@ -315,7 +315,8 @@ class _Backfiller:
 
     def _look(self) -> tuple[Reader, Standing]:
         """Everything as it is now."""
-        reader = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
+        everything = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
+        reader = everything.within([one.asset for one in self.record.targets if one.asset in self.graph])
         made = self.instance.catalog.backfill_cells(self.backfill_id)
         standing = stand(reader.edges, self.record, made, self.attempted)
         self.made.clear()
