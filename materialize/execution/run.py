@@ -145,6 +145,8 @@ class _Coordinator:
         self.decisions: dict[str, Decision] = {}
         #: What attempts made of steps that are tried again for the rest.
         self.kept: dict[str, list[StepOutput]] = {}
+        #: What of such steps is not tried again.
+        self.given_up: dict[str, list[CellFailure]] = {}
         self.ended: list[StepEnded] = []
         self.exit_code = 0
         self.exception: BaseException | None = None
@@ -293,10 +295,13 @@ class _Coordinator:
         if result.failure is not None:
             own = {one.cell.version_id: one for one in failed}
             failed = tuple(own.get(c.version_id, CellFailure(cell=c, failure=result.failure)) for c in spec.cells)
-        delay = self._retry_delay(spec, failed)
+        passing = [one for one in failed if one.failure.allow_retries]
+        delay = self._retry_delay(spec, passing)
+        given_up = self.given_up.setdefault(spec.step_key, [])
         if delay is None:
-            self._end_step(result, failed)
+            self._end_step(result, [*given_up, *failed])
             return
+        given_up += [one for one in failed if not one.failure.allow_retries]
         self._emit(
             StepRetried(
                 time=self.clock.now(),
@@ -304,10 +309,10 @@ class _Coordinator:
                 step_key=spec.step_key,
                 attempt=spec.attempt,
                 delay=delay,
-                error=failed[0].failure.error,
+                error=passing[0].failure.error,
             )
         )
-        again = {(one.cell.asset, one.cell.partition) for one in failed}
+        again = {(one.cell.asset, one.cell.partition) for one in passing}
         decision = self.decisions[spec.step_key]
         cells = [cell for cell in decision.run if (cell.cell.asset, cell.cell.partition) in again]
         executor.submit(self._spec(decision.step, cells, attempt=spec.attempt + 1), delay)
@@ -431,8 +436,6 @@ class _Coordinator:
     def _retry_delay(self, spec: StepSpec, failed: Sequence[CellFailure]) -> float | None:
         """Seconds until what failed of a step is tried again; None when it is not."""
         if not failed or self.state.canceled or self.interruption.requested is not None:
-            return None
-        if not all(one.failure.allow_retries for one in failed):
             return None
         asked = [one.failure.retry for one in failed if one.failure.retry is not None]
         if asked:

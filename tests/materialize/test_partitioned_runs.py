@@ -247,6 +247,39 @@ def test_only_what_failed_is_tried_again(instance: Instance) -> None:
     assert len(result.materializations) == 3
 
 
+def test_what_may_not_be_tried_again_fails_while_the_rest_is(instance: Instance) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    @asset(
+        partitions_def=LETTERS,
+        backfill_policy=BackfillPolicy.single_run(),
+        retry_policy=RetryPolicy(max_retries=2, delay=0),
+    )
+    def flaky(context: headwater.AssetExecutionContext) -> Any:
+        asked.append(tuple(context.partition_keys))
+        for key in context.partition_keys:
+            if key == "a":
+                yield Output(1, partition_key=key)
+            elif key == "b":
+                yield Failure("hopeless", allow_retries=False, partition_key=key)
+            elif context.retry_number == 0:
+                yield Failure("not yet", partition_key=key)
+            else:
+                yield Output(3, partition_key=key)
+
+    result = run(Definitions([flaky]), instance, all_partitions=True)
+    assert asked == [("a", "b", "c"), ("c",)]
+    assert [result.status_of("flaky", key) for key in "abc"] == [
+        StepStatus.SUCCESS,
+        StepStatus.FAILURE,
+        StepStatus.SUCCESS,
+    ]
+    (cell,) = [one for one in result.cells if one.partition == "b"]
+    assert result.outcome is not None
+    (step,) = result.outcome.steps
+    assert step.error is not None and "hopeless" in step.error.message and cell.error is None
+
+
 def test_an_asset_reads_its_own_yesterday(instance: Instance) -> None:
     yesterday = {"before": AssetIn("running", partition_mapping=TimeWindowPartitionMapping(-1, -1))}
     factor = [1]
