@@ -19,7 +19,7 @@ DEFAULT_WAIT = 10.0
 class Instance:
     """A home (catalog, logs, data without a root of its own) and its open catalog.
 
-    Use it as a context manager, or close it: while it is open for writing, no other process can open it.
+    Use it as a context manager, or close it.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Instance:
         wait: float = DEFAULT_WAIT,
         clock: Clock | None = None,
     ) -> "Instance":
-        """Open a home, made if there is none; wait up to `wait` seconds for a process that holds it.
+        """Open a home, made if there is none, together with any number of other processes.
 
-        With `read_only`, nothing is made and several processes may read at a time; a home without a catalog is then
-        an empty one, unless something is left of a catalog. Raises `BusyError` naming the holder, and `CatalogError`.
+        With `read_only`, nothing is made; a home without a catalog is then an empty one, unless something is left of a
+        catalog. Waits up to `wait` seconds for a process that holds the catalog and cannot share it. Raises `BusyError` naming the holder, and `CatalogError`.
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()
@@ -56,9 +56,9 @@ class Instance:
 
             check_absent(path)
             return Instance(path, UnmadeStorage(), clock)
-        from headwater.catalog.storage.duckdb.opening import open_catalog
+        from headwater.catalog.storage.sharing.shared import SharedStorage
 
-        return Instance(path, open_catalog(path, wait=wait, read_only=read_only, clock=clock), clock)
+        return Instance(path, SharedStorage(path, wait=wait, read_only=read_only, clock=clock), clock)
 
     @staticmethod
     def ephemeral(*, clock: Clock | None = None) -> "Instance":

@@ -33,7 +33,7 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
-from headwater.catalog.storage.duckdb.journal import plain, revive
+from headwater.catalog.storage.journal import plain, revive
 from headwater.catalog.storage.duckdb.tables import Row
 
 Kind = TypeVar("Kind")

@@ -53,11 +53,16 @@ class DuckDBStorage(Reader):
         return self._database.path.parent
 
     @property
+    def lock(self) -> CatalogLock | None:
+        """The lock that it holds; None where there can be none."""
+        return self._lock
+
+    @property
     def read_only(self) -> bool:
         """Whether `append` raises `ReadOnlyCatalogError`."""
         return self._head is None
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
         """See `CatalogWriter.append`.
 
         On a full disk it raises `DiskFullError` and gives up a reserve of some MiB that was kept for this moment, so
@@ -69,10 +74,14 @@ class DuckDBStorage(Reader):
                 remedy="Make its folder and files writable by you, or use another home.",
             )
         try:
-            return self._writer.append(events)
+            return self._writer.append(events, request)
         except DiskFullError:
             release(self.home)
             raise
+
+    def applied(self, request: str) -> int | None:
+        """See `CatalogWriter.applied`."""
+        return self._writer.applied(request)
 
     def settle(self) -> None:
         """Move what the journal holds into the tables, as every question does first.
