@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from headwater.catalog.clock import Clock, SystemClock
 from headwater.catalog.errors import InvalidKeyError
@@ -22,6 +22,9 @@ class Instance:
     Use it as a context manager, or close it.
     """
 
+    #: The runs that this process carries out right now, in whatever thread.
+    running: ClassVar[set[str]] = set()
+
     def __init__(
         self,
         home: Path,
@@ -31,8 +34,6 @@ class Instance:
         self.home = home
         self.catalog = catalog
         self.clock = clock
-        #: The runs that this process carries out right now, in whatever thread.
-        self.running: set[str] = set()
         self._remove: Callable[[], object] | None = None
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from headwater.catalog.errors import UsageError
+from headwater.catalog.errors import CellTakenError, UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import ErrorRecord, RunStatus, StepCell, StepStatus
 from headwater.cli import output
@@ -16,6 +16,7 @@ from headwater.cli.app import App, complete_asset, complete_partition, json_opti
 from headwater.cli.cells import NAMED, by_asset, outcome_text, some
 from headwater.cli.status import describe_cause
 from headwater.materialize.causes import Status
+from headwater.materialize.conflict import ON_CONFLICT
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
 
@@ -162,6 +163,13 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
 @click.option("--executor", metavar="NAME", help="in_process, or threads. [default: in_process]")
 @click.option("--max-workers", type=click.IntRange(min=1), metavar="N", help="How many threads. [default: one a core]")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the run.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(ON_CONFLICT),
+    default="queue",
+    show_default=True,
+    help="What another run builds already: wait for it, fail, or build it as well.",
+)
 @json_option
 @click.pass_context
 def materialize(
@@ -177,6 +185,7 @@ def materialize(
     executor: str | None,
     max_workers: int | None,
     tags: tuple[str, ...],
+    on_conflict: str,
     as_json: bool,
 ) -> None:
     """Build what is stale or missing among SELECTION and all that it depends on, and nothing else.
@@ -223,6 +232,8 @@ def materialize(
                     tags=given,
                     raise_on_error=False,
                     listener=progress.show,
+                    on_conflict=on_conflict,
+                    on_wait=_say_wait,
                     **asked,
                 )
     seconds = {m.version_id: m.seconds for m in result.materializations}
@@ -255,6 +266,10 @@ def materialize(
 
 def _error_text(error: ErrorRecord | None) -> str | None:
     return error and f"{error.kind}: {error.message}"
+
+
+def _say_wait(taken: CellTakenError) -> None:
+    output.note(f"{taken.message} Waiting for it; --on-conflict has other choices.")
 
 
 class _Asked(TypedDict):

@@ -184,16 +184,11 @@ def _print_errors(steps: Sequence[Step]) -> None:
 @pass_app
 def cancel_run(app: App, run_id: str) -> None:
     """Ask a run that is going on in another process of this host to stop after its current step."""
-    from headwater.catalog.storage.lock import holder
-
-    found = holder(app.project.home)
-    if found is None:
-        raise UsageError("No run is going on in this home.", remedy="`headwater runs` lists those that ended.")
-    folders = sorted((app.project.home / "logs").glob(f"{run_id}*")) if run_id.replace("-", "").isalnum() else []
-    if not folders:
+    with app.reading() as instance:
+        found = settled(_find_run(instance.catalog, run_id))
+    if found.status is not RunStatus.STARTED:
         raise UsageError(
-            f"The process that holds the catalog ({found.pid} on {found.host}) is not known to run '{run_id}'.",
-            remedy="Check the identifier; it is printed when a run starts.",
+            f"Run {found.run_id} is over: {found.status}.", remedy="`headwater runs --status started` lists the others."
         )
     os.kill(found.pid, signal.SIGINT)
     output.note(f"Told process {found.pid} to stop.")

@@ -6,7 +6,6 @@ made it, so a backfill whose process was killed goes on with what is not done, a
 
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,14 @@ from typing import Any
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError, UnknownBackfillError, UsageError
+from headwater.catalog.errors import CellTakenError, ConflictError, UnknownBackfillError, UsageError
 from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
 from headwater.materialize.api import check_executor, check_run_config, partition_choice, record_definitions, recover
 from headwater.materialize.backfill_signals import (
@@ -32,6 +32,7 @@ from headwater.materialize.backfill_signals import (
     request_cancel,
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
+from headwater.materialize.conflict import await_run
 from headwater.materialize.execution.run import RunOutcome, RunRequest, execute, user_name
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanGroup, build_plan
@@ -137,7 +138,7 @@ def backfill(
                 options={"only": sorted(only), **_options(settings)},
                 tags=dict(settings.tags),
                 user=user_name(),
-                host=platform.node(),
+                host=this_host(),
                 pid=os.getpid(),
             )
         ]
@@ -183,7 +184,7 @@ def resume_backfill(
         time=instance.clock.now(),
         backfill_id=found.backfill_id,
         user=user_name(),
-        host=platform.node(),
+        host=this_host(),
         pid=os.getpid(),
     )
     return _Backfiller(definitions, instance, found, _remembered(found, given)).run(first_event=resumed)
@@ -361,24 +362,27 @@ class _Backfiller:
         self.beacon.show(self.progress, self.run_ids)
         if self.settings.on_run is not None:
             self.settings.on_run(self.backfill_id, plan, self.progress)
-        outcome = execute(
-            RunRequest(
-                plan=plan,
-                definitions=self.definitions,
-                graph=self.graph,
-                states=reader.cells,
-                table=reader.table,
-                run_config=self.config,
-                executor=self.settings.executor or self.definitions.executor or "in_process",
-                max_workers=self.settings.max_workers,
-                tags=self.settings.tags,
-                selection=self.record.selection,
-                backfill_id=self.backfill_id,
-                listener=self._watch,
-                stop_asked=self._canceled,
-            ),
-            self.instance,
+        request = RunRequest(
+            plan=plan,
+            definitions=self.definitions,
+            graph=self.graph,
+            states=reader.cells,
+            table=reader.table,
+            run_config=self.config,
+            executor=self.settings.executor or self.definitions.executor or "in_process",
+            max_workers=self.settings.max_workers,
+            tags=self.settings.tags,
+            selection=self.record.selection,
+            backfill_id=self.backfill_id,
+            listener=self._watch,
+            stop_asked=self._canceled,
         )
+        while True:
+            try:
+                outcome = execute(request, self.instance)
+                break
+            except CellTakenError as taken:
+                await_run(self.instance, taken.run_id)
         self.runs.append(outcome)
         self.run_ids.append(outcome.run_id)
         for step in outcome.steps:

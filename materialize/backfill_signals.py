@@ -7,7 +7,6 @@ be killed before it looks, the request still tells whoever would go on with it.
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,9 +17,9 @@ from typing import Any, Self
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.processes import is_running, this_host
 from headwater.catalog.records import Backfill
 from headwater.catalog.storage.identifiers import is_identifier
-from headwater.catalog.storage.lock import holder
 from headwater.materialize.backfill_standing import AssetProgress, BackfillProgress
 
 _RUNNING = "backfill.running"
@@ -57,7 +56,7 @@ class Beacon:
         self._about: dict[str, Any] = {
             "backfill_id": record.backfill_id,
             "pid": os.getpid(),
-            "host": socket.gethostname(),
+            "host": this_host(),
             "started": clock.now().isoformat(),
             "title": record.title,
             "selection": record.selection,
@@ -107,12 +106,8 @@ def running_backfill(home: Path) -> Running | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if found.pid == os.getpid() and found.host == socket.gethostname():
-        return found
-    one = holder(home)
     # What a killed process left says nothing.
-    same = one is not None and not one.shared and (one.pid, one.host) == (found.pid, found.host)
-    return found if same else None
+    return found if is_running(found.host, found.pid, found.started) else None
 
 
 def request_cancel(home: Path, backfill_id: str) -> Running | None:

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any, cast
 
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import BusyError, ReadOnlyCatalogError
+from headwater.catalog.processes import exists, this_host
 
 LOCK_FILE = "catalog.lock"
 
@@ -130,7 +130,7 @@ def acquire(home: Path, *, shared: bool, wait: float, clock: Clock, command: str
         _lock(descriptor, home, shared, wait, clock)
         me = LockHolder(
             pid=os.getpid(),
-            host=socket.gethostname(),
+            host=this_host(),
             command=command,
             started=clock.now().isoformat(timespec="seconds"),
             shared=shared,
@@ -225,14 +225,4 @@ def _read(descriptor: int) -> LockHolder:
         )
     except (OSError, ValueError, LookupError, TypeError):
         return _NAMELESS
-    return found if found.host != socket.gethostname() or _alive(found.pid) else _NAMELESS
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return pid > 0
+    return found if found.host != this_host() or exists(found.pid) else _NAMELESS

@@ -272,6 +272,11 @@ class MemoryStorage:
             kept = _only(self._runs, run_id, "run")
             return _counted(kept) if kept else None
 
+    def run_count(self) -> int:
+        """See `CatalogReader.run_count`."""
+        with self._reading():
+            return len(self._runs)
+
     def backfills(
         self,
         *,

@@ -9,7 +9,6 @@ one lock keeps decisions and events in order.
 import contextlib
 import getpass
 import os
-import platform
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.errors import ConflictError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -33,6 +33,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -48,6 +49,7 @@ from headwater.catalog.records import (
 )
 from headwater.catalog.storage.base import CellState, cell_state
 from headwater.io.compute_logs import run_folder
+from headwater.materialize.conflict import refuse_taken
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
 from headwater.materialize.execution.interrupt import Interruption
@@ -96,6 +98,8 @@ class RunRequest:
     selection: str | None = None
     #: The backfill that it is part of.
     backfill_id: str | None = None
+    #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
+    supersede: bool = False
     #: Asked now and then whether somebody wants the run to be canceled.
     stop_asked: Callable[[], bool] = lambda: False
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
@@ -118,7 +122,10 @@ class RunOutcome:
 
 
 def execute(request: RunRequest, instance: Instance) -> RunOutcome:
-    """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised."""
+    """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised.
+
+    Raises `CellTakenError` when another run that goes on builds something of it, having done nothing.
+    """
     coordinator = _Coordinator(request, instance)
     instance.running.add(coordinator.run_id)
     try:
@@ -211,29 +218,39 @@ class _Coordinator:
     def _start(self) -> None:
         """Record the run and the version that each cell is going to get, before anything is written."""
         changes = definitions_changed(self.instance, self.request.graph)
-        events: list[Event] = [] if changes is None else [changes]
-        events.append(
-            RunStarted(
+        steps = tuple(
+            PlannedStep(
+                step_key=step.key,
+                cells=tuple(self.planned[cell.cell] for cell in step.cells),
+                reason=step.reason,
+            )
+            for step in self.request.plan.steps
+        )
+        while True:
+            runs_before = None if self.request.supersede else self.instance.catalog.run_count()
+            if runs_before is not None:
+                refuse_taken(self.instance.catalog, self.planned)
+            started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,
-                steps=tuple(
-                    PlannedStep(
-                        step_key=step.key,
-                        cells=tuple(self.planned[cell.cell] for cell in step.cells),
-                        reason=step.reason,
-                    )
-                    for step in self.request.plan.steps
-                ),
+                steps=steps,
                 selection=self.request.selection,
                 backfill_id=self.request.backfill_id,
                 tags=self.request.tags,
                 user=user_name(),
-                host=platform.node(),
+                host=this_host(),
                 pid=os.getpid(),
+                runs_before=runs_before,
             )
-        )
-        self._emit(*events)
-        self.recorder.flush()
+            events = [self.redaction.event(event) for event in (changes, started) if event is not None]
+            try:
+                self.instance.catalog.append(events)
+            except ConflictError:  # another run began at this moment
+                continue
+            break
+        if self.request.listener is not None:
+            for event in events:
+                self.request.listener(event)
 
     def _loop(self, executor: Executor) -> None:
         self.executor = executor

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headwater.catalog.clock import SystemClock
 from headwater.catalog.cell_hash import inputs_hash, version_hash
+from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,

@@ -230,6 +230,10 @@ class Reader:
         """See `CatalogReader.run`."""
         return _only(self._runs, run_id, "run")
 
+    def run_count(self) -> int:
+        """See `CatalogReader.run_count`."""
+        return self._ask("run_count")[0][0]
+
     def backfills(
         self,
         *,

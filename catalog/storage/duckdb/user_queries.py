@@ -15,7 +15,7 @@ copies of the views that the query names.
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
@@ -227,9 +227,7 @@ def parquet_bytes(relation: Any, folder: Path) -> bytes:
         return file.read_bytes()
 
 
-def _answer_apart(
-    prefix: str, select: str, parameters: Sequence[Any], relations: Mapping[str, Any]
-) -> QueryResult:
+def _answer_apart(prefix: str, select: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult:
     """Answer in a database of its own, which knows `relations` alone and may read their files."""
     import duckdb
 

@@ -9,7 +9,6 @@ is lost or done twice: an append carries a name, and who did not hear the answer
 import contextlib
 import fcntl
 import os
-import socket
 import sys
 import threading
 import weakref
@@ -22,6 +21,7 @@ from headwater.catalog.errors import BusyError, CatalogError, ReadOnlyCatalogErr
 from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import (
     Backfill,
     BackfillCells,
@@ -141,7 +141,9 @@ class SharedStorage:
     keeper is started at once rather than when somebody else comes.
     """
 
-    def __init__(self, home: Path, *, wait: float, clock: Clock, read_only: bool = False, crowded: bool = False) -> None:
+    def __init__(
+        self, home: Path, *, wait: float, clock: Clock, read_only: bool = False, crowded: bool = False
+    ) -> None:
         self.home = home.resolve()
         self.read_only = read_only
         self._clock = clock
@@ -254,9 +256,11 @@ class SharedStorage:
         before: str | None = None,
     ) -> list[Run]:
         """See `CatalogReader.runs`."""
-        return self._ask(
-            "runs", statuses=statuses, asset=asset, job=job, backfill=backfill, limit=limit, before=before
-        )
+        return self._ask("runs", statuses=statuses, asset=asset, job=job, backfill=backfill, limit=limit, before=before)
+
+    def run_count(self) -> int:
+        """See `CatalogReader.run_count`."""
+        return self._ask("run_count")
 
     def backfills(
         self, *, statuses: Collection[BackfillStatus] | None = None, limit: int = 100, before: str | None = None
@@ -395,7 +399,7 @@ class SharedStorage:
                         return self._own()
                 elif not self._start_keeper():
                     self._crowded = False
-            elif found.host == socket.gethostname() and found.address:
+            elif found.host == this_host() and found.address:
                 if found.keeper:
                     with contextlib.suppress(Disconnected):
                         return _Guest(found, self.home)

@@ -282,6 +282,7 @@ OPERATIONS: Mapping[str, Operation] = {
         list[Run],
         give_arguments={"statuses": _listed},
     ),
+    "run_count": Operation({}, int),
     "backfills": Operation(
         {"statuses": list[BackfillStatus] | None, "limit": int, "before": str | None},
         list[Backfill],
