@@ -47,7 +47,8 @@ class Instance:
         """Open a home, made if there is none, together with any number of other processes.
 
         With `read_only`, nothing is made; a home without a catalog is then an empty one, unless something is left of a
-        catalog. Waits up to `wait` seconds for a process that holds the catalog and cannot share it. Raises `BusyError` naming the holder, and `CatalogError`.
+        catalog. Waits up to `wait` seconds for a process that holds the catalog and cannot share it. Raises `BusyError`
+        naming that one, and `CatalogError`.
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()

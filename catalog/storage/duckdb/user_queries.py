@@ -83,8 +83,8 @@ def answer(
         prefix = sql[: explain.end()] if explain else ""
         if table is not None or any(isinstance(relation, FileRelation) for relation in used.values()):
             copied = (named & known.keys()) - {folded(name) for name in used}
-            give = table or (lambda name: contents(cursor, name))
-            return _answer_apart(prefix, select, parameters, {name: give(name) for name in copied} | used)
+            copies = {name: contents(cursor, name) if table is None else table(name) for name in copied}
+            return _answer_apart(prefix, select, parameters, copies | used)
         for name, relation in used.items():
             cursor.register(name, relation)
         return _run(cursor, prefix, select, parameters)

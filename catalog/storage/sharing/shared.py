@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -334,7 +334,7 @@ class SharedStorage:
     def _ask(self, name: str, /, **arguments: Any) -> Any:
         return self._with_backend(lambda backend: backend.ask(name, arguments))
 
-    def _with_backend(self, ask: "Any") -> Any:
+    def _with_backend(self, ask: Callable[[_Backend], Any]) -> Any:
         """The answer of whoever has the catalog; of the next one, where that one is gone: reading twice is harmless."""
         from headwater.catalog.storage.sharing.wire import Disconnected
 
@@ -457,7 +457,7 @@ class SharedStorage:
             command = [sys.executable, "-P", "-m", "headwater.catalog.storage.sharing.keeper", str(self.home)]
             if descriptor == INHERITED:
                 os.set_inheritable(descriptor, True)
-            # In a session of its own, so that Ctrl-C in a terminal is not for it; it keeps the lock with the descriptor.
+            # In a session of its own: Ctrl-C in a terminal is not for it. It keeps the lock with the descriptor.
             pid = os.posix_spawn(
                 sys.executable,
                 command,

@@ -1,4 +1,4 @@
-"""What goes over the socket: operations of a catalog and their answers, as msgpack (https://msgpack.org), never pickles.
+"""What goes over the socket: operations of a catalog and their answers, as msgpack (https://msgpack.org), no pickles.
 
 A message is its length in 8 bytes, the least significant first, and then that many bytes. A client first sends the
 token of the lock file; then, for each request, a list of the operation's name and its arguments. The answer is a list
@@ -113,10 +113,6 @@ def _listed(values: Any) -> Any:
     return None if values is None else list(values)
 
 
-def _bytes(array: Any) -> bytes:
-    return array.tobytes()
-
-
 def _int64s(data: bytes) -> "NDArray[int64]":
     import numpy as np
 
@@ -141,8 +137,9 @@ _PartitionCells = tuple[dict[AssetKey, tuple[bytes, bytes, bytes, bytes, bytes]]
 
 def _give_partition_cells(cells: PartitionCells) -> Any:
     arrays = {
-        str(key): [_bytes(one.keys), _bytes(one.seqs), _bytes(one.fingerprints), _bytes(one.version_hashes)]
-        + [_bytes(one.inputs_hashes)]
+        str(key): [
+            array.tobytes() for array in (one.keys, one.seqs, one.fingerprints, one.version_hashes, one.inputs_hashes)
+        ]
         for key, one in cells.by_asset.items()
     }
     return arrays, cells.keys.tolist(), list(cells.fingerprints)
@@ -171,7 +168,7 @@ def _take_partition_cells(data: _PartitionCells) -> PartitionCells:
 
 
 def _give_input_hashes(found: Mapping[AssetKey, tuple[Any, Any]]) -> Any:
-    return {str(key): (_bytes(places), _bytes(hashes)) for key, (places, hashes) in found.items()}
+    return {str(key): (places.tobytes(), hashes.tobytes()) for key, (places, hashes) in found.items()}
 
 
 def _take_input_hashes(data: Mapping[AssetKey, tuple[bytes, bytes]]) -> Any:
@@ -202,7 +199,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 def give_value(value: Any) -> Any:
     """A value of SQL as msgpack can hold it without losing what it is: itself, or its tag and its parts."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind is int and value not in _INT64:
         return ["int", str(value)]
     if value is None or kind in (bool, int, float, str, bytes):
