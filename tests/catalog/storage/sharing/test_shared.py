@@ -52,8 +52,8 @@ def home(tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> I
         until(lambda: holder(tmp_path / "home") is None)
 
 
-def shared(home: Path, **options: Any) -> SharedStorage:
-    return SharedStorage(home, **{"wait": 60.0, "clock": SystemClock(), **options})
+def shared(home: Path, *, wait: float = 60.0, read_only: bool = False, crowded: bool = False) -> SharedStorage:
+    return SharedStorage(home, wait=wait, clock=SystemClock(), read_only=read_only, crowded=crowded)
 
 
 def keys(name: str, *added: str) -> DynamicPartitionsChanged:
@@ -273,7 +273,7 @@ def test_sql_over_files_and_views_together(home: Path, history: "History", tmp_p
     import duckdb
 
     file = tmp_path / "data.parquet"
-    duckdb.sql("select 'orders' as asset, 3 as n").write_parquet(str(file))
+    duckdb.execute(f"copy (select 'orders' as asset, 3 as n) to '{file}'").fetchall()
     relation = FileRelation(sql=f"select * from read_parquet('{file}')", paths=(str(file),))
     run = history.start("orders")
     for crowded in (False, True):
