@@ -165,7 +165,7 @@ class _Coordinator:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
         resources = Resources(self.request.definitions, assets, self.request.run_config)
         self.redaction = Redaction(resources.references())
-        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.home)
+        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.artifacts)
         self.planned = self._planned_cells()
         self.versions = Versions.of(
             self.request.plan,
