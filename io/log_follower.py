@@ -106,9 +106,9 @@ class _Tail:
         try:
             now = self._path.stat()
         except FileNotFoundError:
-            if not self._gone:
-                self._gone = True
+            if self.position and not self._gone:  # an empty one is removed when the run is over
                 yield "was deleted"
+            self._gone = True
             return
         assert self._file is not None  # it was opened above
         if now.st_ino != os.fstat(self._file).st_ino:

@@ -60,7 +60,8 @@ def address_of(settings: Remote) -> str:
 
 def options_of(settings: Remote) -> dict[str, Any]:
     """How the object store is reached. Raises `ConfigError` for a variable that is not set."""
-    options = {option: getattr(settings, name) for name, option in _OPTIONS[type(settings)].items()}
+    named = {name: value for name in _OPTIONS[type(settings)] if (value := getattr(settings, name)) is not None}
+    options: dict[str, Any] = {_OPTIONS[type(settings)][name]: value for name, value in named.items()}
     checked = not settings.allow_invalid_certificates and getattr(settings, "verify", True)
     options |= {"allow_http": settings.allow_http, "verify": checked, "timeout": settings.timeout}
     return resolve({name: value for name, value in options.items() if value is not None}, "compute_logs:config")
