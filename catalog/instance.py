@@ -2,14 +2,17 @@
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from headwater.catalog.clock import Clock, SystemClock
+from headwater.catalog.documents import find_settings
 from headwater.catalog.errors import InvalidKeyError
 from headwater.catalog.keys import validate_partition_key
 
 if TYPE_CHECKING:
+    from headwater.catalog.settings import Settings
     from headwater.catalog.storage.base import CatalogWriter
 
 #: Seconds to wait for another process that holds the catalog.
@@ -52,15 +55,16 @@ class Instance:
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()
-        if read_only and not (path / "catalog.duckdb").exists():
+        folder = catalog_folder(path)
+        if read_only and not (folder / "catalog.duckdb").exists():
             from headwater.catalog.storage.duckdb.opening import check_absent
             from headwater.catalog.storage.duckdb.unmade import UnmadeStorage
 
-            check_absent(path)
+            check_absent(folder)
             return Instance(path, UnmadeStorage(), clock)
         from headwater.catalog.storage.sharing.shared import SharedStorage
 
-        return Instance(path, SharedStorage(path, wait=wait, read_only=read_only, clock=clock), clock)
+        return Instance(path, SharedStorage(folder, wait=wait, read_only=read_only, clock=clock), clock)
 
     @staticmethod
     def ephemeral(*, clock: Clock | None = None) -> "Instance":
@@ -74,6 +78,21 @@ class Instance:
         instance = Instance(home, MemoryStorage(), clock or SystemClock())
         instance._remove = weakref.finalize(instance, shutil.rmtree, home, ignore_errors=True)
         return instance
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """What `instance.yaml` in the home says, or `instance.toml`; read when it is first asked for.
+
+        Raises `ConfigError` naming the key that makes no sense.
+        """
+        from headwater.catalog.settings_file import load_settings
+
+        return load_settings(self.home)
+
+    @property
+    def artifacts(self) -> Path:
+        """Where data without a root of its own and compute logs lie: the home, unless the settings say otherwise."""
+        return self.home if find_settings(self.home) is None else self.settings.artifacts(self.home)
 
     def add_dynamic_partitions(self, name: str, keys: Sequence[str]) -> None:
         """Add keys to the dynamic partitions `name`, behind those that are there; those that are there stay.
@@ -123,3 +142,12 @@ class Instance:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def catalog_folder(home: Path) -> Path:
+    """Where the catalog of a home and its lock lie: there, unless its settings say otherwise. Raises `ConfigError`."""
+    if find_settings(home) is None:
+        return home
+    from headwater.catalog.settings_file import load_settings
+
+    return load_settings(home).catalog(home)

@@ -378,7 +378,7 @@ def _say_left_out(found: Plan) -> None:
 
 def read_config(app: App, path: str | None) -> Mapping[str, Any]:
     """The configuration in a file, by default the project's."""
-    from headwater.materialize.project import read_document
+    from headwater.catalog.documents import read_document
 
     if path is not None:
         return read_document(Path(path).expanduser())

@@ -1,7 +1,7 @@
 """A store in a bucket, through obstore: S3, Google Cloud Storage, Azure.
 
 How files are written is in `headwater.io.object_sink`. obstore retries; how often and how long is an option.
-Nothing here depends on listing.
+No data depends on listing.
 """
 
 import contextlib
@@ -127,6 +127,19 @@ class ObjectStore:
                     raise StorageError(
                         f"'{self.uri(path)}' exists already.", remedy="A version is written only once."
                     ) from None
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Create a small object, in place of one that is there already."""
+        with self.translated(path, writing=True):
+            _obstore().put(self.client, self._key(path), data, mode="overwrite")
+
+    def paths(self, folder: str) -> list[str]:
+        """The paths of the objects below a folder, sorted."""
+        above = f"{self._prefix}/" if self._prefix else ""
+        with self.translated(folder):
+            pages = _obstore().list(self.client, self._key(folder))
+            found = [cast(str, one["path"]) for page in pages for one in page]
+        return sorted(path.removeprefix(above) for path in found)
 
     def put_parts(self, path: str, parts: Iterator[bytes | bytearray]) -> None:
         """Create a large object of parts as they come; when `parts` raises, the upload is aborted."""

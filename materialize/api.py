@@ -286,7 +286,7 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
     dead = [run for run in started if is_interrupted(run)]
     if not dead:
         return []
-    managers = IOManagers(definitions, None, instance.home)
+    managers = IOManagers(definitions, None, instance.artifacts)
     for run in dead:
         for cell in instance.catalog.planned(run.run_id):
             if cell.folder is not None:

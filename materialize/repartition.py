@@ -131,7 +131,7 @@ class _Work:
         spec = definitions.spec_of(key)
         assert spec is not None  # it is computed here
         self.spec: AssetSpec = spec
-        self.managers = IOManagers(definitions, None, instance.home)
+        self.managers = IOManagers(definitions, None, instance.artifacts)
         #: The old cells that store something.
         self.old: dict[str | None, Materialization] = self._old()
 

@@ -8,10 +8,11 @@ one lock keeps decisions and events in order.
 
 import contextlib
 import getpass
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,12 @@ from headwater.catalog.records import (
     StepStatus,
 )
 from headwater.catalog.storage.base import CellState, cell_state
-from headwater.io.compute_logs import run_folder
+from headwater.io.compute_logs import ComputeLogManager, compute_log_manager
 from headwater.materialize.conflict import refuse_taken
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
 from headwater.materialize.execution.interrupt import Interruption
+from headwater.materialize.execution.python_logs import level_of, logged_by, python_logging
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
@@ -171,8 +173,10 @@ class _Coordinator:
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
         resources = Resources(self.request.definitions, assets, self.request.run_config)
-        self.redaction = Redaction(resources.references())
-        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.home)
+        settings = self.instance.settings
+        self.log_level = level_of(settings.python_logs)
+        self.redaction = Redaction([*resources.references(), *settings.references], settings.secrets)
+        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.artifacts)
         self.planned = self._planned_cells()
         self.versions = Versions.of(
             self.request.plan,
@@ -182,10 +186,11 @@ class _Coordinator:
             self.instance.catalog,
         )
         self.recorder = Recorder(self.instance.catalog.append)
+        logs = compute_log_manager(settings, self.instance.home)
         self.capture = OutputCapture(
-            run_folder(self.instance.home, self.run_id),
+            logs.folder(self.run_id),
             side_by_side=self.request.executor == "threads",
-            blot=self.redaction.blot,
+            redaction=self.redaction,
         )
         self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
         try:
@@ -194,7 +199,13 @@ class _Coordinator:
                 for cell in self.planned.values():
                     if cell.folder is not None:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
-                with self.interruption, self.capture, resources.set_up(self.info, self.redaction) as ready:
+                with (
+                    self.interruption,
+                    self._keeping(logs),
+                    self.capture,
+                    python_logging(settings.python_logs, self._log, self.redaction.text),
+                    resources.set_up(self.info, self.redaction) as ready,
+                ):
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions,
                         io_managers=self.managers,
@@ -214,6 +225,17 @@ class _Coordinator:
             return self._end()
         finally:
             self.recorder.close()
+
+    @contextlib.contextmanager
+    def _keeping(self, logs: ComputeLogManager) -> Generator[None]:
+        """Have what is printed taken care of. What goes wrong with it is told, and harms nobody."""
+        self.keeper = logs.keeper(self.run_id, self.redaction.bytes)
+        try:
+            yield
+        finally:
+            problem = self.keeper.close()
+            if problem:
+                self._log(None, "WARNING", problem)
 
     def _start(self) -> None:
         """Record the run and the version that each cell is going to get, before anything is written."""
@@ -307,6 +329,7 @@ class _Coordinator:
         """Record what an attempt made, or have what failed of it tried again."""
         spec = result.spec
         self.printed[spec.step_key] = self.printed.get(spec.step_key, ()) + result.logs
+        self.keeper.keep(result.logs)
         self.kept.setdefault(spec.step_key, []).extend(result.outputs)
         failed = result.failed
         if result.failure is not None:
@@ -468,7 +491,7 @@ class _Coordinator:
         self._emit(StepStarted(time=self.clock.now(), run_id=self.run_id, step_key=spec.step_key, attempt=spec.attempt))
         self.attempted.add(spec.step_key)
         self.running[spec.step_key] = spec
-        with self.capture.step(spec.number) as logs:
+        with self.capture.step(spec.number, spec.step_key, spec.attempt) as logs, logged_by(spec.step_key):
             try:
                 with self.interruption.interruptible():
                     attempt = attempt_step(spec, self.environment)
@@ -478,7 +501,7 @@ class _Coordinator:
         del self.running[spec.step_key]
         if self.executor is not None and self.request.stop_asked():
             self.executor.wake()  # or else the next step might begin before anybody looks
-        attempt.logs = tuple(replace(one, attempt=spec.attempt) for one in logs)
+        attempt.logs = tuple(logs)
         return attempt
 
     def _executor(self) -> Executor:
@@ -568,7 +591,9 @@ class _Coordinator:
                 for event in events:
                     self.request.listener(event)
 
-    def _log(self, step_key: str, level: str, message: str) -> None:
+    def _log(self, step_key: str | None, level: str, message: str) -> None:
+        if logging.getLevelNamesMapping().get(level, logging.CRITICAL) < self.log_level:
+            return
         self._emit(
             LogMessage(time=self.clock.now(), run_id=self.run_id, step_key=step_key, level=level, message=message)
         )
