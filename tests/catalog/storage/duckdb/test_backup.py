@@ -128,7 +128,12 @@ def test_a_backup_needs_room_and_a_catalog_that_may_be_written(
         with monkeypatch.context() as patched:
             values = list(state)
             values[4] = 0  # f_bavail
-            patched.setattr(os, "statvfs", lambda _: os.statvfs_result(values))
+            full = os.statvfs_result(values)
+
+            def statvfs(path: Path) -> os.statvfs_result:
+                return full
+
+            patched.setattr(os, "statvfs", statvfs)
             with pytest.raises(DiskFullError, match="free"):
                 storage.backup(tmp_path / "copy")
         assert storage.append([history.start("a")]) == 1
