@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("headwater.cli.runs:events", "List what happened."),
     "versions": ("headwater.cli.data:versions", "List an asset's versions."),
     "sql": ("headwater.cli.data:sql", "Query the catalog and the assets' data."),
+    "catalog": ("headwater.cli.catalog:catalog", "Back the catalog up, restore it, examine it, migrate it."),
     "completion": ("headwater.cli.completion:completion", "Print the completion script of a shell."),
 }
 

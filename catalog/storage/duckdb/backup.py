@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from headwater.catalog.errors import CatalogError, ConflictError, DiskFullError, UsageError
 from headwater.catalog.storage.duckdb.connection import Database, attachment, literal
@@ -39,6 +39,15 @@ class Backup:
     #: When the last of them happened; None where there is none.
     last: datetime | None
     bytes: int
+
+
+@runtime_checkable
+class SupportsBackup(Protocol):
+    """A storage that can back itself up: one that has the file open, or asks who has."""
+
+    def backup(self, target: Path, *, replace: bool = False) -> Backup:
+        """See `DuckDBStorage.backup`."""
+        ...
 
 
 def default_name(now: datetime) -> str:

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,6 +142,15 @@ def _open_after_kill(home: Path, wait: float, clock: Clock, command: str) -> Duc
             with open_catalog(home, wait=0, clock=clock, command=command) as storage:
                 storage.settle()
             return open_catalog(home, wait=wait, read_only=True, clock=clock, command=command)
+    return open_copy(home, wait=wait, clock=clock, command=command)
+
+
+def open_copy(home: Path, *, wait: float, clock: Clock, command: str | None = None) -> DuckDBStorage:
+    """Open a copy in memory of the catalog in `home`, for who reads what the journal holds too and changes nothing.
+
+    Raises as `open_catalog` does.
+    """
+    command = command_line() if command is None else command
     lock = acquire(home, shared=True, wait=wait, clock=clock, command=command)
     try:
         return DuckDBStorage(Database(home / DATABASE_FILE, read_only=True, in_memory=True), lock, None, True)
@@ -305,23 +314,29 @@ def _is_writable(home: Path) -> bool:
     return all(os.access(home / name, os.W_OK) for name in _OURS if (home / name).exists())
 
 
-def check_permissions(home: Path) -> None:
-    """Raise `InsecurePermissionsError` where others than the owner could change the catalog in `home`."""
+def insecure(home: Path) -> Iterator[InsecurePermissionsError]:
+    """What others than the owner could change of the catalog in `home`."""
     for path in (home, *(home / name for name in _OURS)):
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
         if stat.S_ISLNK(mode):
-            raise InsecurePermissionsError(
+            yield InsecurePermissionsError(
                 f"{path} is a symbolic link, and whoever can change where it leads could change the catalog.",
                 remedy="Put the catalog itself there, or name the folder that it is in as the home.",
             )
-        if mode & _OTHERS_MAY_WRITE:
-            raise InsecurePermissionsError(
+        elif mode & _OTHERS_MAY_WRITE:
+            yield InsecurePermissionsError(
                 f"{path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}).",
                 remedy=f"If nobody else had a hand in it: chmod go-w {path}",
             )
+
+
+def check_permissions(home: Path) -> None:
+    """Raise `InsecurePermissionsError` where others than the owner could change the catalog in `home`."""
+    for error in insecure(home):
+        raise error
 
 
 def _nothing_to_read(home: Path, read_only: bool) -> CatalogError:
