@@ -339,7 +339,9 @@ def _print(
         ]
     output.facts(facts)
     for error in problems[:_FEW]:
-        output.say_block(f"\n{click.style('PROBLEM', fg='red')} [{error.code}] {error.message}\n{error.remedy}")
+        output.say()
+        output.say(f"PROBLEM [{error.code}]", colour="red")
+        output.say_block(f"{error.message}\n{error.remedy}")
     if len(problems) > _FEW:
         output.say(f"… and {output.counted(len(problems) - _FEW, 'more problem')}; --json lists all.")
     for error in notes[:_FEW]:

@@ -76,6 +76,7 @@ class _Version:
     created: datetime
     pointer: Pointer
     is_current: bool
+    seq: int
 
     @property
     def owner(self) -> Owner:
@@ -114,10 +115,11 @@ def diagnose(
     began = instance.clock.now()
     notes: list[HeadwaterError] = []
     stores = _Stores(instance, definitions, notes)
-    roots = stores.roots(_versions(instance))
+    made = _versions(instance)
+    roots = stores.roots(made)
     listed, unlisted = _list(roots, notes)
     running = _running(instance)  # before the versions: of a run that ends in between, they are there by then
-    made = _versions(instance)
+    made += _versions(instance, after=made[-1].seq if made else 0)
     kept = running | {version.version_id for version in made}
     versions = [version for version in made if every_version or version.is_current]
     problems: list[HeadwaterError] = []
@@ -207,11 +209,12 @@ class _Stores:
         return next((root.store for root in self.found if root.store.path_of(uri) is not None), None)
 
 
-def _versions(instance: Instance) -> "list[_Version]":
-    """The versions that are stored, oldest first."""
+def _versions(instance: Instance, *, after: int = 0) -> "list[_Version]":
+    """The versions that are stored, oldest first; with `after`, those after that event."""
     answer = instance.catalog.query(
-        "select asset, partition, version_id::varchar, created, uri, format, bytes, checksum, is_current "
-        "from materializations where uri is not null order by seq"
+        "select asset, partition, version_id::varchar, created, uri, format, bytes, checksum, is_current, seq "
+        "from materializations where uri is not null and seq > ? order by seq",
+        [after],
     )
     return [
         _Version(
@@ -221,8 +224,9 @@ def _versions(instance: Instance) -> "list[_Version]":
             created.replace(tzinfo=UTC),
             Pointer(uri=uri, format=format_name, bytes=size, checksum=checksum),
             is_current,
+            seq,
         )
-        for asset, partition, version_id, created, uri, format_name, size, checksum, is_current in answer.rows
+        for asset, partition, version_id, created, uri, format_name, size, checksum, is_current, seq in answer.rows
     ]
 
 
