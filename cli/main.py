@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "versions": ("headwater.cli.data:versions", "List an asset's versions."),
     "sql": ("headwater.cli.data:sql", "Query the catalog and the assets' data."),
     "instance": ("headwater.cli.instance:instance", "Show what the instance is told by its settings."),
+    "catalog": ("headwater.cli.catalog:catalog", "Back the catalog up, restore it, examine it, migrate it."),
     "completion": ("headwater.cli.completion:completion", "Print the completion script of a shell."),
 }
 
