@@ -183,7 +183,7 @@ def _print_errors(steps: Sequence[Step]) -> None:
 def cancel_run(app: App, run_id: str) -> None:
     """Ask a run that is going on in another process of this host to stop after its current step."""
     with app.reading() as instance:
-        found = settled(_find_run(instance.catalog, run_id))
+        found = settled(find_run(instance.catalog, run_id))
     if found.status is not RunStatus.STARTED:
         raise UsageError(
             f"Run {found.run_id} is over: {found.status}.", remedy="`headwater runs --status started` lists the others."

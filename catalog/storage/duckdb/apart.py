@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.catalog import errors
 from headwater.catalog.errors import CatalogCorruptError, HeadwaterError, TimedOutError
-from headwater.catalog.storage.duckdb import journal, schema
+from headwater.catalog.storage import journal
+from headwater.catalog.storage.duckdb import schema
 from headwater.catalog.storage.duckdb.connection import connect, copy, reported_as_opening
 from headwater.catalog.storage.duckdb.reading import ask
 from headwater.catalog.storage.duckdb.rows import aware_or_none

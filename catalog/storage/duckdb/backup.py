@@ -10,12 +10,12 @@ import contextlib
 import errno
 import os
 import shutil
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from headwater.catalog.errors import CatalogError, ConflictError, DiskFullError, UsageError
+from headwater.catalog.records import Backup
 from headwater.catalog.storage.duckdb.connection import Database, attachment, literal
 from headwater.catalog.storage.duckdb.reading import ask
 from headwater.catalog.storage.duckdb.rows import aware
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
 #: The folder below the home that backups go to unless another place is named.
 BACKUPS = "backups"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backup:
-    """A backup that was made."""
-
-    path: Path
-    catalog_id: str
-    #: How many events it holds, which is the number of the last one.
-    events: int
-    #: When the last of them happened; None where there is none.
-    last: datetime | None
-    bytes: int
 
 
 @runtime_checkable

@@ -26,6 +26,7 @@ from headwater.catalog.records import (
     Backfill,
     BackfillCells,
     BackfillStatus,
+    Backup,
     Cell,
     DefinitionChange,
     Failure,
@@ -324,6 +325,10 @@ class SharedStorage:
     ) -> QueryResult:
         """See `CatalogReader.query`."""
         return self._with_backend(lambda backend: backend.query(sql, parameters, relations or {}))
+
+    def backup(self, target: Path, *, replace: bool = False) -> Backup:
+        """See `DuckDBStorage.backup`."""
+        return self._ask("backup", target=target.absolute(), replace=replace)
 
     def __enter__(self) -> "SharedStorage":
         return self

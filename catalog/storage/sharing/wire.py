@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from headwater.catalog.records import (
     Backfill,
     BackfillCells,
     BackfillStatus,
+    Backup,
     Cell,
     DefinitionChange,
     Failure,
@@ -192,22 +194,19 @@ _TAGGED: tuple[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]], ...
         lambda pairs: {take_value(key): take_value(value) for key, value in pairs},
     ),
 )
-_GIVE = {kind: (tag, give) for tag, kind, give, _ in _TAGGED}
+_GIVE: Mapping[Any, tuple[str, Callable[[Any], Any]]] = {kind: (tag, give) for tag, kind, give, _ in _TAGGED}
 _TAKE = {tag: take for tag, _, _, take in _TAGGED}
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
 def give_value(value: Any) -> Any:
     """A value of SQL as msgpack can hold it without losing what it is: itself, or its tag and its parts."""
-    kind: type[Any] = type(value)
-    if kind is int and value not in _INT64:
-        return ["int", str(value)]
-    if value is None or kind in (bool, int, float, str, bytes):
+    if value is None or isinstance(value, bool | float | str | bytes):
         return value
-    if kind in _GIVE:
-        tag, give = _GIVE[kind]
-        return [tag, give(value)]
-    return str(value)
+    if isinstance(value, int):
+        return value if value in _INT64 else ["int", str(value)]
+    tag, give = _GIVE.get(type(value), (None, str))
+    return give(value) if tag is None else [tag, give(value)]
 
 
 def take_value(data: Any) -> Any:
@@ -315,6 +314,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     # A table or view as the bytes of a Parquet file.
     "table": Operation({"name": str}, bytes),
+    "backup": Operation({"target": Path, "replace": bool}, Backup),
     # Only to an owner that serves nobody: let go of the catalog, so that a keeper can have it.
     "make_way": Operation({}, None),
 }
