@@ -154,6 +154,8 @@ class _Parser:
         if one.name != "DefaultRunLauncher":
             self._warn("run_launcher", f"{one.name} is kept as it is written, and runs are started on this machine")
         self._sources["run_launcher.class_name"] = "run_launcher:class"
+        if one.module is not None:
+            self._sources["run_launcher.module"] = "run_launcher:module"
         config = self._free(one.config, one.path, "run_launcher.config")
         return RunLauncher(class_name=one.name, module=one.module, config=config)
 

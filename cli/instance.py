@@ -46,8 +46,8 @@ def show(app: App, as_json: bool) -> None:
     output.facts([("home", str(home)), ("settings", str(settings.file or "none; these are the defaults"))])
     output.say()
     output.table(
-        ["SETTING", "VALUE", "FROM"],
-        [(name, _text(value), settings.sources.get(name, "default")) for name, value in _leaves(shown)],
+        ["SETTING", "FROM", "VALUE"],  # the last may be long, and is cut to the terminal
+        [(name, settings.sources.get(name, "default"), _text(value)) for name, value in _leaves(shown)],
     )
     for warning in settings.warnings:
         output.note(f"Warning: {warning}")

@@ -25,6 +25,7 @@ from headwater.materialize.reader import settled
 _POLL = 0.2
 #: Seconds between two looks into the catalog whether a silent run is over: it may belong to the run.
 _ASK = 2.0
+_OVER = (RunStatus.SUCCESS, RunStatus.FAILURE, RunStatus.CANCELED, RunStatus.INTERRUPTED)
 
 
 @click.command()
@@ -268,7 +269,7 @@ def _is_over(app: App, run_id: str) -> bool:
     """Whether a run is known and over. Who cannot look into the catalog does not know, and so says no."""
     try:
         with Instance.open(app.project.home, read_only=True, wait=0) as instance:
-            return settled(find_run(instance.catalog, run_id)).status not in (RunStatus.STARTED,)
+            return settled(find_run(instance.catalog, run_id)).status in _OVER
     except BusyError:
         return False
 
