@@ -30,6 +30,7 @@ from headwater.materialize.backfill_signals import (
     forget_request,
     is_cancel_requested,
     request_cancel,
+    running_backfill,
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
 from headwater.materialize.conflict import await_run
@@ -180,6 +181,12 @@ def resume_backfill(
             f"The backfill {found.backfill_id} {ended}.",
             remedy="Start another one: `headwater backfill`.",
         )
+    running = running_backfill(instance.home, found.backfill_id)
+    if running is not None:
+        raise ConflictError(
+            f"The backfill {found.backfill_id} goes on in process {running.pid} on {running.host}.",
+            remedy="`headwater backfill show` says how far it is.",
+        )
     resumed = BackfillResumed(
         time=instance.clock.now(),
         backfill_id=found.backfill_id,
@@ -302,7 +309,13 @@ class _Backfiller:
             if first_event is not None:
                 self.instance.catalog.append([first_event])
             while plan and not self._canceled():
-                outcome = self._execute(reader, plan)
+                try:
+                    outcome = self._execute(reader, plan)
+                except CellTakenError as taken:
+                    await_run(self.instance, taken.run_id)
+                    reader, standing = self._look()
+                    plan = self._plan(reader, standing)
+                    continue
                 reader, standing = self._look()
                 if outcome.signal is not None and standing.open:
                     return self._result(BackfillStatus.STARTED, first, outcome.signal)
@@ -377,12 +390,7 @@ class _Backfiller:
             listener=self._watch,
             stop_asked=self._canceled,
         )
-        while True:
-            try:
-                outcome = execute(request, self.instance)
-                break
-            except CellTakenError as taken:
-                await_run(self.instance, taken.run_id)
+        outcome = execute(request, self.instance)
         self.runs.append(outcome)
         self.run_ids.append(outcome.run_id)
         for step in outcome.steps:
