@@ -356,7 +356,7 @@ def _summarise(status: RunStatus, run_id: str | None, cells: Sequence[StepCell],
 def _say_nothing_to_do(found: Plan) -> None:
     if not found.selected:
         output.say("Nothing to do: no asset is selected.", colour="yellow")
-    elif found.waiting or found.absent:
+    elif found.waiting or found.absent or found.impossible:
         output.say("Nothing to do.", colour="green")
     else:
         output.say("Nothing to do: everything selected is fresh.", colour="green")
