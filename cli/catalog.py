@@ -10,6 +10,7 @@ import click
 
 from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import ConflictError, HeadwaterError, UsageError
+from headwater.catalog.instance import catalog_folder
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
 
@@ -96,8 +97,11 @@ def restore(app: App, file: Path, yes: bool, as_json: bool) -> None:
       headwater catalog restore .headwater/backups/catalog-20260131T120000Z.duckdb
     """
     from headwater.catalog.storage.duckdb.restoring import restoring
+    from headwater.catalog.storage.sharing.keeper import dismiss
 
-    with restoring(file, app.project.home, wait=app.wait, clock=SystemClock()) as found:
+    folder = catalog_folder(app.project.home)
+    dismiss(folder)
+    with restoring(file, folder, wait=app.wait, clock=SystemClock()) as found:
         if not as_json or not yes:
             _describe(found)
         if not yes:
@@ -163,8 +167,11 @@ def migrate(app: App, dry_run: bool, as_json: bool) -> None:
       headwater catalog migrate --dry-run
     """
     from headwater.catalog.storage.duckdb.opening import migrate as bring_up_to_date
+    from headwater.catalog.storage.sharing.keeper import dismiss
 
-    found = bring_up_to_date(app.project.home, wait=app.wait, dry_run=dry_run)
+    folder = catalog_folder(app.project.home)
+    dismiss(folder)
+    found = bring_up_to_date(folder, wait=app.wait, dry_run=dry_run)
     if as_json:
         output.say_json(
             {
@@ -205,10 +212,13 @@ def doctor(
       headwater catalog doctor --fix --grace 7d
     """
     from headwater.catalog.storage.duckdb.examining import examine
+    from headwater.catalog.storage.sharing.keeper import dismiss
 
     app = context.ensure_object(App)
     clock = SystemClock()
-    examined = examine(app.project.home, clock=clock) if app.project.home.is_dir() else None
+    folder = catalog_folder(app.project.home)
+    dismiss(folder)  # while somebody writes, the database itself is not read
+    examined = examine(folder, clock=clock) if folder.is_dir() else None
     problems = list(examined.problems) if examined else []
     notes = list(examined.notes) if examined else []
     data = None
@@ -261,7 +271,7 @@ def _opened(app: App, examined: "Examination") -> "Instance":
         from headwater.catalog.storage.duckdb.opening import open_copy
 
         clock = SystemClock()
-        return Instance(home, open_copy(home.resolve(), wait=app.wait, clock=clock), clock)
+        return Instance(home, open_copy(catalog_folder(home).resolve(), wait=app.wait, clock=clock), clock)
     return Instance.open(home, read_only=True, wait=app.wait)
 
 

@@ -1,7 +1,7 @@
 """What a backfill and other processes tell each other, in two kinds of files of the home.
 
-`running-backfill/<identifier>` says how far it has come. `cancel-backfill/<identifier>` asks it to stop for good; should
-its process be killed before it looks, the request still tells whoever would go on with it.
+`running-backfill/<identifier>` says how far it has come. `cancel-backfill/<identifier>` asks it to stop for good;
+should its process be killed before it looks, the request still tells whoever would go on with it.
 """
 
 import contextlib

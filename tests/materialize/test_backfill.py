@@ -457,7 +457,7 @@ def test_what_a_dead_process_said_of_itself_is_not_believed(world: World) -> Non
     folder = world.instance.home / "running-backfill"
     world.during = lambda _: seen.extend(path.read_bytes() for path in folder.iterdir() if not path.suffix)
     found = world.start([world.one("days", partitions_def=TEN)])
-    assert len(seen) == 10 and not folder.exists()
+    assert len(seen) == 10 and not folder.exists() and found.backfill_id is not None
     folder.mkdir()
     beacon = folder / found.backfill_id
     beacon.write_bytes(seen[0].replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 4194305'))

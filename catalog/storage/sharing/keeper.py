@@ -11,11 +11,15 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from headwater.catalog.clock import Clock, SystemClock
 from headwater.catalog.errors import BusyError, HeadwaterError
+from headwater.catalog.processes import this_host
 from headwater.catalog.storage.duckdb.opening import open_catalog
 from headwater.catalog.storage.duckdb.storage import DuckDBStorage
 from headwater.catalog.storage.lock import holder
@@ -31,6 +35,8 @@ IDLE = 15.0
 _LOOK = 0.5
 #: Seconds to get hold of the catalog: of an owner that is asked to make way, and of readers that end by themselves.
 _PATIENCE = 60.0
+#: Seconds that closing the catalog may take it.
+_LEAVING = 5.0
 _MAX_LOG = 1 << 20
 
 
@@ -42,7 +48,15 @@ def keep(home: Path, clock: Clock, stop: threading.Event, *, idle: float = IDLE)
     storage = _open(home, clock)
     lock = storage.lock
     assert lock is not None  # it is open for writing
-    server = Server(home, lock, lambda name, arguments: answer(storage, name, arguments), keeper=True)
+
+    def respond(name: str, arguments: Mapping[str, Any]) -> Any:
+        if name != "make_way":
+            return answer(storage, name, arguments)
+        if server.clients > 1:
+            raise BusyError(f"{server.clients - 1} others use the catalog in {home}.", remedy="Wait for them.")
+        return stop.set()
+
+    server = Server(home, lock, respond, keeper=True)
     try:
         since, greeted = clock.monotonic(), 0
         while not stop.wait(_LOOK) and lock.is_of(home):
@@ -53,6 +67,19 @@ def keep(home: Path, clock: Clock, stop: threading.Event, *, idle: float = IDLE)
     finally:
         server.close()
         storage.close()
+
+
+def dismiss(home: Path) -> None:
+    """Have the keeper of the catalog in `home` leave before its time, if there is one that nobody else needs."""
+    found = holder(home)
+    if found is not None and found.keeper and found.host == this_host():
+        client = Client(found)
+        with contextlib.suppress(Disconnected, BusyError):
+            client.ask("make_way", {})
+            deadline = time.monotonic() + _LEAVING
+            while found == holder(home) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        client.close()
 
 
 def _open(home: Path, clock: Clock) -> DuckDBStorage:
