@@ -125,7 +125,7 @@ def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path) -> None:
         "31 30 8:2 / /net/my\\040disk rw - xfs /dev/sdb rw\n"
     )
     for folder, kind in (
-        ("/home/x", "ext4"),
+        ("/srv/x", "ext4"),
         ("/net", "nfs4"),
         ("/net/x/y", "nfs4"),
         ("/network", "ext4"),

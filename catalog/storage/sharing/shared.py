@@ -483,7 +483,7 @@ class SharedStorage:
     def _watch(self, pid: int) -> None:
         """Wait for the keeper that this process started; one that could not begin says why to who opens it here."""
         with contextlib.suppress(ChildProcessError):
-            if os.waitpid(pid, 0)[1]:
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) > 0:  # a signal's is negative: that one was there
                 self._crowded = False
 
     def forget(self) -> None:
