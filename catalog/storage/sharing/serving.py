@@ -55,7 +55,8 @@ class Server:
             self._folder = Path(tempfile.mkdtemp(prefix="headwater-"))
             path = self._folder / "catalog.sock"
         self._path = path
-        self._path.unlink(missing_ok=True)
+        for left in home.glob("catalog.*.sock"):  # by those that were killed: who listens holds the lock
+            left.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.bind(str(path))
