@@ -13,13 +13,12 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
+from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.loading import load_asset
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan
 from headwater.materialize.reader import UNFINISHED, Reader, settled_steps
-
-EXECUTORS = ("in_process", "threads")
 
 
 class RunResult:
@@ -110,7 +109,7 @@ def materialize(
     `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
     that all are, or `partitions` all of that in one value; of other selected assets, the partitions that read those are
-    built too. `executor` is "in_process" or "threads".
+    built too. `executor` is "in_process", "threads" or "processes".
 
     With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
     rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`,
@@ -119,7 +118,7 @@ def materialize(
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
     if isinstance(assets, Definitions) and resources:
         definitions = Definitions([*assets.assets, *assets.specs], {**assets.resources, **resources}, assets.executor)
-    executor = check_executor(executor or definitions.executor or EXECUTORS[0])
+    executor = check_executor(executor or definitions.executor or IN_PROCESS)
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
     recover(instance, definitions)
@@ -202,13 +201,6 @@ def partition_choice(
 
 def _is_of(one: StepCell | Materialization, key: CoercibleToAssetKey, partition: str | None) -> bool:
     return one.asset == AssetKey(key) and partition in (None, one.partition)
-
-
-def check_executor(name: str) -> str:
-    """`name` itself, where an executor is called so. Raises `UsageError` otherwise."""
-    if name not in EXECUTORS:
-        raise UsageError(f"There is no executor '{name}'.", remedy=f"It is one of {', '.join(EXECUTORS)}.")
-    return name
 
 
 def record_definitions(instance: Instance, graph: AssetGraph) -> None:

@@ -13,7 +13,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -34,12 +34,18 @@ def nothing_to_blot(path: Path, start: int, size: int) -> None:
 
 
 class OutputCapture:
-    """Captures stdout and stderr while it is entered. One at a time in a process; a second one captures nothing."""
+    """Captures stdout and stderr while it is entered. One at a time in a process; a second one captures nothing.
+
+    Several processes may write into one `folder`: the names of a process's files begin with its `prefix`.
+    """
 
     _active = threading.Lock()
 
-    def __init__(self, folder: Path, *, side_by_side: bool = False, blot: Blot = nothing_to_blot) -> None:
+    def __init__(
+        self, folder: Path, *, prefix: str = "", side_by_side: bool = False, blot: Blot = nothing_to_blot
+    ) -> None:
         self._folder = folder
+        self._prefix = prefix
         self._blot = blot
         self._side_by_side = side_by_side
         self._own: dict[str, _Stream] = {}
@@ -64,7 +70,7 @@ class OutputCapture:
         self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.mkdir(exist_ok=True, mode=0o700)
         for number, name in enumerate(STREAMS, 1):
-            self._own[name] = _Stream(name, number, self._folder, self._blot)
+            self._own[name] = _Stream(name, number, self._folder, self._prefix, self._blot)
         threading.Thread(target=self._bound, name="headwater-logs", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
@@ -103,6 +109,27 @@ class OutputCapture:
                 stream.bound()
 
 
+def salvage(folder: Path, prefix: str, since: Mapping[str, int], blot: Blot) -> list[LogSlice]:
+    """What a process with this `prefix` printed, behind `since` of each stream, and is not there any more to say."""
+    slices: list[LogSlice] = []
+    for stream in STREAMS:
+        path, start = folder / f"{prefix}{stream}", since.get(stream, 0)
+        try:
+            file = os.open(path, _FLAGS & ~os.O_CREAT)
+        except OSError:  # it did not get so far
+            continue
+        try:
+            size = _shorten(file, start)
+        finally:
+            os.close(file)
+        if size > 0:
+            blot(path, start, size)
+            slices.append(LogSlice(stream=stream, file=path.name, offset=start, size=size))
+        elif not start:
+            path.unlink(missing_ok=True)
+    return slices
+
+
 def _explain(error: OSError, folder: Path) -> StorageError:
     kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else ReadOnlyStorageError
     return kind(
@@ -114,7 +141,7 @@ def _explain(error: OSError, folder: Path) -> StorageError:
 class _Stream:
     """One of the two streams: its descriptor, the Python object over it, and the files that they write to."""
 
-    def __init__(self, name: str, number: int, folder: Path, blot: Blot) -> None:
+    def __init__(self, name: str, number: int, folder: Path, prefix: str, blot: Blot) -> None:
         self.name = name
         self._blot = blot
         self._number = number
@@ -122,7 +149,7 @@ class _Stream:
         self._python: TextIO = getattr(sys, name)
         with contextlib.suppress(ValueError, OSError):
             self._python.flush()
-        self._path = folder / name
+        self._path = folder / f"{prefix}{name}"
         self._file = os.open(self._path, _FLAGS, 0o600)
         self._saved = os.dup(number)
         self.outside = _Outside(self._python, self._saved)

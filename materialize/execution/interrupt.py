@@ -17,15 +17,18 @@ class Interruption:
     """Watches for signals while it is entered, in the main thread; elsewhere it does nothing.
 
     After the first signal `requested` holds it and no step should be started. After a second one, or `GRACE` seconds,
-    whatever runs inside `interruptible()` gets a KeyboardInterrupt. If that does not help for as long again,
+    whatever runs inside `interruptible()` gets a KeyboardInterrupt, and `on_second` is called. If that does not help for as long again,
     `on_stuck` is called from another thread, to save what can be saved and leave.
     """
 
-    def __init__(self, *, on_first: Callable[[int], None], on_stuck: Callable[[int], None]) -> None:
+    def __init__(
+        self, *, on_first: Callable[[int], None], on_second: Callable[[], None], on_stuck: Callable[[int], None]
+    ) -> None:
         self.requested: int | None = None
         #: Whether running steps were told to stop.
         self.stopping = False
         self._on_first = on_first
+        self._on_second = on_second
         self._on_stuck = on_stuck
         #: The threads that run user code now.
         self._inside: set[int] = set()
@@ -63,6 +66,7 @@ class Interruption:
         elif not self.stopping:
             self.stopping = True
             self._start_timer(lambda: self._on_stuck(number))
+            self._on_second()
             self._interrupt()
         else:
             self._interrupt()
