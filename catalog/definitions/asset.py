@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 from headwater.catalog.config import Config
 from headwater.catalog.definitions.dependencies import AssetDep, AssetIn, read_deps, texts
-from headwater.catalog.definitions.policies import BackfillPolicy, RetryPolicy, StepLimits
+from headwater.catalog.definitions.policies import NO_LIMITS, BackfillPolicy, RetryPolicy, StepLimits
 from headwater.catalog.definitions.signature import InputDefinition, Signature, read_signature
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import (
@@ -79,7 +79,7 @@ class AssetsDefinition:
     #: How many partitions a step computes; None for one.
     backfill_policy: BackfillPolicy | None = None
     #: What one attempt at the step may take.
-    limits: StepLimits = StepLimits()
+    limits: StepLimits = NO_LIMITS
     is_multi: bool = False
     #: Whether the function can compute some of its assets alone.
     can_subset: bool = False

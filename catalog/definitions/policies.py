@@ -143,6 +143,10 @@ class StepLimits:
         return StepLimits(timeout, parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit)
 
 
+#: What a step may take of which nothing is said.
+NO_LIMITS = StepLimits()
+
+
 def parse_bytes(text: str) -> int:
     """How many bytes a text such as "2GiB" or "500 MB" means. Raises `DefinitionError`."""
     match = _MEMORY.fullmatch(text)

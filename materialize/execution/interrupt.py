@@ -17,8 +17,8 @@ class Interruption:
     """Watches for signals while it is entered, in the main thread; elsewhere it does nothing.
 
     After the first signal `requested` holds it and no step should be started. After a second one, or `GRACE` seconds,
-    whatever runs inside `interruptible()` gets a KeyboardInterrupt, and `on_second` is called. If that does not help for as long again,
-    `on_stuck` is called from another thread, to save what can be saved and leave.
+    whatever runs inside `interruptible()` gets a KeyboardInterrupt, and `on_second` is called. If that does not help
+    for as long again, `on_stuck` is called from another thread, to save what can be saved and leave.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def check_fit(executor: str, definitions: Definitions, managers: IOManagers, ass
         for key, manager in used:
             if manager.in_process_only:
                 raise UsageError(
-                    f"`{step.name}` cannot run in another process: what {type(manager).__name__} keeps of `{key}` is in "
-                    "the memory of this one.",
+                    f"`{step.name}` cannot run in another process: what {type(manager).__name__} keeps of `{key}` is "
+                    "in the memory of this one.",
                     remedy="Use the executor 'in_process' or 'threads', or an IO manager that writes files.",
                 )

@@ -22,7 +22,7 @@ import msgspec
 from headwater.catalog.clock import Clock
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.definitions.policies import StepLimits
+from headwater.catalog.definitions.policies import NO_LIMITS, StepLimits
 from headwater.catalog.errors import (
     HeadwaterError,
     MemoryLimitError,
@@ -457,7 +457,7 @@ class ProcessExecutor:
 
     def _limits(self, worker: _Worker) -> StepLimits:
         """What the step that a worker computes may take."""
-        return _NO_LIMITS if worker.spec is None else self._definitions.definition_of(worker.spec.cells[0].asset).limits
+        return NO_LIMITS if worker.spec is None else self._definitions.definition_of(worker.spec.cells[0].asset).limits
 
     def _watch(self) -> None:
         """Stop who exceeds a limit or is to stop, and kill who did not."""
@@ -487,17 +487,14 @@ class ProcessExecutor:
         worker.kill(signal.SIGTERM)
 
 
-_NO_LIMITS = StepLimits()
-
-
 def _died(spec: StepSpec, status: int | None) -> StepFailure:
     """Why a step failed whose process ended, with what `wait` says of it; None where nobody could wait for it."""
     code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)
     remedy = "Look at what it printed; the previous version stays."
     if code == -signal.SIGKILL:
         remedy = (
-            "When memory runs out, the system kills what takes most of it: let fewer steps run at once (--max-workers), "
-            "or process less at a time."
+            "When memory runs out, the system kills what takes most of it: let fewer steps run at once "
+            "(--max-workers), or process less at a time."
         )
     error = WorkerDiedError(f"The process that computed `{spec.step_key}` {_ending(code)}.", remedy=remedy)
     return _failure(error)
@@ -515,8 +512,8 @@ def _timed_out(spec: StepSpec, seconds: float) -> StepFailure:
 def _took_too_much(spec: StepSpec, taken: int, limit: int) -> StepFailure:
     return _failure(
         MemoryLimitError(
-            f"`{spec.step_key}` took {taken / 2**20:,.0f} MiB of memory, more than its limit of {limit / 2**20:,.0f} MiB, "
-            "and was killed.",
+            f"`{spec.step_key}` took {taken / 2**20:,.0f} MiB of memory, more than its limit of "
+            f"{limit / 2**20:,.0f} MiB, and was killed.",
             remedy="Give it a higher memory_limit, or process less at a time: a pl.LazyFrame is streamed.",
         )
     )
