@@ -401,7 +401,7 @@ class _Coordinator:
             logs=self.printed.get(step.key, ()),
             message=message,
         )
-        self.ended.append(event)
+        self.ended.append(self.redaction.event(event))
         self._emit(event)
         self.state.finished(
             step.key,

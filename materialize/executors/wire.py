@@ -94,7 +94,8 @@ class Logged(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True)
+class Failed:
     """Why a step, or some of it, failed."""
 
     error: ErrorRecord
@@ -104,7 +105,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     retry: tuple[int, float] | None
 
 
-class Output(msgspec.Struct, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True)
+class Output:
     """What was made of one of a step's cells, which it names by its place."""
 
     cell: int
@@ -165,6 +167,9 @@ def to_bytes(message: Any) -> bytes:
     try:
         return _encoder.encode(message)
     except UnicodeEncodeError:
+        if isinstance(message, msgspec.Struct):
+            fields = {name: storable(getattr(message, name)) for name in message.__struct_fields__}
+            return _encoder.encode(msgspec.structs.replace(message, **fields))
         return _encoder.encode(storable(message))
 
 
