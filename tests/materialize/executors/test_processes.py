@@ -56,7 +56,12 @@ def build(load: Callable[[str], hw.Definitions], instance: hw.Instance) -> Build
     """Builds the assets of a source file in two processes."""
 
     def build_source(source: str, /, **options: Any) -> RunResult:
-        given: dict[str, Any] = {"instance": instance, "executor": "processes", "max_workers": 2, "raise_on_error": False}
+        given: dict[str, Any] = {
+            "instance": instance,
+            "executor": "processes",
+            "max_workers": 2,
+            "raise_on_error": False,
+        }
         return hw.materialize(load(source), **{**given, **options})
 
     return build_source
