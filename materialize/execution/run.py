@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import (
@@ -401,7 +401,7 @@ class _Coordinator:
             logs=self.printed.get(step.key, ()),
             message=message,
         )
-        self.ended.append(self.redaction.event(event))
+        self.ended.append(cast(StepEnded, self.redaction.event(event)))
         self._emit(event)
         self.state.finished(
             step.key,

@@ -649,7 +649,7 @@ def test_code_that_changed_after_it_was_loaded_is_not_run(
 ) -> None:
     """What is recorded of a version says which code made it."""
     definitions = load("from headwater import asset\n\n@asset\ndef one() -> int:\n    return 1\n")
-    project.edit("return 1", "return 2")
+    project.edit("return 1", "return 1 + 1")
     result = hw.materialize(definitions, instance=instance, executor="processes", raise_on_error=False)
     assert error_of(result, "one").kind == "E-CONFLICT"
 
@@ -658,7 +658,7 @@ def test_code_that_cannot_be_loaded_any_more(
     load: Callable[[str], hw.Definitions], project: ProjectFolder, instance: hw.Instance
 ) -> None:
     definitions = load("from headwater import asset\n\n@asset\ndef one() -> int:\n    return 1\n")
-    project.edit("return 1", "return (")
+    project.edit("return 1", "return (1, ")  # another size: Python may have kept the compiled file
     with pytest.raises(HeadwaterError, match="SyntaxError"):
         hw.materialize(definitions, instance=instance, executor="processes")
 
