@@ -16,6 +16,9 @@ PEER_REQUIREMENTS = ("dagster", "pandas", "pyarrow", "polars")
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__, f"Groups: {', '.join(GROUPS)}.", sep="\n")
+        return
     if "--peers" in arguments:
         arguments.remove("--peers")
         if not (PEERS / "bin" / "python").exists():

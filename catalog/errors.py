@@ -31,6 +31,7 @@
     │   └── InsecurePermissionsError       others than the owner may write it
     ├── BusyError                 exit 7   somebody else holds it
     ├── ConflictError             exit 7   what was done before does not allow it
+    │   └── CellTakenError                 another run builds it; names the run
     └── TimedOutError             exit 8
 
 Every error says what happened, why, and what to do: `message` and `remedy`. `code` is stable.
@@ -332,6 +333,14 @@ class ConflictError(HeadwaterError):
 
     code = "E-CONFLICT"
     exit_code = 7
+
+
+class CellTakenError(ConflictError):
+    """A run would build what another one builds already; `run_id` is that one's."""
+
+    def __init__(self, message: str, *, run_id: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.run_id = run_id
 
 
 class TimedOutError(HeadwaterError):

@@ -68,6 +68,8 @@ class RunStarted:
     pid: int = 0
     #: The backfill that it is a part of.
     backfill_id: str | None = None
+    #: How many runs the catalog has to have for this one to begin: nobody began another one since somebody looked.
+    runs_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,17 @@
 
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from headwater.catalog.clock import Clock, SystemClock
+from headwater.catalog.documents import find_settings
 from headwater.catalog.errors import InvalidKeyError
 from headwater.catalog.keys import validate_partition_key
 
 if TYPE_CHECKING:
+    from headwater.catalog.settings import Settings
     from headwater.catalog.storage.base import CatalogWriter
 
 #: Seconds to wait for another process that holds the catalog.
@@ -19,8 +22,11 @@ DEFAULT_WAIT = 10.0
 class Instance:
     """A home (catalog, logs, data without a root of its own) and its open catalog.
 
-    Use it as a context manager, or close it: while it is open for writing, no other process can open it.
+    Use it as a context manager, or close it.
     """
+
+    #: The runs that this process carries out right now, in whatever thread.
+    running: ClassVar[set[str]] = set()
 
     def __init__(
         self,
@@ -31,8 +37,6 @@ class Instance:
         self.home = home
         self.catalog = catalog
         self.clock = clock
-        #: The runs that this process carries out right now, in whatever thread.
-        self.running: set[str] = set()
         self._remove: Callable[[], object] | None = None
 
     @staticmethod
@@ -43,22 +47,24 @@ class Instance:
         wait: float = DEFAULT_WAIT,
         clock: Clock | None = None,
     ) -> "Instance":
-        """Open a home, made if there is none; wait up to `wait` seconds for a process that holds it.
+        """Open a home, made if there is none, together with any number of other processes.
 
-        With `read_only`, nothing is made and several processes may read at a time; a home without a catalog is then
-        an empty one, unless something is left of a catalog. Raises `BusyError` naming the holder, and `CatalogError`.
+        With `read_only`, nothing is made; a home without a catalog is then an empty one, unless something is left of a
+        catalog. Waits up to `wait` seconds for a process that holds the catalog and cannot share it. Raises `BusyError`
+        naming that one, and `CatalogError`.
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()
-        if read_only and not (path / "catalog.duckdb").exists():
+        folder = catalog_folder(path)
+        if read_only and not (folder / "catalog.duckdb").exists():
             from headwater.catalog.storage.duckdb.opening import check_absent
             from headwater.catalog.storage.duckdb.unmade import UnmadeStorage
 
-            check_absent(path)
+            check_absent(folder)
             return Instance(path, UnmadeStorage(), clock)
-        from headwater.catalog.storage.duckdb.opening import open_catalog
+        from headwater.catalog.storage.sharing.shared import SharedStorage
 
-        return Instance(path, open_catalog(path, wait=wait, read_only=read_only, clock=clock), clock)
+        return Instance(path, SharedStorage(folder, wait=wait, read_only=read_only, clock=clock), clock)
 
     @staticmethod
     def ephemeral(*, clock: Clock | None = None) -> "Instance":
@@ -72,6 +78,21 @@ class Instance:
         instance = Instance(home, MemoryStorage(), clock or SystemClock())
         instance._remove = weakref.finalize(instance, shutil.rmtree, home, ignore_errors=True)
         return instance
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """What `instance.yaml` in the home says, or `instance.toml`; read when it is first asked for.
+
+        Raises `ConfigError` naming the key that makes no sense.
+        """
+        from headwater.catalog.settings_file import load_settings
+
+        return load_settings(self.home)
+
+    @property
+    def artifacts(self) -> Path:
+        """Where data without a root of its own and compute logs lie: the home, unless the settings say otherwise."""
+        return self.home if find_settings(self.home) is None else self.settings.artifacts(self.home)
 
     def add_dynamic_partitions(self, name: str, keys: Sequence[str]) -> None:
         """Add keys to the dynamic partitions `name`, behind those that are there; those that are there stay.
@@ -121,3 +142,12 @@ class Instance:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def catalog_folder(home: Path) -> Path:
+    """Where the catalog of a home and its lock lie: there, unless its settings say otherwise. Raises `ConfigError`."""
+    if find_settings(home) is None:
+        return home
+    from headwater.catalog.settings_file import load_settings
+
+    return load_settings(home).catalog(home)

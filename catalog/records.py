@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from headwater.catalog.keys import AssetKey
@@ -311,6 +312,19 @@ class BackfillCells:
     done: list[str | None]
     #: Those of the others that failed when they were last attempted.
     failed: list[str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A backup that was made."""
+
+    path: Path
+    catalog_id: str
+    #: How many events it holds, which is the number of the last one.
+    events: int
+    #: When the last of them happened; None where there is none.
+    last: datetime | None
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.catalog.errors import BusyError, ConflictError, TimedOutError
+from headwater.catalog.errors import ConflictError
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Backfill, BackfillStatus, Cell, Failure, Run
 from headwater.cli import output
@@ -209,7 +209,7 @@ def resume(context: click.Context, backfill_id: str, as_json: bool, **given: Any
 @json_option
 @pass_app
 def cancel(app: App, backfill_id: str, as_json: bool) -> None:
-    """Stop a backfill for good, also one that is going on in another process: it ends when its running step has.
+    """Stop a backfill for good, also one that is going on in another process: that ends when its running step has.
 
     The start of ID is enough.
 
@@ -222,21 +222,13 @@ def cancel(app: App, backfill_id: str, as_json: bool) -> None:
 
     asked = request_cancel(app.project.home, backfill_id)
     if asked is not None:
-        output.note(f"Asked process {asked.pid} to cancel it. It finishes the running step first.")
-    try:
-        with app.writing() as instance:
-            before = find_backfill(instance, backfill_id).status
-            if before is BackfillStatus.SUCCESS and asked is None:
-                raise ConflictError("The backfill is done: nothing is left to cancel.", remedy="")
-            found = cancel_backfill(instance, backfill_id)
-            shown = _Shown.of(instance, found)
-    except BusyError:
-        if asked is None:
-            raise
-        raise TimedOutError(
-            f"The backfill {asked.backfill_id} was asked to stop and goes on with its running step.",
-            remedy=f"It is canceled when that ends. Ctrl-C or a signal stops process {asked.pid} sooner.",
-        ) from None
+        output.note(f"Asked process {asked.pid} to stop. It finishes the running step first.")
+    with app.writing() as instance:
+        before = find_backfill(instance, backfill_id).status
+        if before is BackfillStatus.SUCCESS and asked is None:
+            raise ConflictError("The backfill is done: nothing is left to cancel.", remedy="")
+        found = cancel_backfill(instance, backfill_id)
+        shown = _Shown.of(instance, found)
     if as_json:
         output.say_json(shown.describe())
     elif found.status is BackfillStatus.CANCELED:
@@ -260,8 +252,8 @@ def show(app: App, backfill_id: str, as_json: bool) -> None:
     """
     from headwater.materialize.backfill_signals import running_backfill
 
-    running = running_backfill(app.project.home)
-    if running is not None and running.backfill_id.startswith(backfill_id.lower()):
+    running = running_backfill(app.project.home, backfill_id)
+    if running is not None:
         shown, runs, failures = _Shown.of_running(running), [], {}
     else:
         from headwater.materialize.backfill import find_backfill
@@ -300,14 +292,11 @@ def backfills(app: App, statuses: tuple[str, ...], limit: int, as_json: bool) ->
       headwater backfills --status interrupted --status failure
     """
     wanted = {status.upper() for status in statuses}
-    # One that has not ended although we could open the catalog has lost its process.
-    asked = {
-        BackfillStatus.STARTED if status == _INTERRUPTED else BackfillStatus(status)
-        for status in wanted - {BackfillStatus.STARTED}
-    }
+    asked = {BackfillStatus.STARTED if status == _INTERRUPTED else BackfillStatus(status) for status in wanted}
     with app.reading() as instance:
-        found = [] if wanted and not asked else instance.catalog.backfills(statuses=asked or None, limit=limit)
+        found = instance.catalog.backfills(statuses=asked or None, limit=limit)
         shown = [_Shown.of(instance, one) for one in found]
+        shown = [one for one in shown if not wanted or one.status in wanted]
         now = instance.clock.now()
     if as_json:
         output.say_json({"backfills": [one.describe() for one in shown]})
@@ -351,12 +340,14 @@ class _Shown:
 
     @staticmethod
     def of(instance: "Instance", found: Backfill) -> "_Shown":
-        """What the catalog knows of it. One that has not ended has no process: that would hold the catalog."""
+        """What the catalog knows of it, and whether it goes on."""
+        from headwater.materialize.backfill_signals import running_backfill
         from headwater.materialize.backfill_standing import recorded_progress
 
+        over = found.status is not BackfillStatus.STARTED
         return _Shown(
             backfill_id=found.backfill_id,
-            status=_INTERRUPTED if found.status is BackfillStatus.STARTED else found.status,
+            status=found.status if over or running_backfill(instance.home, found.backfill_id) else _INTERRUPTED,
             progress=recorded_progress(found, instance.catalog.backfill_cells(found.backfill_id)),
             runs=found.runs,
             started=found.started,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from headwater.catalog.errors import UsageError
+from headwater.catalog.errors import CellTakenError, UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import ErrorRecord, RunStatus, StepCell, StepStatus
 from headwater.cli import output
@@ -16,6 +16,7 @@ from headwater.cli.app import App, complete_asset, complete_partition, json_opti
 from headwater.cli.cells import NAMED, by_asset, outcome_text, some
 from headwater.cli.status import describe_cause
 from headwater.materialize.causes import Status
+from headwater.materialize.conflict import ON_CONFLICT
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
 
@@ -167,6 +168,13 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
     help="How many threads or processes. [default: one a core]",
 )
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the run.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(ON_CONFLICT),
+    default="queue",
+    show_default=True,
+    help="What another run builds already: wait for it, fail, or build it as well.",
+)
 @json_option
 @click.pass_context
 def materialize(
@@ -182,6 +190,7 @@ def materialize(
     executor: str | None,
     max_workers: int | None,
     tags: tuple[str, ...],
+    on_conflict: str,
     as_json: bool,
 ) -> None:
     """Build what is stale or missing among SELECTION and all that it depends on, and nothing else.
@@ -228,6 +237,8 @@ def materialize(
                     tags=given,
                     raise_on_error=False,
                     listener=progress.show,
+                    on_conflict=on_conflict,
+                    on_wait=_say_wait,
                     **asked,
                 )
     seconds = {m.version_id: m.seconds for m in result.materializations}
@@ -260,6 +271,10 @@ def materialize(
 
 def _error_text(error: ErrorRecord | None) -> str | None:
     return error and f"{error.kind}: {error.message}"
+
+
+def _say_wait(taken: CellTakenError) -> None:
+    output.note(f"{taken.message} Waiting for it; --on-conflict has other choices.")
 
 
 class _Asked(TypedDict):
@@ -346,7 +361,7 @@ def _summarise(status: RunStatus, run_id: str | None, cells: Sequence[StepCell],
 def _say_nothing_to_do(found: Plan) -> None:
     if not found.selected:
         output.say("Nothing to do: no asset is selected.", colour="yellow")
-    elif found.waiting or found.absent:
+    elif found.waiting or found.absent or found.impossible:
         output.say("Nothing to do.", colour="green")
     else:
         output.say("Nothing to do: everything selected is fresh.", colour="green")
@@ -368,7 +383,7 @@ def _say_left_out(found: Plan) -> None:
 
 def read_config(app: App, path: str | None) -> Mapping[str, Any]:
     """The configuration in a file, by default the project's."""
-    from headwater.materialize.project import read_document
+    from headwater.catalog.documents import read_document
 
     if path is not None:
         return read_document(Path(path).expanduser())

@@ -31,10 +31,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backfills": ("headwater.cli.backfills:backfills", "List backfills."),
     "runs": ("headwater.cli.runs:runs", "List runs."),
     "run": ("headwater.cli.runs:run", "Show, cancel or retry one run."),
-    "logs": ("headwater.cli.runs:logs", "Print what a run's steps printed."),
+    "logs": ("headwater.cli.logs:logs", "Print what a run's steps printed."),
     "events": ("headwater.cli.runs:events", "List what happened."),
     "versions": ("headwater.cli.data:versions", "List an asset's versions."),
     "sql": ("headwater.cli.data:sql", "Query the catalog and the assets' data."),
+    "instance": ("headwater.cli.instance:instance", "Show what the instance is told by its settings."),
+    "catalog": ("headwater.cli.catalog:catalog", "Back the catalog up, restore it, examine it, migrate it."),
     "completion": ("headwater.cli.completion:completion", "Print the completion script of a shell."),
 }
 

@@ -1,25 +1,23 @@
-"""`runs`, `run`, `logs` and `events`: what happened."""
+"""`runs`, `run` and `events`: what happened."""
 
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from headwater.catalog.errors import BusyError, UsageError, nearest
+from headwater.catalog.errors import BusyError, UsageError
 from headwater.catalog.events import EventKind
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import to_json as metadata_to_json
-from headwater.catalog.printable import printable
 from headwater.catalog.records import Cell, ErrorRecord, LoggedEvent, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
-from headwater.cli.cells import NAMED, by_asset, name_of, outcome_text, rows_of, some
-from headwater.io.compute_logs import STREAMS, read_rest, read_slices, run_folder
+from headwater.cli.cells import NAMED, by_asset, name_of, outcome_text, rows_of
 from headwater.materialize.reader import settled, settled_steps
 
 #: Seconds between two looks for news.
@@ -100,7 +98,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
       headwater run show 01a1fbdc-d141
     """
     with app.reading() as instance:
-        found = settled(_find_run(instance.catalog, run_id))
+        found = settled(find_run(instance.catalog, run_id))
         steps = settled_steps(instance.catalog.steps(found.run_id))
     if as_json:
         output.say_json(describe_run(found, steps))
@@ -184,16 +182,11 @@ def _print_errors(steps: Sequence[Step]) -> None:
 @pass_app
 def cancel_run(app: App, run_id: str) -> None:
     """Ask a run that is going on in another process of this host to stop after its current step."""
-    from headwater.catalog.storage.lock import holder
-
-    found = holder(app.project.home)
-    if found is None:
-        raise UsageError("No run is going on in this home.", remedy="`headwater runs` lists those that ended.")
-    folders = sorted((app.project.home / "logs").glob(f"{run_id}*")) if run_id.replace("-", "").isalnum() else []
-    if not folders:
+    with app.reading() as instance:
+        found = settled(find_run(instance.catalog, run_id))
+    if found.status is not RunStatus.STARTED:
         raise UsageError(
-            f"The process that holds the catalog ({found.pid} on {found.host}) is not known to run '{run_id}'.",
-            remedy="Check the identifier; it is printed when a run starts.",
+            f"Run {found.run_id} is over: {found.status}.", remedy="`headwater runs --status started` lists the others."
         )
     os.kill(found.pid, signal.SIGINT)
     output.note(f"Told process {found.pid} to stop.")
@@ -210,7 +203,7 @@ def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
     app = context.find_object(App)
     assert app is not None  # the group makes one
     with app.reading() as instance:
-        found = _find_run(instance.catalog, run_id)
+        found = find_run(instance.catalog, run_id)
         steps = instance.catalog.steps(found.run_id)
     done = (StepStatus.SUCCESS, StepStatus.VERIFIED)
     left = [cell for step in steps for cell in step.cells if cell.status not in done]
@@ -226,93 +219,6 @@ def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
         tags=(f"headwater/retry_of={found.run_id}",),
         as_json=as_json,
     )
-
-
-@click.command()
-@click.argument("run_id")
-@click.argument("step", required=False)
-@click.option("--stream", type=click.Choice(STREAMS), help="Only this stream. [default: both]")
-@json_option
-@pass_app
-def logs(app: App, run_id: str, step: str | None, stream: str | None, as_json: bool) -> None:
-    """Print what the steps of a run wrote to stdout and stderr, and what they logged.
-
-    STEP is one of them, such as 'flights [2013-01-31]', or an asset for all that built it.
-
-    Of a whole run also what no step wrote: resources that were set up and torn down, steps that were killed.
-
-    \b
-    Examples:
-      headwater logs 01a1fbdc-d141
-      headwater logs 01a1fbdc-d141 orders --stream stderr
-      headwater logs 01a1fbdc-d141 'flights [2013-01-31]'
-    """
-    with app.reading() as instance:
-        found = _find_run(instance.catalog, run_id)
-        steps = instance.catalog.steps(found.run_id)
-        wanted = steps if step is None else _find_steps(found, steps, step)
-        only = wanted[0].step_key if step is not None and len(wanted) == 1 else None
-        logged = instance.catalog.events(run_id=found.run_id, step_key=only, kinds=["LOG_MESSAGE"], limit=None)
-    if step is not None:
-        chosen = {one.step_key for one in wanted}
-        logged = [event for event in logged if event.step_key in chosen]
-    folder = run_folder(app.project.home, found.run_id)
-    streams = STREAMS if stream is None else (stream,)
-    everything = [piece for one in steps for piece in one.logs]
-    if as_json:
-        output.say_json(
-            {
-                "run_id": found.run_id,
-                **({} if step else {"run": {s: _text(b"".join(read_rest(folder, everything, s))) for s in streams}}),
-                "steps": [
-                    {"key": one.step_key, **{s: _text(b"".join(read_slices(folder, one.logs, s))) for s in streams}}
-                    for one in wanted
-                ],
-                "log": [_describe_event(event) for event in logged] if stream is None else [],
-            }
-        )
-        return
-    if stream is None:
-        for event in logged:
-            level = str(event.data.get("level", "INFO"))
-            output.say(
-                f"{output.rfc3339(event.time)} {level} {event.step_key}: {event.message}",
-                colour=output.COLOURS.get(level),
-            )
-    parts: list[tuple[str, str, Iterator[bytes]]] = []
-    if step is None:
-        parts += [("(no step)", name, read_rest(folder, everything, name)) for name in streams]
-    for one in wanted:
-        attempts = sorted({piece.attempt for piece in one.logs})
-        for attempt in attempts:
-            title = one.step_key if one.attempts < 2 else f"{one.step_key}, attempt {attempt}"
-            slices = [piece for piece in one.logs if piece.attempt == attempt]
-            parts += [(title, name, read_slices(folder, slices, name)) for name in streams]
-    headed = stream is None or len(wanted) > 1 or any(one.attempts > 1 for one in wanted)
-    printed = bool(logged)
-    for title, name, pieces in parts:
-        first = next(pieces, None)
-        if first is None:
-            continue
-        printed = True
-        if headed:
-            click.echo(click.style(f"── {printable(title)} {name} ──", dim=True))
-        _stream_out(first, pieces)
-    if not printed:
-        output.note("Nothing was printed.")
-
-
-def _find_steps(run: Run, steps: Sequence[Step], name: str) -> list[Step]:
-    """The step that is called so, or else those that built the asset of that name. Raises `UsageError`."""
-    found = [one for one in steps if one.step_key == name]
-    found = found or [one for one in steps if any(cell.asset == name for cell in one.cells)]
-    if not found:
-        known = [one.step_key for one in steps]
-        raise UsageError(
-            f"Run {run.run_id} has no step '{name}'.",
-            remedy=nearest(name, known[:10_000]) or f"Its steps are {some(known)}.",
-        )
-    return found
 
 
 @click.command()
@@ -362,12 +268,12 @@ def events(
                 raise
             found = []
         if as_json and not follow:
-            output.say_json({"events": [_describe_event(event) for event in found]})
+            output.say_json({"events": [describe_event(event) for event in found]})
         elif as_json:
             import json
 
             for event in found:
-                click.echo(json.dumps(_describe_event(event), default=str))
+                click.echo(json.dumps(describe_event(event), default=str))
         else:
             for event in found:
                 _print_event(event)
@@ -397,7 +303,8 @@ def _maybe_run(catalog: CatalogReader, text: str) -> Run | None:
     return catalog.run(text.lower())
 
 
-def _find_run(catalog: CatalogReader, run_id: str) -> Run:
+def find_run(catalog: CatalogReader, run_id: str) -> Run:
+    """The run whose identifier starts with `run_id`. Raises `UsageError` where there is none."""
     found = _maybe_run(catalog, run_id)
     if found is None:
         raise UsageError(f"There is no run '{run_id}'.", remedy="`headwater runs` lists them; 4 characters are enough.")
@@ -462,7 +369,8 @@ def _took(one: Run | Step) -> float | None:
     return (one.ended - one.started).total_seconds()
 
 
-def _describe_event(event: LoggedEvent) -> dict[str, Any]:
+def describe_event(event: LoggedEvent) -> dict[str, Any]:
+    """An event as JSON."""
     return {
         "seq": event.seq,
         "at": output.rfc3339(event.time),
@@ -482,21 +390,3 @@ def _print_event(event: LoggedEvent) -> None:
     output.say(
         f"{event.seq:>6}  {output.rfc3339(event.time)}  {event.kind:<22}  {run_id:<13}  {about}  {event.message}"
     )
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _stream_out(first: bytes, rest: Any) -> None:
-    """Captured output for a terminal: made safe line by line, whatever its size."""
-    import codecs
-
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    text = ""
-    for piece in (first, *rest):
-        text = decoder.decode(piece)
-        click.echo(printable(text), nl=False)
-    text = decoder.decode(b"", True) or text[-1:]
-    if not text.endswith("\n"):
-        click.echo()

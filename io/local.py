@@ -12,14 +12,15 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from headwater.catalog.errors import DiskFullError, ReadOnlyStorageError, StorageError
 from headwater.catalog.printable import printable_line
 from headwater.io.location import valid_name
-from headwater.io.store import Sink, StagedFile, file_uri
+from headwater.io.store import Sink, StagedFile, StoredFile, file_uri
 
 STAGING = ".staging"
 
@@ -178,6 +179,28 @@ class LocalStore:
         """The file's own path, once it is sure to be a regular file inside of the root."""
         self.open(path).close()
         return f"{self.folder}/{path}", {}
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every file below the root; links lead nowhere. A folder that goes away meanwhile has none."""
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with self.translated(folder), os.scandir(f"{self.folder}/{folder}") as entries:
+                    for entry in entries:
+                        path = f"{folder}{entry.name}"
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(f"{path}/")
+                        elif entry.is_file(follow_symlinks=False):
+                            with contextlib.suppress(FileNotFoundError):
+                                state = entry.stat(follow_symlinks=False)
+                                yield StoredFile(path, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+            except FileNotFoundError:
+                continue
+
+    def uploads(self) -> list[StoredFile]:
+        """None: what is staged is a file."""
+        return []
 
     def opened(self, folder: str, *, create: bool = False, durable: bool = False) -> _Folder:
         """A handle on a folder below the root, walked to without following links.

@@ -111,6 +111,27 @@ class ObjectOptions:
                 "skip_signature=True reads public buckets.",
             ) from None
 
+    def boto3_client(self) -> Any:
+        """boto3's client of S3, for the few requests that obstore does not know; None where boto3 is not installed."""
+        if self.scheme != "s3" or find_spec("boto3") is None:
+            return None
+        botocore = import_module("botocore")
+        unsigned = {"signature_version": botocore.UNSIGNED} if _flag(self.config.get("skip_signature", False)) else {}
+        return (
+            import_module("boto3")
+            .Session(profile_name=self.profile)
+            .client(
+                "s3",
+                endpoint_url=self.config.get("endpoint"),
+                region_name=self.config.get("region"),
+                aws_access_key_id=self.config.get("access_key_id"),
+                aws_secret_access_key=self.config.get("secret_access_key"),
+                aws_session_token=self.config.get("session_token"),
+                verify=not self.client["allow_invalid_certificates"],
+                config=import_module("botocore.config").Config(**unsigned),
+            )
+        )
+
     def for_obstore(self) -> dict[str, Any]:
         """Keyword arguments for the constructors of obstore's stores."""
         provider = self.credential_provider()

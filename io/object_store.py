@@ -1,7 +1,7 @@
 """A store in a bucket, through obstore: S3, Google Cloud Storage, Azure.
 
 How files are written is in `headwater.io.object_sink`. obstore retries; how often and how long is an option.
-Nothing here depends on listing.
+Nothing depends on listing but the search for files that nobody refers to.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from headwater.catalog.printable import printable_line
 from headwater.io.location import EXTENSIONS, valid_name
 from headwater.io.object_options import parse_options
 from headwater.io.object_sink import PART_BYTES, PARTS_AT_ONCE, SMALL_BYTES, ObjectSink
+from headwater.io.store import StoredFile
 
 _REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AccessDenied", "Forbidden")
 _memory: dict[str, Any] = {}
@@ -114,6 +115,25 @@ class ObjectStore:
         """The object's address, and the options and credentials for polars."""
         return None if self._scheme == "memory" else (self.uri(path), self._options.for_polars())
 
+    def files(self) -> Iterator[StoredFile]:
+        """Every object below the root, a request a thousand."""
+        with self.translated(""):
+            for page in _obstore().list(self.client, prefix=self._prefix or None, chunk_size=1000):
+                for found in page:
+                    yield StoredFile(self._below(found["path"]), found["size"], found["last_modified"])
+
+    def uploads(self) -> list[StoredFile] | None:
+        """Uploads of S3's that were neither completed nor aborted; obstore does not list them, boto3 does."""
+        client = self._options.boto3_client()
+        if client is None:
+            return None
+        try:
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            found = [upload for page in pages for upload in page.get("Uploads", ())]
+        except Exception as error:
+            raise self._error(error, "") from None
+        return [StoredFile(self._below(upload["Key"]), 0, upload["Initiated"]) for upload in found]
+
     def put(self, path: str, data: bytes) -> None:
         """Create a small object. One that is there already and holds the same bytes is what we want: an answer
         was lost and the request repeated."""
@@ -127,6 +147,19 @@ class ObjectStore:
                     raise StorageError(
                         f"'{self.uri(path)}' exists already.", remedy="A version is written only once."
                     ) from None
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Create a small object, in place of one that is there already."""
+        with self.translated(path, writing=True):
+            _obstore().put(self.client, self._key(path), data, mode="overwrite")
+
+    def paths(self, folder: str) -> list[str]:
+        """The paths of the objects below a folder, sorted."""
+        above = f"{self._prefix}/" if self._prefix else ""
+        with self.translated(folder):
+            pages = _obstore().list(self.client, self._key(folder))
+            found = [cast(str, one["path"]) for page in pages for one in page]
+        return sorted(path.removeprefix(above) for path in found)
 
     def put_parts(self, path: str, parts: Iterator[bytes | bytearray]) -> None:
         """Create a large object of parts as they come; when `parts` raises, the upload is aborted."""
@@ -181,6 +214,9 @@ class ObjectStore:
             return _memory.setdefault(self._bucket, stores.MemoryStore())
         kind = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[self._scheme]
         return kind(self._bucket, **self._options.for_obstore())
+
+    def _below(self, key: str) -> str:
+        return key[len(self._prefix) + 1 :] if self._prefix else key
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path

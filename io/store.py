@@ -14,7 +14,9 @@ Paths are relative to the store's root, with `/` between segments, and come from
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +149,16 @@ class Sink(io.RawIOBase):
         """Remove every trace. Never raises."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What a listing says of a file."""
+
+    #: Below the root.
+    path: str
+    size: int
+    modified: datetime
+
+
 class Store(Protocol):
     """A root below which files are written once, read and deleted."""
 
@@ -205,6 +217,14 @@ class Store(Protocol):
 
     def native(self, path: str) -> tuple[str, Mapping[str, Any]] | None:
         """What polars needs to scan the file by itself: its address and keyword arguments; None if it cannot."""
+        ...
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every file below the root, staged ones too, in no order; for who looks for what nobody refers to."""
+        ...
+
+    def uploads(self) -> list[StoredFile] | None:
+        """What was begun to be written and has not appeared, where that cannot be seen as a file; None: unknown."""
         ...
 
 

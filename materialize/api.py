@@ -5,20 +5,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import UnknownAssetError, UsageError, UserCodeError
+from headwater.catalog.errors import CellTakenError, UnknownAssetError, UsageError, UserCodeError
 from headwater.catalog.events import Event, RunEnded, StepEnded
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
+from headwater.materialize.conflict import ON_CONFLICT, await_run
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
 from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.loading import load_asset
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan
-from headwater.materialize.reader import UNFINISHED, Reader, settled_steps
+from headwater.materialize.reader import UNFINISHED, Reader, is_interrupted, settled_steps
 
 
 class RunResult:
@@ -101,6 +102,8 @@ def materialize(
     tags: Mapping[str, str] | None = None,
     raise_on_error: bool = True,
     listener: Callable[[Event], None] | None = None,
+    on_conflict: str = "queue",
+    on_wait: Callable[[CellTakenError], None] | None = None,
 ) -> RunResult:
     """Build what is stale among the selected assets and all that they depend on.
 
@@ -110,6 +113,10 @@ def materialize(
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
     that all are, or `partitions` all of that in one value; of other selected assets, the partitions that read those are
     built too. `executor` is "in_process", "threads" or "processes".
+
+    What another run builds already is waited for, and then built if it still has to be; with `on_conflict` "fail" that
+    raises `CellTakenError`, with "supersede" it is built at the same time, and who ends last wins. `on_wait` is told
+    whom it waits for.
 
     With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
     rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`,
@@ -121,36 +128,43 @@ def materialize(
     executor = check_executor(executor or definitions.executor or IN_PROCESS)
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
-    recover(instance, definitions)
-    reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
-    reader = reader.within(reader.select(selection))
-    plan = reader.plan(
-        selection,
-        partitions=partitions or partition_choice(partition_key, partition_keys, partition_range, all_partitions),
-        force=force,
-        upstream=upstream,
-        only_missing=only_missing,
-    )
-    outcome: RunOutcome | None = None
-    if not plan:
-        record_definitions(instance, reader.graph)
-    else:
-        outcome = execute(
-            RunRequest(
-                plan=plan,
-                definitions=definitions,
-                graph=reader.graph,
-                states=reader.cells,
-                table=reader.table,
-                run_config=config,
-                executor=executor,
-                max_workers=max_workers,
-                tags=tags or {},
-                selection=None if selection is None else str(selection),
-                listener=listener,
-            ),
-            instance,
-        )
+    if on_conflict not in ON_CONFLICT:
+        raise UsageError(f"on_conflict is '{on_conflict}'.", remedy=f"It is one of {', '.join(ON_CONFLICT)}.")
+    choice = partitions or partition_choice(partition_key, partition_keys, partition_range, all_partitions)
+    while True:
+        recover(instance, definitions)
+        reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
+        reader = reader.within(reader.select(selection))
+        plan = reader.plan(selection, partitions=choice, force=force, upstream=upstream, only_missing=only_missing)
+        outcome: RunOutcome | None = None
+        if not plan:
+            record_definitions(instance, reader.graph)
+            break
+        try:
+            outcome = execute(
+                RunRequest(
+                    plan=plan,
+                    definitions=definitions,
+                    graph=reader.graph,
+                    states=reader.cells,
+                    table=reader.table,
+                    run_config=config,
+                    executor=executor,
+                    max_workers=max_workers,
+                    tags=tags or {},
+                    selection=None if selection is None else str(selection),
+                    supersede=on_conflict == "supersede",
+                    listener=listener,
+                ),
+                instance,
+            )
+            break
+        except CellTakenError as taken:
+            if on_conflict == "fail":
+                raise
+            if on_wait is not None:
+                on_wait(taken)
+            await_run(instance, taken.run_id)
     result = RunResult(outcome, plan, instance, definitions)
     if raise_on_error and outcome is not None and outcome.status is not RunStatus.SUCCESS:
         _raise(outcome)
@@ -259,15 +273,12 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
     """Settle what killed runs left: sweep their unfinished files, record how they and their steps ended.
 
     Returns the runs' ids, which are INTERRUPTED from now on.
-
-    Whoever holds the catalog for writing knows that no other process is running anything; what other threads run goes
-    on.
     """
     started = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
-    dead = [run for run in started if run.run_id not in instance.running]
+    dead = [run for run in started if is_interrupted(run)]
     if not dead:
         return []
-    managers = IOManagers(definitions, None, instance.home)
+    managers = IOManagers(definitions, None, instance.artifacts)
     for run in dead:
         for cell in instance.catalog.planned(run.run_id):
             if cell.folder is not None:

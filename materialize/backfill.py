@@ -6,7 +6,6 @@ made it, so a backfill whose process was killed goes on with what is not done, a
 
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,14 @@ from typing import Any
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError, UnknownBackfillError, UsageError
+from headwater.catalog.errors import CellTakenError, ConflictError, UnknownBackfillError, UsageError
 from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
 from headwater.materialize.api import check_run_config, partition_choice, record_definitions, recover
 from headwater.materialize.backfill_signals import (
@@ -30,8 +30,10 @@ from headwater.materialize.backfill_signals import (
     forget_request,
     is_cancel_requested,
     request_cancel,
+    running_backfill,
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
+from headwater.materialize.conflict import await_run
 from headwater.materialize.execution.run import RunOutcome, RunRequest, execute, user_name
 from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.partition_choice import PartitionChoice
@@ -138,7 +140,7 @@ def backfill(
                 options={"only": sorted(only), **_options(settings)},
                 tags=dict(settings.tags),
                 user=user_name(),
-                host=platform.node(),
+                host=this_host(),
                 pid=os.getpid(),
             )
         ]
@@ -180,11 +182,17 @@ def resume_backfill(
             f"The backfill {found.backfill_id} {ended}.",
             remedy="Start another one: `headwater backfill`.",
         )
+    running = running_backfill(instance.home, found.backfill_id)
+    if running is not None:
+        raise ConflictError(
+            f"The backfill {found.backfill_id} goes on in process {running.pid} on {running.host}.",
+            remedy="`headwater backfill show` says how far it is.",
+        )
     resumed = BackfillResumed(
         time=instance.clock.now(),
         backfill_id=found.backfill_id,
         user=user_name(),
-        host=platform.node(),
+        host=this_host(),
         pid=os.getpid(),
     )
     return _Backfiller(definitions, instance, found, _remembered(found, given)).run(first_event=resumed)
@@ -302,7 +310,13 @@ class _Backfiller:
             if first_event is not None:
                 self.instance.catalog.append([first_event])
             while plan and not self._canceled():
-                outcome = self._execute(reader, plan)
+                try:
+                    outcome = self._execute(reader, plan)
+                except CellTakenError as taken:
+                    await_run(self.instance, taken.run_id)
+                    reader, standing = self._look()
+                    plan = self._plan(reader, standing)
+                    continue
                 reader, standing = self._look()
                 if outcome.signal is not None and standing.open:
                     return self._result(BackfillStatus.STARTED, first, outcome.signal)
@@ -362,24 +376,22 @@ class _Backfiller:
         self.beacon.show(self.progress, self.run_ids)
         if self.settings.on_run is not None:
             self.settings.on_run(self.backfill_id, plan, self.progress)
-        outcome = execute(
-            RunRequest(
-                plan=plan,
-                definitions=self.definitions,
-                graph=self.graph,
-                states=reader.cells,
-                table=reader.table,
-                run_config=self.config,
-                executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
-                max_workers=self.settings.max_workers,
-                tags=self.settings.tags,
-                selection=self.record.selection,
-                backfill_id=self.backfill_id,
-                listener=self._watch,
-                stop_asked=self._canceled,
-            ),
-            self.instance,
+        request = RunRequest(
+            plan=plan,
+            definitions=self.definitions,
+            graph=self.graph,
+            states=reader.cells,
+            table=reader.table,
+            run_config=self.config,
+            executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
+            max_workers=self.settings.max_workers,
+            tags=self.settings.tags,
+            selection=self.record.selection,
+            backfill_id=self.backfill_id,
+            listener=self._watch,
+            stop_asked=self._canceled,
         )
+        outcome = execute(request, self.instance)
         self.runs.append(outcome)
         self.run_ids.append(outcome.run_id)
         for step in outcome.steps:

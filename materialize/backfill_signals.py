@@ -1,13 +1,12 @@
-"""What a backfill and other processes tell each other while it holds the catalog, in two kinds of files of the home.
+"""What a backfill and other processes tell each other, in two kinds of files of the home.
 
-`backfill.running` says how far it has come. `cancel-backfill/<identifier>` asks it to stop for good; should its process
-be killed before it looks, the request still tells whoever would go on with it.
+`running-backfill/<identifier>` says how far it has come. `cancel-backfill/<identifier>` asks it to stop for good;
+should its process be killed before it looks, the request still tells whoever would go on with it.
 """
 
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,12 +17,12 @@ from typing import Any, Self
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.processes import is_running, this_host
 from headwater.catalog.records import Backfill
 from headwater.catalog.storage.identifiers import is_identifier
-from headwater.catalog.storage.lock import holder
 from headwater.materialize.backfill_standing import AssetProgress, BackfillProgress
 
-_RUNNING = "backfill.running"
+_RUNNING = "running-backfill"
 _REQUESTS = "cancel-backfill"
 #: Seconds between two reports.
 _PACE = 0.5
@@ -51,13 +50,13 @@ class Beacon:
     """Says how far a backfill has come, while it is entered."""
 
     def __init__(self, home: Path, clock: Clock, record: Backfill) -> None:
-        self._path = home / _RUNNING
+        self._path = home / _RUNNING / record.backfill_id
         self._clock = clock
         self._told = float("-inf")
         self._about: dict[str, Any] = {
             "backfill_id": record.backfill_id,
             "pid": os.getpid(),
-            "host": socket.gethostname(),
+            "host": this_host(),
             "started": clock.now().isoformat(),
             "title": record.title,
             "selection": record.selection,
@@ -72,6 +71,8 @@ class Beacon:
         for path in (self._path, self._draft):
             with contextlib.suppress(OSError):
                 path.unlink()
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()  # refused while there are others
 
     @property
     def _draft(self) -> Path:
@@ -87,14 +88,24 @@ class Beacon:
         self._told = self._clock.monotonic()
         text = json.dumps({**self._about, "runs": list(runs), "progress": _progress_to_json(progress)})
         with contextlib.suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
             self._draft.write_text(text, "ascii")
             self._draft.replace(self._path)
 
 
-def running_backfill(home: Path) -> Running | None:
-    """The backfill that the process which holds the catalog of `home` carries out; None where it does not."""
+def running_backfill(home: Path, beginning: str = "") -> Running | None:
+    """The newest backfill that goes on in `home` and whose identifier starts with `beginning`; None where none does."""
+    for path in sorted((home / _RUNNING).glob("*"), reverse=True):
+        if is_identifier(path.name) and path.name.startswith(beginning.lower()):
+            found = _read(path)
+            if found is not None:
+                return found
+    return None
+
+
+def _read(path: Path) -> Running | None:
     try:
-        data = json.loads((home / _RUNNING).read_text("ascii"))
+        data = json.loads(path.read_text("ascii"))
         found = Running(
             backfill_id=data["backfill_id"],
             pid=data["pid"],
@@ -107,12 +118,8 @@ def running_backfill(home: Path) -> Running | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if found.pid == os.getpid() and found.host == socket.gethostname():
-        return found
-    one = holder(home)
     # What a killed process left says nothing.
-    same = one is not None and not one.shared and (one.pid, one.host) == (found.pid, found.host)
-    return found if same else None
+    return found if is_running(found.host, found.pid, found.started) else None
 
 
 def request_cancel(home: Path, backfill_id: str) -> Running | None:
@@ -120,8 +127,8 @@ def request_cancel(home: Path, backfill_id: str) -> Running | None:
 
     Raises `UsageError` where less than that is given, and could mean another one.
     """
-    found = running_backfill(home)
-    if found is None or not found.backfill_id.startswith(backfill_id.lower()):
+    found = running_backfill(home, backfill_id)
+    if found is None:
         return None
     if len(backfill_id) < _MOMENT:
         raise UsageError(

@@ -74,7 +74,7 @@ def load_asset(
         return load_pointer(
             found.pointer, owner=Owner(asset, found.partition, found.version_id), annotation=wanted, columns=chosen
         )
-    manager = IOManagers(definitions, None, instance.home).for_output(asset)
+    manager = IOManagers(definitions, None, instance.artifacts).for_output(asset)
     return manager.load_input(
         InputContext(
             asset_key=asset,
@@ -167,9 +167,9 @@ def _load_partitions(
         from headwater.io.file_manager import FileIOManager
 
         files = FileIOManager()
-        files.bind(instance.home)
+        files.bind(instance.artifacts)
         return files.load_partitions(context)
-    return IOManagers(definitions, None, instance.home).for_output(asset).load_partitions(context)
+    return IOManagers(definitions, None, instance.artifacts).for_output(asset).load_partitions(context)
 
 
 def _stores_nothing(asset: AssetKey) -> MissingDataError:

@@ -117,13 +117,17 @@ class Impossible:
     upstream: AssetKey
     #: Some of the keys that do not exist; none where the upstream cells exist, and cannot be built.
     examples: tuple[str, ...] = ()
+    #: Whether there are others than the examples.
+    more: bool = False
 
     def __str__(self) -> str:
         asset = _described(self.asset, self.partitions)
         if not self.examples:
             return f"{asset} needs what cannot be built of `{self.upstream}`"
         keys = ", ".join(printable_line(key, 60) for key in self.examples)
-        return f"{asset} needs partitions of `{self.upstream}` that do not exist: {keys}"
+        return (
+            f"{asset} needs partitions of `{self.upstream}` that do not exist: {keys}{' and more' if self.more else ''}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,13 +365,15 @@ class _Planner:
             if not found.incomplete:
                 continue
             partitions = None if node.partitions is None else found.incomplete
-            impossible = Impossible(asset=node.key, partitions=partitions, upstream=dep.key, examples=found.examples)
+            impossible = Impossible(
+                asset=node.key,
+                partitions=partitions,
+                upstream=dep.key,
+                examples=found.examples,
+                more=found.nonexistent > len(found.examples),
+            )
             if self.strict:
-                raise UsageError(
-                    f"{impossible}.",
-                    remedy="Choose other partitions, or allow it with "
-                    "TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True).",
-                )
+                raise UsageError(f"{impossible}.", remedy=_other_partitions(dep))
             self._note(impossible)
             barred = True if partitions is None else barred | partitions.mask()
         return barred
@@ -378,7 +384,13 @@ class _Planner:
         known = self.impossible.get(edge)
         if known is not None and known.partitions is not None and impossible.partitions is not None:
             partitions = known.partitions | impossible.partitions
-            impossible = replace(impossible, partitions=partitions, examples=known.examples or impossible.examples)
+            impossible = replace(
+                impossible,
+                partitions=partitions,
+                examples=known.examples or impossible.examples,
+                # Those of the later one are not kept.
+                more=known.more or impossible.more or bool(known.examples and impossible.examples),
+            )
         self.impossible[edge] = impossible
 
     def _together(self, members: Sequence[AssetKey], built: Mapping[AssetKey, Cells]) -> dict[AssetKey, Cells]:
@@ -600,3 +612,15 @@ def _step_key(name: str, first: str, last: str) -> str:
 
 def _described(key: AssetKey, partitions: "PartitionSubset | None") -> str:
     return f"`{key}`" if partitions is None else f"`{key} [{partitions.describe(2)}]`"
+
+
+def _other_partitions(dep: Dependency) -> str:
+    """What to do about upstream partitions that do not exist."""
+    from headwater.catalog.partitions.mapping import IdentityPartitionMapping, SpecificPartitionsPartitionMapping
+
+    if isinstance(dep.partition_mapping, (IdentityPartitionMapping, SpecificPartitionsPartitionMapping)):
+        return f"Choose other partitions, or give `{dep.key}` those."
+    return (
+        "Choose other partitions, or allow it with "
+        "TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)."
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from headwater.catalog.documents import read_document
 from headwater.catalog.errors import UsageError, nearest
 
 HOME_NAME = ".headwater"
@@ -149,48 +150,3 @@ def _read_workspace(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
                     remedy="An entry is a python_file or a python_module.",
                 )
     return tuple(files), tuple(modules)
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A settings file as data: TOML, JSON, or YAML where PyYAML is installed. Raises `UsageError`."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", remedy="Check the path and its permissions.") from None
-    data: Any
-    try:
-        if path.suffix == ".json":
-            import json
-
-            data = json.loads(text)
-        elif path.suffix in (".yaml", ".yml"):
-            data = _read_yaml(path, text)
-        else:
-            data = tomllib.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be parsed: {error}.", remedy="Correct it.") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no mapping.", remedy="It has to be a mapping of names at its top.")
-    return cast(dict[str, Any], data)
-
-
-#: Characters of a YAML file that are read at all: aliases can make a small file huge.
-MAX_YAML = 1 << 20
-
-
-def _read_yaml(path: Path, text: str) -> Any:
-    try:
-        import yaml  # pyright: ignore[reportMissingModuleSource]
-    except ImportError:
-        raise UsageError(
-            f"Reading {path} takes PyYAML, which is not installed.",
-            remedy="pip install 'headwater[yaml]', or write the file as TOML or JSON.",
-        ) from None
-    if len(text) > MAX_YAML:
-        raise UsageError(f"{path} is larger than {MAX_YAML} characters.", remedy="Split it.")
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-            raise UsageError(f"{path} uses YAML aliases.", remedy="Write the values out.")
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None

@@ -1,5 +1,6 @@
 """What there is to see: definitions and catalog put together, as plain values. Front ends read through this."""
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.selection import coerce_selection
 from headwater.catalog.errors import UsageError
+from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
+from headwater.catalog.processes import is_running, this_host
 from headwater.catalog.records import Cell, Failure, Materialization, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader, CellState
 from headwater.materialize.causes import Cause, CauseKind, CellStatus, Status
@@ -355,13 +358,25 @@ def column_versions(materialization: Materialization | None) -> dict[str, str]:
     return {c.name: c.version for c in materialization.pointer.columns if c.version is not None}
 
 
+def is_interrupted(run: Run) -> bool:
+    """Whether a run is not finished and has lost its process."""
+    if run.status is not RunStatus.STARTED:
+        return False
+    if (run.host, run.pid) == (this_host(), os.getpid()):
+        return run.run_id not in Instance.running
+    return not is_running(run.host, run.pid, run.started)
+
+
 def settled(run: Run) -> Run:
-    """A run as somebody sees it who holds the catalog: one that is not finished has lost its process."""
-    status = RunStatus.INTERRUPTED if run.status is RunStatus.STARTED else run.status
+    """A run as the next one who writes is going to settle it: one that has lost its process is interrupted."""
+    if not is_interrupted(run):
+        return run
     counts = Counter[StepStatus]()
     for one, count in run.step_counts.items():
         counts[UNFINISHED.get(one, one)] += count
-    return replace(run, status=status, step_counts={one: counts[one] for one in StepStatus if counts[one]})
+    return replace(
+        run, status=RunStatus.INTERRUPTED, step_counts={one: counts[one] for one in StepStatus if counts[one]}
+    )
 
 
 def settled_steps(steps: Iterable[Step]) -> list[Step]:

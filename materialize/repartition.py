@@ -36,7 +36,7 @@ from headwater.io.pointers import Owner
 from headwater.io.representation import of_value
 from headwater.materialize.api import recover
 from headwater.materialize.causes import Status
-from headwater.materialize.execution.partition_expr import divide
+from headwater.materialize.execution.partition_expr import RowOfNoPartitionError, divide
 from headwater.materialize.execution.partitions import PARTITION_EXPR, StepPartitions, step_partitions
 from headwater.materialize.execution.run import definitions_changed, user_name
 from headwater.materialize.execution.step import describe_failure
@@ -94,8 +94,8 @@ def plan_migration(
     `renames` gives old partitions, as they are, new names. Of an asset that is not partitioned any more, all old
     partitions become one. Reads the columns, and writes nothing.
 
-    Raises `UsageError` where there is nothing to move or no word on how, and `UserCodeError` for rows that belong to no
-    partition.
+    Raises `UsageError` where there is nothing to move, no word on how, or a row that belongs to no partition, and
+    `UserCodeError` for a column that does not tell.
     """
     work = _Work(definitions, key, instance)
     if not work.old:
@@ -131,7 +131,7 @@ class _Work:
         spec = definitions.spec_of(key)
         assert spec is not None  # it is computed here
         self.spec: AssetSpec = spec
-        self.managers = IOManagers(definitions, None, instance.home)
+        self.managers = IOManagers(definitions, None, instance.artifacts)
         #: The old cells that store something.
         self.old: dict[str | None, Materialization] = self._old()
 
@@ -212,7 +212,15 @@ class _Work:
                     remedy="Move whole partitions with --rename old=new, or compute it again.",
                 )
             table = self._load(made, "pa.Table", tuple(names))
-            for partition, part in divide(table, spec, everything).items():
+            try:
+                parts = divide(table, spec, everything)
+            except RowOfNoPartitionError as error:
+                raise UsageError(
+                    f"{Owner(self.key, key, made.version_id)} has {error.found}, which is in no partition of the "
+                    "definition as it is now, and would be left behind.",
+                    remedy="Widen the definition until it holds all rows, migrate, and narrow it again.",
+                ) from error
+            for partition, part in parts.items():
                 sources.setdefault(partition, []).append(key)
                 rows[partition] += part.num_rows
         ordered = sorted(sources, key=self.reader.partitions(self.key).ordinal)

@@ -131,6 +131,19 @@ class IdentityPartitionMapping(PartitionMapping):
             and not upstream.indexes.keys() & downstream.indexes.keys()
         ):
             raise self._error("they have no key in common", downstream, upstream, "Use StaticPartitionMapping({…}).")
+        for listed, windows in ((downstream, upstream), (upstream, downstream)):
+            if (
+                isinstance(listed, StaticPartitionsDefinition)
+                and isinstance(windows, TimeWindowPartitionsDefinition)
+                and listed.partition_keys
+                and not any(map(windows.may_have, listed.partition_keys))
+            ):
+                raise self._error(
+                    "they have no key in common",
+                    downstream,
+                    upstream,
+                    "Use AllPartitionMapping, LastPartitionMapping or SpecificPartitionsPartitionMapping.",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +224,19 @@ class SpecificPartitionsPartitionMapping(PartitionMapping):
         return len(self.partition_keys) == 1
 
     def validate(self, downstream: MaybePartitions, upstream: MaybePartitions) -> None:
-        """Keys of a list have to be in it; others may come to exist."""
+        """Keys of a list have to be in it, those of windows be written so; others may come to exist."""
         if upstream is None:
             raise self._error("the upstream asset has no partitions", downstream, upstream, "Leave the mapping out.")
-        if isinstance(upstream, StaticPartitionsDefinition):
-            for key in self.partition_keys:
-                if key not in upstream.indexes:
-                    raise self._error(
-                        f"there is no upstream partition '{printable_line(key, 80)}'",
-                        downstream,
-                        upstream,
-                        "Name partitions that exist.",
-                    )
+        for key in self.partition_keys:
+            if (isinstance(upstream, StaticPartitionsDefinition) and key not in upstream.indexes) or (
+                isinstance(upstream, TimeWindowPartitionsDefinition) and not upstream.may_have(key)
+            ):
+                raise self._error(
+                    f"there is no upstream partition '{printable_line(key, 80)}'",
+                    downstream,
+                    upstream,
+                    "Name partitions that exist.",
+                )
 
 
 @dataclass(frozen=True, slots=True)

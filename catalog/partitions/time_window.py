@@ -142,6 +142,22 @@ class TimeWindowPartitionsDefinition(PartitionsDefinition):
 
         return WindowPartitions(self, context)
 
+    def may_have(self, key: str) -> bool:
+        """Whether `key` could be one of its keys at some moment: written in its format, between its bounds."""
+        text, _ = self.key_format.split_offset(key)
+        # A format may itself end with what looks like an offset: `2024-03-1000` does.
+        for candidate in (key, text):
+            try:
+                local = self.key_format.parse(candidate)
+            except ValueError:
+                continue
+            if self.key_format.format(local) == candidate:
+                # Clocks are compared, and a window may start later than they say where they skip an hour or a day.
+                slack = timedelta(days=2)
+                after_start = local >= self.start.replace(tzinfo=None) - slack
+                return after_start and (self.end is None or local < self.end.replace(tzinfo=None) + slack)
+        return False
+
     def to_json(self) -> dict[str, Any]:
         """`{"kind": "daily", "cron": "0 0 * * *", "timezone": …, "fmt": …, "start": seconds, …}`."""
         return {**self._meaning(), "kind": self.kind}

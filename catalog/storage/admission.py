@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from headwater.catalog.errors import CatalogError
+from headwater.catalog.errors import CatalogError, ConflictError
 from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
@@ -80,9 +80,17 @@ class Progress:
     )
 
     def start(self, event: RunStarted) -> RunProgress:
-        """Take in a new run. Raises `CatalogError` for one that the catalog has already."""
+        """Take in a new run.
+
+        Raises `CatalogError` for one that the catalog has already, `ConflictError` where `runs_before` is not met.
+        """
         if self._find(event.run_id) is not None:
             raise CatalogError(f"Run {event.run_id} is in the catalog already.", remedy=_REMEDY)
+        if event.runs_before not in (None, self.next_number):
+            raise ConflictError(
+                f"Run {event.run_id} was to be number {event.runs_before}, and is number {self.next_number}.",
+                remedy="Look again at what the runs in between do.",
+            )
         if event.backfill_id is not None:
             self.backfill(event.backfill_id)
         steps = {step.step_key: StepProgress(number) for number, step in enumerate(event.steps)}

@@ -173,6 +173,10 @@ class CatalogReader(Protocol):
         """
         ...
 
+    def run_count(self) -> int:
+        """How many runs there ever were: what `RunStarted.runs_before` is compared with."""
+        ...
+
     def backfills(
         self,
         *,
@@ -251,13 +255,22 @@ class QueryResult:
 class CatalogWriter(CatalogReader, Protocol):
     """Reads and writes."""
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
         """Append events and bring current state up to date, all in one durable transaction.
 
-        Returns the number of the last event. When it returns, the events survive `kill -9` and power loss;
-        when it raises, none of them is there. Raises `ReadOnlyCatalogError`, `DiskFullError`, `CatalogError`.
+        `request` is kept with them, so that `applied` can tell whether it was done to whoever did not hear. Returns the
+        number of the last event. When it returns, the events survive `kill -9` and power loss; when it raises, none of
+        them is there. Raises `ReadOnlyCatalogError`, `DiskFullError`, `CatalogError`.
         A `StepEnded`, `RunEnded` or `BackfillEnded` for what already has a final status changes nothing but the log,
-        and so does resuming such a backfill: terminal states are final.
+        and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for a `RunStarted`
+        whose `runs_before` is not the number of runs: of several that looked at the same time, one begins.
+        """
+        ...
+
+    def applied(self, request: str) -> int | None:
+        """The number of the last event of the append that `request` was given with; None where that was not done.
+
+        Requests are remembered for the last hundred thousand events at least.
         """
         ...
 

@@ -9,15 +9,15 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import weakref
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import BusyError, ReadOnlyCatalogError
+from headwater.catalog.processes import exists, this_host
 
 LOCK_FILE = "catalog.lock"
 
@@ -39,11 +39,17 @@ class LockHolder:
     started: str
     #: Whether it only reads, and others may read beside it.
     shared: bool
+    #: The Unix socket at which it listens; empty where it does not.
+    address: str = ""
+    #: What a client has to send first, which only those know who may read the lock file.
+    token: str = field(default="", repr=False)
+    #: Whether it serves others; one that does not can be asked to make way for one that does.
+    keeper: bool = False
 
     def __str__(self) -> str:
         if self == _NAMELESS:
             return "a process that left no name"
-        how = "reading" if self.shared else "writing"
+        how = "serving" if self.keeper else "reading" if self.shared else "writing"
         return f"process {self.pid} on {self.host} ({self.command}), {how} since {self.started}"
 
 
@@ -57,11 +63,26 @@ class CatalogLock:
     otherwise outlive this process for as long as the child does.
     """
 
-    def __init__(self, descriptor: int, *, shared: bool) -> None:
+    def __init__(self, descriptor: int, me: LockHolder) -> None:
         self._descriptor: int | None = descriptor
         self._pid = os.getpid()
-        self.shared = shared
+        self._me = me
+        self.shared = me.shared
         _held.add(self)
+
+    def listen(self, address: str, token: str, *, keeper: bool) -> None:
+        """Let others know where the holder listens, and as what."""
+        if self._descriptor is not None:
+            self._me = replace(self._me, address=address, token=token, keeper=keeper)
+            _write(self._descriptor, self._me)
+
+    def is_of(self, home: Path) -> bool:
+        """Whether the lock file in `home` is still the one that is locked: false once somebody removed it."""
+        try:
+            there = os.stat(home / LOCK_FILE)
+        except OSError:
+            return False
+        return self._descriptor is not None and os.path.samestat(there, os.fstat(self._descriptor))
 
     def release(self) -> None:
         """Let go. Idempotent."""
@@ -109,7 +130,7 @@ def acquire(home: Path, *, shared: bool, wait: float, clock: Clock, command: str
         _lock(descriptor, home, shared, wait, clock)
         me = LockHolder(
             pid=os.getpid(),
-            host=socket.gethostname(),
+            host=this_host(),
             command=command,
             started=clock.now().isoformat(timespec="seconds"),
             shared=shared,
@@ -118,7 +139,7 @@ def acquire(home: Path, *, shared: bool, wait: float, clock: Clock, command: str
     except BaseException:
         os.close(descriptor)
         raise
-    return CatalogLock(descriptor, shared=shared)
+    return CatalogLock(descriptor, me)
 
 
 def holder(home: Path) -> LockHolder | None:
@@ -163,15 +184,16 @@ def _lock(descriptor: int, home: Path, shared: bool, wait: float, clock: Clock) 
         except BlockingIOError:
             left = deadline - clock.monotonic()
             if left <= 0:
-                raise _busy(home, _read(descriptor), wait) from None
+                raise busy(home, _read(descriptor), wait) from None
         clock.sleep(min(pause, left))
         pause = min(2 * pause, _LAST_PAUSE)
 
 
-def _busy(home: Path, by: LockHolder, wait: float) -> BusyError:
+def busy(home: Path, by: LockHolder | None, wait: float) -> BusyError:
+    """The error for a catalog that somebody still holds after `wait` seconds."""
     waited = f" after {wait:g} seconds" if wait else ""
     return BusyError(
-        f"The catalog in {home} is still held{waited} by {by}.",
+        f"The catalog in {home} is still held{waited} by {by or _NAMELESS}.",
         remedy="Wait longer for it, or end that process.",
     )
 
@@ -197,17 +219,10 @@ def _read(descriptor: int) -> LockHolder:
             command=str(data["command"]),
             started=str(data["started"]),
             shared=bool(data["shared"]),
+            address=str(data.get("address", "")),
+            token=str(data.get("token", "")),
+            keeper=bool(data.get("keeper", False)),
         )
     except (OSError, ValueError, LookupError, TypeError):
         return _NAMELESS
-    return found if found.host != socket.gethostname() or _alive(found.pid) else _NAMELESS
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return pid > 0
+    return found if found.host != this_host() or exists(found.pid) else _NAMELESS

@@ -100,9 +100,10 @@ class MemoryStorage:
         self._dynamic: dict[str, dict[str, None]] = {}
         self._dynamic_keys = InMemoryDynamicKeys()
         self._backfills: dict[str, Backfill] = {}
+        self._applied: dict[str, int] = {}
         self._progress = Progress(self._find_progress, self._find_backfill, 0, 0)
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
         """See `CatalogWriter.append`."""
         with self._lock:
             self._check_open()
@@ -117,7 +118,13 @@ class MemoryStorage:
                 if not is_late:
                     self._apply(event)
             self._progress.commit()
+            if request is not None:
+                self._applied[request] = len(self._log)
             return len(self._log)
+
+    def applied(self, request: str) -> int | None:
+        """See `CatalogWriter.applied`."""
+        return self._applied.get(request)
 
     def close(self) -> None:
         """Forget everything."""
@@ -264,6 +271,11 @@ class MemoryStorage:
         with self._reading():
             kept = _only(self._runs, run_id, "run")
             return _counted(kept) if kept else None
+
+    def run_count(self) -> int:
+        """See `CatalogReader.run_count`."""
+        with self._reading():
+            return len(self._runs)
 
     def backfills(
         self,

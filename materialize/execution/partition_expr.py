@@ -60,6 +60,17 @@ def _columns(spec: AssetSpec, partitions: StepPartitions) -> Mapping[str | None,
     )
 
 
+class RowOfNoPartitionError(UserCodeError):
+    """A row belongs to none of the partitions that it could be of."""
+
+    def __init__(self, asset: AssetKey, column: str, value: str) -> None:
+        self.found = f"rows whose '{printable_line(column, 80)}' is {printable_line(value, 80)}"
+        super().__init__(
+            f"`{asset}` has {self.found}, which is in no partition of this step.",
+            remedy="Give rows of context.partition_keys alone: filter by them, or by context.partition_time_window.",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dimension:
     """A column and what its values may be."""
@@ -98,12 +109,8 @@ class _Dimension:
             raise self._foreign(str(values[int(outside.argmax())]))
         return np.array([text for _, text in self.windows], object)[places].tolist()
 
-    def _foreign(self, value: str) -> UserCodeError:
-        return UserCodeError(
-            f"`{self.asset}` has rows whose '{printable_line(self.column, 80)}' is {printable_line(value, 80)}, which "
-            "is in no partition of this step.",
-            remedy="Give rows of context.partition_keys alone: filter by them, or by context.partition_time_window.",
-        )
+    def _foreign(self, value: str) -> RowOfNoPartitionError:
+        return RowOfNoPartitionError(self.asset, self.column, value)
 
 
 def _seconds(values: Any, definition: TimeWindowPartitionsDefinition) -> Any:

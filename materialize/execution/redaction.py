@@ -6,9 +6,10 @@ as it is, as `repr` writes it, as an address quotes it. Who takes a secret apart
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from headwater.catalog.config import EnvVar
@@ -21,20 +22,28 @@ _CHUNK = 1 << 20
 
 
 class Redaction:
-    """Replaces the values of `references` wherever they occur."""
+    """Replaces the values of `references` wherever they occur, and `secrets` by what is shown for each."""
 
-    def __init__(self, references: Iterable[EnvVar]) -> None:
+    def __init__(self, references: Iterable[EnvVar], secrets: Mapping[str, str] = MappingProxyType({})) -> None:
+        #: Each value, and what is shown in its place.
+        self.secrets: dict[str, str] = {}
+        values = [(one.get_value() or "", one.reference) for one in references if one.kind is str]
+        for value, shown in (*values, *secrets.items()):
+            if len(value) >= SHORTEST:
+                self.secrets.setdefault(value, shown)
         self._names: dict[str, str] = {}
-        for reference in references:
-            value = reference.get_value() or ""
-            if reference.kind is str and len(value) >= SHORTEST:
-                for form in (value, repr(value)[1:-1], quote(value, safe="")):
-                    self._names.setdefault(form, reference.reference)
+        for value, shown in self.secrets.items():
+            for form in (value, repr(value)[1:-1], quote(value, safe="")):
+                self._names.setdefault(form, shown)
         # The longest first: one value may begin with another.
         forms = sorted(self._names, key=len, reverse=True)
         self._forms = re.compile("|".join(map(re.escape, forms)))
         self._bytes = re.compile(b"|".join(re.escape(form.encode("utf-8", "surrogateescape")) for form in forms))
-        self._overlap = max((len(form.encode("utf-8", "surrogateescape")) for form in forms), default=1) - 1
+        #: Bytes at the end of a text that may be the beginning of a value.
+        self.overlap = max((len(form.encode("utf-8", "surrogateescape")) for form in forms), default=1) - 1
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
 
     def text(self, text: str) -> str:
         """`text` with `env:NAME` in place of each value."""
@@ -60,6 +69,10 @@ class Redaction:
             case _:
                 return event
 
+    def bytes(self, data: bytes) -> bytes:
+        """`data` with as many asterisks in place of each value."""
+        return self._bytes.sub(lambda match: b"*" * len(match.group()), data) if self._names else data
+
     def blot(self, path: Path, start: int, size: int) -> None:
         """Overwrite each value in a range of a file with as many asterisks, so that nothing moves."""
         if not self._names:
@@ -67,7 +80,7 @@ class Redaction:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             for at in range(start, start + size, _CHUNK):
-                length = min(_CHUNK + self._overlap, start + size - at)
+                length = min(_CHUNK + self.overlap, start + size - at)
                 for match in self._bytes.finditer(os.pread(file, length, at)):
                     os.pwrite(file, b"*" * len(match.group()), at + match.start())
         finally:

@@ -8,15 +8,17 @@ one lock keeps decisions and events in order.
 
 import contextlib
 import getpass
+import logging
 import os
-import platform
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.errors import ConflictError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -33,6 +35,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -47,10 +50,12 @@ from headwater.catalog.records import (
     StepStatus,
 )
 from headwater.catalog.storage.base import CellState, cell_state
-from headwater.io.compute_logs import run_folder
+from headwater.io.compute_logs import ComputeLogManager, compute_log_manager
+from headwater.materialize.conflict import refuse_taken
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
 from headwater.materialize.execution.interrupt import Interruption
+from headwater.materialize.execution.python_logs import level_of, logged_by, python_logging
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
@@ -99,6 +104,8 @@ class RunRequest:
     selection: str | None = None
     #: The backfill that it is part of.
     backfill_id: str | None = None
+    #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
+    supersede: bool = False
     #: Asked now and then whether somebody wants the run to be canceled.
     stop_asked: Callable[[], bool] = lambda: False
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
@@ -121,7 +128,10 @@ class RunOutcome:
 
 
 def execute(request: RunRequest, instance: Instance) -> RunOutcome:
-    """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised."""
+    """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised.
+
+    Raises `CellTakenError` when another run that goes on builds something of it, having done nothing.
+    """
     coordinator = _Coordinator(request, instance)
     instance.running.add(coordinator.run_id)
     try:
@@ -167,10 +177,14 @@ class _Coordinator:
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
         resources = Resources(self.request.definitions, assets, self.request.run_config)
-        self.redaction = Redaction(resources.references())
-        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.home)
+        settings = self.instance.settings
+        self.log_level = level_of(settings.python_logs)
+        self.redaction = Redaction([*resources.references(), *settings.references], settings.secrets)
+        self.managers = IOManagers(self.request.definitions, resources.values, self.instance.artifacts)
         check_fit(self.request.executor, self.request.definitions, self.managers, assets)
-        self.pool = self._pool(assets) if self.request.executor == PROCESSES else None
+        logs = compute_log_manager(settings, self.instance.home)
+        folder = logs.folder(self.run_id)
+        self.pool = self._pool(assets, folder) if self.request.executor == PROCESSES else None
         self.planned = self._planned_cells()
         self.versions = Versions.of(
             self.request.plan,
@@ -181,9 +195,9 @@ class _Coordinator:
         )
         self.recorder = Recorder(self.instance.catalog.append)
         self.capture = OutputCapture(
-            run_folder(self.instance.home, self.run_id),
+            folder,
             side_by_side=self.request.executor == THREADS,
-            blot=self.redaction.blot,
+            redaction=self.redaction,
         )
         self.interruption = Interruption(on_first=self._on_first_signal, on_second=self._wake, on_stuck=self._on_stuck)
         try:
@@ -198,7 +212,13 @@ class _Coordinator:
                     if self.pool
                     else resources.set_up(self.info, self.redaction)
                 )
-                with self.interruption, self.capture, ready_here as ready:
+                with (
+                    self.interruption,
+                    self._keeping(logs),
+                    self.capture,
+                    python_logging(settings.python_logs, self._log, self.redaction.text),
+                    ready_here as ready,
+                ):
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions,
                         io_managers=self.managers,
@@ -219,32 +239,53 @@ class _Coordinator:
         finally:
             self.recorder.close()
 
+    @contextlib.contextmanager
+    def _keeping(self, logs: ComputeLogManager) -> Generator[None]:
+        """Have what is printed taken care of. What goes wrong with it is told, and harms nobody."""
+        self.keeper = logs.keeper(self.run_id, self.redaction.bytes)
+        try:
+            yield
+        finally:
+            problem = self.keeper.close()
+            if problem:
+                self._log(None, "WARNING", problem)
+
     def _start(self) -> None:
         """Record the run and the version that each cell is going to get, before anything is written."""
         changes = definitions_changed(self.instance, self.request.graph)
-        events: list[Event] = [] if changes is None else [changes]
-        events.append(
-            RunStarted(
+        steps = tuple(
+            PlannedStep(
+                step_key=step.key,
+                cells=tuple(self.planned[cell.cell] for cell in step.cells),
+                reason=step.reason,
+            )
+            for step in self.request.plan.steps
+        )
+        while True:
+            runs_before = None if self.request.supersede else self.instance.catalog.run_count()
+            if runs_before is not None:
+                refuse_taken(self.instance.catalog, self.planned)
+            started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,
-                steps=tuple(
-                    PlannedStep(
-                        step_key=step.key,
-                        cells=tuple(self.planned[cell.cell] for cell in step.cells),
-                        reason=step.reason,
-                    )
-                    for step in self.request.plan.steps
-                ),
+                steps=steps,
                 selection=self.request.selection,
                 backfill_id=self.request.backfill_id,
                 tags=self.request.tags,
                 user=user_name(),
-                host=platform.node(),
+                host=this_host(),
                 pid=os.getpid(),
+                runs_before=runs_before,
             )
-        )
-        self._emit(*events)
-        self.recorder.flush()
+            events = [self.redaction.event(event) for event in (changes, started) if event is not None]
+            try:
+                self.instance.catalog.append(events)
+            except ConflictError:  # another run began at this moment
+                continue
+            break
+        if self.request.listener is not None:
+            for event in events:
+                self.request.listener(event)
 
     def _loop(self, executor: Executor) -> None:
         self.executor = executor
@@ -300,6 +341,7 @@ class _Coordinator:
         """Record what an attempt made, or have what failed of it tried again."""
         spec = result.spec
         self.printed[spec.step_key] = self.printed.get(spec.step_key, ()) + result.logs
+        self.keeper.keep(result.logs)
         self.kept.setdefault(spec.step_key, []).extend(result.outputs)
         failed = result.failed
         if result.failure is not None:
@@ -471,7 +513,7 @@ class _Coordinator:
     def _attempt(self, spec: StepSpec) -> Attempt:
         """What executors in this process call: an attempt, announced, captured and open to interruption."""
         self._began(spec)
-        with self.capture.step(spec.number) as logs:
+        with self.capture.step(spec.number, spec.step_key, spec.attempt) as logs, logged_by(spec.step_key):
             try:
                 with self.interruption.interruptible():
                     attempt = attempt_step(spec, self.environment)
@@ -479,7 +521,7 @@ class _Coordinator:
                 attempt = Attempt(spec, 0.0)
                 attempt.failure = CANCELED
         self._over(spec)
-        attempt.logs = tuple(replace(one, attempt=spec.attempt) for one in logs)
+        attempt.logs = tuple(logs)
         return attempt
 
     def _executor(self) -> Executor:
@@ -495,7 +537,7 @@ class _Coordinator:
                 settle=settle,
                 log=self._log,
                 sweep=self._sweep,
-                blot=self.redaction.blot,
+                salvage=self.capture.salvage,
                 stopping=lambda: self.interruption.stopping,
             )
             return ProcessExecutor(self.pool, self.request.definitions, run, self.clock)
@@ -504,7 +546,7 @@ class _Coordinator:
             return ThreadExecutor(self._attempt, self._take, self.clock, workers)
         return InProcessExecutor(self._attempt, self._take, self.clock)
 
-    def _pool(self, assets: Sequence[AssetKey]) -> "Pool":
+    def _pool(self, assets: Sequence[AssetKey], log_folder: Path | None) -> "Pool":
         from headwater.materialize.executors.processes import Pool
 
         return Pool.of(
@@ -512,8 +554,10 @@ class _Coordinator:
             run=self.info,
             run_config=self.request.run_config,
             assets=assets,
-            home=self.instance.home,
-            log_folder=run_folder(self.instance.home, self.run_id),
+            artifacts=self.instance.artifacts,
+            log_folder=log_folder,
+            python_logs=self.instance.settings.python_logs,
+            secrets=self.redaction.secrets,
             max_workers=self.request.max_workers,
         )
 
@@ -605,7 +649,9 @@ class _Coordinator:
                 for event in events:
                     self.request.listener(event)
 
-    def _log(self, step_key: str, level: str, message: str) -> None:
+    def _log(self, step_key: str | None, level: str, message: str) -> None:
+        if logging.getLevelNamesMapping().get(level, logging.CRITICAL) < self.log_level:
+            return
         self._emit(
             LogMessage(time=self.clock.now(), run_id=self.run_id, step_key=step_key, level=level, message=message)
         )

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -33,8 +33,8 @@ from headwater.catalog.errors import (
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import LogSlice
+from headwater.catalog.settings import PythonLogs
 from headwater.materialize.code_location import location_of
-from headwater.materialize.execution.capture import Blot, salvage
 from headwater.materialize.execution.context import RunInfo
 from headwater.materialize.execution.step import (
     CANCELED,
@@ -98,8 +98,10 @@ class Pool:
         run: RunInfo,
         run_config: Any,
         assets: Sequence[AssetKey],
-        home: Path,
-        log_folder: Path,
+        artifacts: Path,
+        log_folder: Path | None,
+        python_logs: PythonLogs,
+        secrets: Mapping[str, str],
         max_workers: int | None,
     ) -> "Pool":
         """Those of one run. Raises `UsageError` for definitions and configurations that only this process has."""
@@ -124,9 +126,11 @@ class Pool:
             run=run,
             run_config=plain,
             assets=tuple(assets),
-            home=str(home),
-            log_folder=str(log_folder),
+            artifacts=str(artifacts),
+            log_folder=None if log_folder is None else str(log_folder),
             log_prefix="",
+            python_logs=python_logs,
+            secrets={os.fsencode(value): shown for value, shown in secrets.items()},
             max_steps=MAX_STEPS,
             max_memory=MAX_MEMORY,
         )
@@ -142,10 +146,11 @@ class Coordinator:
     #: An attempt is over.
     settle: Callable[[StepResult], None]
     #: User code logged a line: step, level, message.
-    log: Callable[[str, str, str], None]
+    log: Callable[[str | None, str, str], None]
     #: Removes whatever a step has written.
     sweep: Callable[[StepSpec], None]
-    blot: Blot
+    #: `OutputCapture.salvage`.
+    salvage: Callable[[str, Mapping[str, int], str | None, int], list[LogSlice]]
     #: Whether running steps are to be stopped.
     stopping: Callable[[], bool]
 
@@ -318,14 +323,14 @@ class ProcessExecutor:
         with contextlib.suppress(KeyError):
             self._selector.unregister(worker.connection)
         worker.connection.close()
-        folder = Path(self._pool.setting.log_folder)
-        logs = salvage(folder, worker.log_prefix, worker.printed, self._run.blot)
         spec, worker.spec = worker.spec, None
         if spec is None:
+            self._run.salvage(worker.log_prefix, worker.printed, None, 1)
             return settled
+        logs = self._run.salvage(worker.log_prefix, worker.printed, spec.step_key, spec.attempt)
         failure = worker.stopped or _died(spec, status)
         if not failure.canceled:
-            message = failure.error.message + _last_lines(folder, logs)
+            message = failure.error.message + _last_lines(self._pool.setting.log_folder, logs)
             failure = replace(failure, error=replace(failure.error, message=message))
         self._run.sweep(spec)
         seconds = 0.0 if worker.began is None else self._clock.monotonic() - worker.began
@@ -334,7 +339,7 @@ class ProcessExecutor:
                 spec=spec,
                 seconds=seconds,
                 failure=failure,
-                logs=tuple(replace(one, attempt=spec.attempt) for one in logs),
+                logs=tuple(logs),
             )
         )
         return True
@@ -534,11 +539,11 @@ def _ending(code: int | None) -> str:
         return f"was killed by signal {-code}"
 
 
-def _last_lines(folder: Path, logs: Sequence[LogSlice]) -> str:
+def _last_lines(folder: str | None, logs: Sequence[LogSlice]) -> str:
     """What a process wrote to stderr last, to be added to a message."""
     for one in logs:
-        if one.stream == "stderr":
-            with (folder / one.file).open("rb") as file:
+        if folder is not None and one.stream == "stderr":
+            with Path(folder, one.file).open("rb") as file:
                 file.seek(max(one.offset, one.offset + one.size - _TAIL_BYTES))
                 lines = file.read(_TAIL_BYTES).decode("utf-8", "replace").rstrip().splitlines()
             kept = [line for line in lines if not line.startswith(_NOISE)][-_TAIL_LINES:]

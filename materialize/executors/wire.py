@@ -15,11 +15,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from headwater.catalog.config import EnvVar
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.partitions.definition import PartitionsDefinition, TimeWindow
 from headwater.catalog.records import Cell, ErrorRecord, LogSlice, PlannedCell, Pointer
+from headwater.catalog.settings import PythonLogs
 from headwater.catalog.storage.text import storable
 from headwater.materialize.code_location import CodeLocation
 from headwater.materialize.execution.context import RunInfo
@@ -41,10 +43,13 @@ class Setting:
     run_config: dict[str, Any]
     #: What the run computes: what resources are set up for.
     assets: tuple[AssetKey, ...]
-    home: str
-    log_folder: str
-    #: What the names of the worker's own log files begin with.
+    artifacts: str
+    #: Where what is printed goes, if anywhere, and what the names of the worker's own files begin with.
+    log_folder: str | None
     log_prefix: str
+    python_logs: PythonLogs
+    #: The values that are not to be shown, as bytes since they need be no text, and what is shown for each.
+    secrets: dict[bytes, str]
     #: Steps after which it makes room for a new one, and bytes of memory beyond which it does so earlier.
     max_steps: int
     max_memory: int
@@ -89,7 +94,7 @@ class Began(msgspec.Struct, frozen=True, tag=True):
 class Logged(msgspec.Struct, frozen=True, tag=True):
     """User code logged a line."""
 
-    step_key: str
+    step_key: str | None
     level: str
     message: str
 
@@ -143,6 +148,8 @@ News = Began | Logged | Done | Torn
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if isinstance(value, EnvVar):
+        return {"env": value.name}
     if isinstance(value, str):  # a key is text that knows more
         return str(value)
     raise NotImplementedError(type(cast(object, value)))
@@ -322,7 +329,7 @@ def result_of(done: Done, spec: StepSpec) -> StepResult:
         ),
         failed=tuple(CellFailure(cell=spec.cells[place], failure=_failure(one)) for place, one in done.failed),
         failure=None if done.failure is None else _failure(done.failure),
-        logs=tuple(replace(one, attempt=spec.attempt) for one in done.logs),
+        logs=done.logs,
     )
 
 

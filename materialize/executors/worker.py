@@ -17,6 +17,7 @@ from types import FrameType
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import ConflictError, ResourceError
 from headwater.materialize.execution.capture import OutputCapture
+from headwater.materialize.execution.python_logs import logged_by, python_logging
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
 from headwater.materialize.execution.step import (
@@ -59,7 +60,7 @@ class _Worker:
         self._setting = setting
         self._sending = threading.Lock()
         self._steps = 0
-        self._redaction = Redaction(())
+        self._redaction = Redaction((), {os.fsdecode(value): shown for value, shown in setting.secrets.items()})
         #: The signal that told it to stop, and what it raises there and then, if anything.
         self._signal: int | None = None
         self._stops_with: BaseException | None = None
@@ -67,15 +68,17 @@ class _Worker:
     def run(self, messages: Iterator[bytes]) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         sys.path[:] = self._setting.path
-        folder = Path(self._setting.log_folder)
-        with OutputCapture(folder, prefix=self._setting.log_prefix, blot=self._blot) as self._capture:
+        folder = None if self._setting.log_folder is None else Path(self._setting.log_folder)
+        with (
+            OutputCapture(folder, prefix=self._setting.log_prefix, redaction=self._redaction) as self._capture,
+            python_logging(self._setting.python_logs, self._log, self._redaction.text),
+        ):
             faulthandler.enable(file=2, all_threads=False)
             try:
                 with self._stopping_with(KeyboardInterrupt()):
                     definitions = self._setting.location.load()
                     resources = Resources(definitions, self._setting.assets, self._setting.run_config)
-                    self._redaction = Redaction(resources.references())
-                    managers = IOManagers(definitions, resources.values, Path(self._setting.home))
+                    managers = IOManagers(definitions, resources.values, Path(self._setting.artifacts))
             except BaseException as error:
                 failure = describe_failure(error)
                 if next(messages, None) is not None:
@@ -88,7 +91,7 @@ class _Worker:
                         io_managers=managers,
                         resources=ready,
                         check_resources=resources.check,
-                        log=lambda step, level, message: self._say(Logged(step, level, message)),
+                        log=self._log,
                     )
                     self._work(messages, environment)
             except ResourceError as error:
@@ -108,7 +111,7 @@ class _Worker:
                 return
 
     def _attempt(self, spec: StepSpec, environment: StepEnvironment) -> Done:
-        with self._capture.step(spec.number) as logs:
+        with self._capture.step(spec.number, spec.step_key, spec.attempt) as logs, logged_by(spec.step_key):
             try:
                 with self._stopping_with(KeyboardInterrupt()):
                     _check_code(spec, environment.definitions)
@@ -131,8 +134,8 @@ class _Worker:
         with self._sending:
             send(self._connection, data)
 
-    def _blot(self, path: Path, start: int, size: int) -> None:
-        self._redaction.blot(path, start, size)  # known only once the definitions are loaded
+    def _log(self, step_key: str | None, level: str, message: str) -> None:
+        self._say(Logged(step_key, level, message))
 
     @contextmanager
     def _stopping_with(self, error: BaseException) -> Generator[None]:

@@ -119,30 +119,40 @@ def test_a_killed_run_is_settled_by_the_next_one(project: ProjectFolder) -> None
     assert statuses == ["SUCCESS", "INTERRUPTED"]
 
 
-def test_a_second_process_waits_and_then_says_who_holds_the_catalog(project: ProjectFolder) -> None:
+def test_other_processes_see_what_a_run_does_while_it_goes_on(project: ProjectFolder) -> None:
     process = start(project, 'while not (HERE / "go").exists(): time.sleep(0.01)')
-    done = project.run("--wait", "0.2", "status", code=7)
-    assert str(process.pid) in done.err
-    assert "materialize" in done.err
-    waiting = project.start("--wait", "60", "status", "--json")
-    time.sleep(0.5)
+    assert project.statuses() == {"quick": "FRESH", "slow": "MISSING", "after": "MISSING"}
+    (run,) = project.json("runs")["runs"]
+    assert (run["status"], run["pid"]) == ("STARTED", process.pid)
     (project.path / "go").touch()
     process.communicate(timeout=30)
     assert process.returncode == 0
+    assert project.statuses() == {"quick": "FRESH", "slow": "FRESH", "after": "FRESH"}
+
+
+def test_a_second_run_of_the_same_cells_waits_or_fails(project: ProjectFolder) -> None:
+    process = start(project, 'while not (HERE / "go").exists(): time.sleep(0.01)')
+    failed = project.run("materialize", "slow", "--on-conflict", "fail", code=7)
+    assert f"process {process.pid}" in failed.err and "headwater run cancel" in failed.err
+    waiting = project.start("materialize")
+    assert waiting.stderr is not None and "Waiting for it" in waiting.stderr.readline()
+    (project.path / "go").touch()
+    process.communicate(timeout=30)
     out, err = waiting.communicate(timeout=30)
-    assert waiting.returncode == 0, err
-    assert out.count("FRESH") == 3
+    assert (process.returncode, waiting.returncode) == (0, 0), err
+    assert "Nothing to do" in out, "the first one built it"
+    assert len(project.json("runs")["runs"]) == 1
 
 
 def test_cancel_tells_a_run_in_another_process_to_stop(project: ProjectFolder) -> None:
     process = start(project, 'print("running", flush=True)\n    while not (HERE / "go").exists(): time.sleep(0.01)')
     run_id = os.listdir(project.path / ".headwater" / "logs")[0]
-    assert "is not known to run" in project.run("run", "cancel", "ffffffff", code=2).err
+    assert "There is no run" in project.run("run", "cancel", "ffffffff", code=2).err
     project.run("run", "cancel", run_id[:13])
     (project.path / "go").touch()
     process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "No run is going on" in project.run("run", "cancel", run_id, code=2).err
+    assert "is over: CANCELED" in project.run("run", "cancel", run_id, code=2).err
 
 
 SHOWN = """

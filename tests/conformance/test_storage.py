@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from headwater.catalog.cell_hash import inputs_hash, version_hash
+from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
@@ -50,6 +51,7 @@ from headwater.catalog.records import (
 from headwater.catalog.storage.base import CatalogWriter, CellState
 from headwater.catalog.storage.duckdb import open_catalog
 from headwater.catalog.storage.memory import MemoryStorage
+from headwater.catalog.storage.sharing.shared import SharedStorage
 from tests.histories import input_hashes, partition_states
 
 if TYPE_CHECKING:
@@ -58,12 +60,12 @@ if TYPE_CHECKING:
 Reopen = Callable[[], CatalogWriter]
 
 
-@pytest.fixture(params=["memory", "duckdb"])
+@pytest.fixture(params=["memory", "duckdb", "owner", "keeper"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path, empty_home: Path) -> Iterator[Reopen]:
     """Gives the storage, the second time in as fresh a state as it has: what survives must be in the catalog."""
     opened: list[CatalogWriter] = []
     home = tmp_path / "home"
-    if request.param == "duckdb":
+    if request.param != "memory":
         shutil.copytree(empty_home, home)
 
     def open_again() -> CatalogWriter:
@@ -72,13 +74,19 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path, empty_home: Path) -> 
         else:
             if opened:
                 opened.pop().close()
-            storage = open_catalog(home, wait=0)
+            storage = _open(request.param, home)
         opened.append(storage)
         return storage
 
     yield open_again
     for storage in opened:
         storage.close()
+
+
+def _open(how: str, home: Path) -> CatalogWriter:
+    if how == "duckdb":
+        return open_catalog(home, wait=0)
+    return SharedStorage(home, wait=20, clock=SystemClock(), crowded=how == "keeper")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A backfill that is killed again and again, and resumed each time: every day is built exactly once."""
 
-import json
 import random
 import subprocess
 import time
@@ -77,7 +76,7 @@ def test_five_kills_at_random_moments(project: ProjectFolder, batch: int) -> Non
         # From the first call to when the next one would be for more than it is to reach; often amid a commit.
         kill(project.start(*arguments), calls, chance.randint(1, REACH), chance.uniform(0.0, 0.1))
         built.append(check(home))
-        backfill_id = json.loads((home / "backfill.running").read_text("ascii"))["backfill_id"]
+        backfill_id = max(path.name for path in (home / "running-backfill").iterdir() if not path.suffix)
         arguments = ["backfill", "resume", backfill_id, "--json"]
     assert built == sorted(built) and 0 < built[-1] < DAYS, "each went on where the one before was killed"
 

@@ -454,10 +454,12 @@ def test_a_cancel_is_heard_by_whoever_comes_after_a_process_that_died(world: Wor
 
 def test_what_a_dead_process_said_of_itself_is_not_believed(world: World) -> None:
     seen: list[bytes] = []
-    beacon = world.instance.home / "backfill.running"
-    world.during = lambda _: seen.append(beacon.read_bytes())
-    world.start([world.one("days", partitions_def=TEN)])
-    assert len(seen) == 10 and not beacon.exists()
+    folder = world.instance.home / "running-backfill"
+    world.during = lambda _: seen.extend(path.read_bytes() for path in folder.iterdir() if not path.suffix)
+    found = world.start([world.one("days", partitions_def=TEN)])
+    assert len(seen) == 10 and not folder.exists() and found.backfill_id is not None
+    folder.mkdir()
+    beacon = folder / found.backfill_id
     beacon.write_bytes(seen[0].replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 4194305'))
     assert running_backfill(world.instance.home) is None
     for rubbish in (b"", b"[]", b"{}", b"\xff", b'"x"'):

@@ -138,6 +138,8 @@ def _alike(down: Parts, up: Parts) -> bool:
         return below.keys() == above.keys() and all(_alike(below[name], above[name]) for name in below)
     if isinstance(down, Letters) and isinstance(up, Letters):
         return bool(set(down.listed) & set(up.listed))
+    if {type(down), type(up)} == {Letters, Windows}:
+        return False  # no letter is a date, and that is an error
     return down is not None and not isinstance(down, Grid) and not isinstance(up, Grid)
 
 

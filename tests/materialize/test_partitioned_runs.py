@@ -371,12 +371,31 @@ def test_what_needs_a_partition_that_does_not_exist(instance: Instance) -> None:
         return len(days)
 
     definitions = Definitions([days, weeks])
-    with pytest.raises(UsageError, match="needs partitions of `days` that do not exist: 2024-02-01, 2024-02-02"):
+    with pytest.raises(
+        UsageError, match=r"needs partitions of `days` that do not exist: 2024-02-01, 2024-02-02, 2024-02-03\."
+    ):
         run(definitions, instance, selection="weeks", partition_key="2024-01-28")
+    with pytest.raises(UsageError, match=r"2024-02-04, .*, 2024-02-08 and more") as several:
+        run(definitions, instance, selection="weeks", partition_key="2024-02-04")
+    assert "allow_nonexistent" in several.value.remedy
     result = run(definitions, instance, all_partitions=True)
     assert result.success
     assert [str(one.partitions) for one in result.plan.impossible] == ["2024-01-28..2024-02-18 (4)"]
     assert counts(definitions, instance, "weeks") == CellCounts(fresh=3, stale=0, missing=4, failed=0, total=7)
+
+
+def test_a_remedy_that_the_mapping_has(instance: Instance) -> None:
+    @asset(partitions_def=StaticPartitionsDefinition(["a"]))
+    def few() -> int:
+        return 1
+
+    @asset(partitions_def=StaticPartitionsDefinition(["a", "b"]))
+    def more(few: int) -> int:
+        return few
+
+    with pytest.raises(UsageError, match="needs partitions of `few` that do not exist: b") as refused:
+        run(Definitions([few, more]), instance, selection="more", partition_key="b")
+    assert refused.value.remedy == "Choose other partitions, or give `few` those."
 
 
 def test_a_new_key_makes_nothing_stale_that_does_not_read_it(instance: Instance) -> None:

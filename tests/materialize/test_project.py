@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headwater.catalog.errors import UsageError
-from headwater.materialize.project import HOME_VARIABLE, MAX_YAML, find_project, read_document
+from headwater.materialize.project import HOME_VARIABLE, find_project
 
 
 @pytest.fixture(autouse=True)
@@ -121,29 +121,3 @@ def test_a_workspace_that_makes_no_sense(tmp_path: Path, entries: str) -> None:
     file = write(tmp_path, w__json=f'{{"load_from": {entries}}}') / "w.json"
     with pytest.raises(UsageError, match="load_from"):
         find_project(folder=tmp_path, workspace=file)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "says"),
-    [
-        ("c.json", "[1]", "no mapping"),
-        ("c.json", "{", "cannot be parsed"),
-        ("c.toml", "=", "cannot be parsed"),
-        ("c.yaml", "a: [", "cannot be parsed"),
-        ("c.yaml", "a: &x [1]\nb: *x", "aliases"),
-        ("c.yml", "#" * (MAX_YAML + 1), "larger than"),
-        ("c.yaml", "!!python/object/apply:os.getcwd []", "cannot be parsed"),
-    ],
-)
-def test_a_document_that_cannot_be_read(tmp_path: Path, name: str, text: str, says: str) -> None:
-    if name.endswith(("yaml", "yml")):
-        pytest.importorskip("yaml")
-    file = tmp_path / name
-    file.write_text(text)
-    with pytest.raises(UsageError, match=says):
-        read_document(file)
-
-
-def test_a_document_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_document(tmp_path / "c.toml")

@@ -103,7 +103,9 @@ def test_two_threads_build_one_partition(tmp_path: Path, durable: bool) -> None:
         results: list[RunResult] = []
 
         def run(name: str) -> None:
-            results.append(headwater.materialize(Definitions([build(name)]), instance=instance, partition_key="b"))
+            assets = Definitions([build(name)])
+            made = headwater.materialize(assets, instance=instance, partition_key="b", on_conflict="supersede")
+            results.append(made)
 
         threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
         threads[0].start()

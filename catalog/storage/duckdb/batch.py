@@ -37,6 +37,7 @@ from headwater.catalog.storage.duckdb.rows import (
     timestamp,
 )
 from headwater.catalog.storage.duckdb.tables import (
+    APPLIED_REQUEST,
     ASSET,
     BACKFILL,
     CELL,
@@ -73,7 +74,7 @@ class Known:
 
 
 #: Tables that rows are only added to.
-_GROWING = (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL)
+_GROWING = (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL, APPLIED_REQUEST)
 #: What a cell with a partition has in its last columns.
 _APART = (None, None, None, "null", None)
 
@@ -123,6 +124,11 @@ class Batch:
         for event in events:
             check(event)
             self._add(event)
+
+    def remember(self, request: str | None) -> None:
+        """What was added last was asked for by `request`, if by any."""
+        if request is not None:
+            self._rows[APPLIED_REQUEST.name].append((request, self.seq))
 
     def partitions(self) -> list[str]:
         """The partition keys of its cells."""

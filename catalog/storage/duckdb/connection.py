@@ -40,7 +40,7 @@ _DAMAGED = re.compile(
     "corrupt|checksum|could not read enough bytes|replaying WAL|deserializ|WAL does not match|INTERNAL Error",
     re.IGNORECASE,
 )
-_RESTORE = "Restore it from a backup, or ask for help with a copy of the whole folder."
+_RESTORE = "Put a backup in its place with `headwater catalog restore FILE`, which keeps this one aside."
 
 
 class Database:
@@ -65,6 +65,11 @@ class Database:
         self._changed = threading.Condition()
         self._connect()
         _databases.add(self)
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder that backups are made in: the one place beside the database that its connections may reach."""
+        return self.path.parent / "catalog.backup"
 
     @property
     def writer(self) -> "DuckDBPyConnection":
@@ -187,7 +192,12 @@ class Database:
                 # Within one process DuckDB hands out the same instance, invalid or not, until its last user is gone.
                 self._changed.wait_for(lambda: not self._cursors)
                 with reported_as_opening(self.path):
-                    root = copy(self.path) if self._in_memory else connect(self.path, read_only=self._read_only)
+                    reach = None if self._read_only else self.unfinished
+                    root = (
+                        copy(self.path)
+                        if self._in_memory
+                        else connect(self.path, read_only=self._read_only, reach=reach)
+                    )
                     self._root = root
                     if self._in_memory or not self._read_only:
                         self._writer = self._root.cursor()
@@ -206,10 +216,13 @@ def _leak_all() -> None:
 os.register_at_fork(after_in_child=_leak_all)
 
 
-def connect(path: Path | str, *, read_only: bool = False, external: bool = False) -> "DuckDBPyConnection":
+def connect(
+    path: Path | str, *, read_only: bool = False, external: bool = False, reach: Path | None = None
+) -> "DuckDBPyConnection":
     """A connection to the database at `path`, which it makes where there is none.
 
-    Without `external`, SQL reaches no file but this one. No extension is loaded beyond those in the wheel.
+    Without `external`, SQL reaches no file but this one, and those in the folder `reach`. No extension is loaded
+    beyond those in the wheel.
     """
     import duckdb
 
@@ -222,13 +235,16 @@ def connect(path: Path | str, *, read_only: bool = False, external: bool = False
             "memory_limit": MEMORY_LIMIT,
             "threads": min(MAX_THREADS, os.cpu_count() or 1),
             "checkpoint_threshold": _NEVER,
-            "enable_external_access": external,
+            "enable_external_access": external or reach is not None,
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         },
     )
     connection.execute("set TimeZone = 'UTC'").fetchall()
+    if reach is not None:
+        connection.execute(f"set allowed_directories = [{literal(reach)}]").fetchall()
+        connection.execute("set enable_external_access = false").fetchall()
     return connection
 
 
@@ -242,8 +258,7 @@ def copy(source: Path, target: Path | None = None) -> "DuckDBPyConnection":
         name = "memory"
         if target is not None:
             name = "target"
-            options = f"(storage_version '{STORAGE_VERSION}', block_size {BLOCK_BYTES})"
-            connection.execute(f"attach {literal(target)} as {name} {options}").fetchall()
+            connection.execute(attachment(target, name)).fetchall()
         connection.execute(f"attach {literal(source)} as source (read_only)").fetchall()
         connection.execute(f"copy from database source to {name}").fetchall()
         connection.execute("detach source").fetchall()
@@ -252,6 +267,11 @@ def copy(source: Path, target: Path | None = None) -> "DuckDBPyConnection":
         connection.close()
         raise
     return connection
+
+
+def attachment(path: Path, name: str) -> str:
+    """The statement that attaches a new database file in our format."""
+    return f"attach {literal(path)} as {name} (storage_version '{STORAGE_VERSION}', block_size {BLOCK_BYTES})"
 
 
 def literal(text: Path | str) -> str:
@@ -307,7 +327,8 @@ def _opening_error(path: Path, reason: str) -> HeadwaterError:
         )
     if "version number" in reason:
         return CatalogTooNewError(f"The catalog {path} needs a newer DuckDB: {line}", remedy="Upgrade duckdb.")
-    if "not a valid DuckDB database file" in reason or "external extensions" in reason:
+    # DuckDB takes a file of SQLite's for one that it needs an extension for.
+    if any(sign in reason for sign in ("not a valid DuckDB database file", "external extensions", "sqlite_scanner")):
         return ForeignCatalogError(
             f"{path} is not a DuckDB database.", remedy="Move it away, or name another home; it was not touched."
         )

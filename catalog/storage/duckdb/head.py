@@ -78,7 +78,8 @@ def read_head(path: Path) -> Head | None:
     if head is None:
         raise CatalogCorruptError(
             f"{path} is damaged, so it cannot tell whether the catalog beside it is complete.",
-            remedy=f"Compare the catalog with what you expect, or restore a backup. To accept it as it is: rm {path}",
+            remedy="`headwater catalog doctor` says what the catalog holds, `headwater catalog restore FILE` puts a "
+            f"backup in its place. To accept it as it is: rm {path}",
         )
     return head
 

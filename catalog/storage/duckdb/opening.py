@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from headwater.catalog.storage.lock import LOCK_FILE, acquire
 DATABASE_FILE = "catalog.duckdb"
 
 #: What DuckDB writes commits to before they are in the database file: the log, and its parts during a checkpoint.
-_LOGS = tuple(f"{DATABASE_FILE}.wal{part}" for part in ("", ".checkpoint", ".recovery"))
-_OURS = (DATABASE_FILE, *_LOGS, HEAD_FILE, LOCK_FILE)
+LOGS = tuple(f"{DATABASE_FILE}.wal{part}" for part in ("", ".checkpoint", ".recovery"))
+_OURS = (DATABASE_FILE, *LOGS, HEAD_FILE, LOCK_FILE)
 _OTHERS_MAY_WRITE = 0o022
 
 
@@ -57,17 +57,17 @@ def open_catalog(
     may not; `InsecurePermissionsError`; `DiskFullError`; `CatalogError` where there is nothing to read.
     """
     clock = clock or SystemClock()
-    command = _command_line() if command is None else command
+    command = command_line() if command is None else command
     home = home.resolve()
-    with _reachable(home):
-        writable = not read_only and _make(home) and _is_writable(home)
-        _check_permissions(home)
+    with reachable(home):
+        writable = not read_only and make_home(home) and _is_writable(home)
+        check_permissions(home)
         if not writable and not (home / DATABASE_FILE).exists():
             check_absent(home)
             raise _nothing_to_read(home, read_only)
         lock = acquire(home, shared=not writable, wait=wait, clock=clock, command=command)
         try:
-            with _private_files():
+            with private_files():
                 opened = _open_to_write(home, clock) if writable else _open_to_read(home)
             if writable or not opened.left_behind:
                 return DuckDBStorage(opened.database, lock, opened.head, opened.left_behind, checkpoint_bytes)
@@ -82,7 +82,8 @@ def open_catalog(
 
 
 @contextmanager
-def _reachable(home: Path) -> Generator[None]:
+def reachable(home: Path) -> Generator[None]:
+    """A block in which an error of the operating system becomes ours for the catalog in `home`."""
     try:
         yield
     except OSError as error:
@@ -108,7 +109,7 @@ def _open_to_write(home: Path, clock: Clock) -> _Opened:
     migrations = schema.load()
     if not path.exists():
         _create(home, migrations, clock)
-    if any((home / log).exists() for log in _LOGS):
+    if any((home / log).exists() for log in LOGS):
         # Opened for writing, DuckDB replays and then removes the log, whatever it made of it. So look first.
         _check(Database(path, read_only=True), migrations, read_only=False).database.close()
     opened = _check(Database(path, read_only=False), migrations, read_only=False)
@@ -141,6 +142,15 @@ def _open_after_kill(home: Path, wait: float, clock: Clock, command: str) -> Duc
             with open_catalog(home, wait=0, clock=clock, command=command) as storage:
                 storage.settle()
             return open_catalog(home, wait=wait, read_only=True, clock=clock, command=command)
+    return open_copy(home, wait=wait, clock=clock, command=command)
+
+
+def open_copy(home: Path, *, wait: float, clock: Clock, command: str | None = None) -> DuckDBStorage:
+    """Open a copy in memory of the catalog in `home`, for who reads what the journal holds too and changes nothing.
+
+    Raises as `open_catalog` does.
+    """
+    command = command_line() if command is None else command
     lock = acquire(home, shared=True, wait=wait, clock=clock, command=command)
     try:
         return DuckDBStorage(Database(home / DATABASE_FILE, read_only=True, in_memory=True), lock, None, True)
@@ -161,18 +171,22 @@ def _check(database: Database, migrations: Sequence[schema.Migration], *, read_o
         if last != count:
             raise CatalogCorruptError(
                 f"The catalog {path} holds {count} events, and the last one is number {last}.",
-                remedy="Restore it from a backup; it was not touched.",
+                remedy="Put a backup in its place with `headwater catalog restore FILE`; it was not touched.",
             )
         head = read_head(path.parent / HEAD_FILE)
         if head is not None:
-            _compare(path, version, seq, head)
+            compare(path, version, seq, head)
     except BaseException:
         database.close()
         raise
     return _Opened(database=database, version=version, seq=seq, left_behind=seq > count)
 
 
-def _compare(path: Path, version: schema.Version, seq: int, head: Head) -> None:
+def compare(path: Path, version: schema.Version, seq: int, head: Head) -> None:
+    """Raise `LostCommitsError` where the database at `path`, whose last event is `seq`, holds less than its head says.
+
+    And `CatalogCorruptError` for a head of another catalog.
+    """
     if head.catalog_id != version.catalog_id:
         raise CatalogCorruptError(
             f"{path.parent / HEAD_FILE} belongs to another catalog than {path}, so neither can vouch for the other.",
@@ -182,21 +196,23 @@ def _compare(path: Path, version: schema.Version, seq: int, head: Head) -> None:
         missing = head.seq - seq
         raise LostCommitsError(
             f"The catalog {path} holds {seq} events, and {head.seq} were committed: the last {missing} are gone.",
-            remedy=f"Bring back {path.name}.wal if the database was moved or copied without it, or restore a backup. "
-            f"Nothing was touched. To go on without them: rm {path.parent / HEAD_FILE}",
+            remedy=f"Bring back {path.name}.wal if the database was moved or copied without it, or put a backup in its "
+            "place with `headwater catalog restore FILE`. Nothing was touched. "
+            f"To go on without them: rm {path.parent / HEAD_FILE}",
         )
 
 
 def check_absent(home: Path) -> None:
     """Raise `LostCommitsError` where the database file is gone, and not just not made yet."""
-    with _reachable(home):
-        left = [log for log in _LOGS if (home / log).exists()]
+    with reachable(home):
+        left = [log for log in LOGS if (home / log).exists()]
         head = read_head(home / HEAD_FILE)
     if left or (head is not None and head.seq):
         rest = left[0] if left else HEAD_FILE
         raise LostCommitsError(
             f"There is no {DATABASE_FILE} in {home}, but {rest}: the database was moved or removed.",
-            remedy=f"Bring it back, or restore a backup. To begin a new catalog: rm {home}/catalog.*",
+            remedy="Bring it back, or put a backup in its place with `headwater catalog restore FILE`. "
+            f"To begin a new catalog: rm {home}/catalog.*",
         )
 
 
@@ -224,18 +240,62 @@ def _create(home: Path, migrations: Sequence[schema.Migration], clock: Clock) ->
         os.close(folder)
 
 
-def _migrate(path: Path, version: schema.Version, migrations: Sequence[schema.Migration], clock: Clock) -> None:
+def _migrate(path: Path, version: schema.Version, migrations: Sequence[schema.Migration], clock: Clock) -> Path:
+    """Bring a catalog up to date; says where it is kept as it was."""
     now = clock.now()
+    backup = path.with_name(f"catalog.backup-{version.schema:04}-{now:%Y%m%dT%H%M%S.%f}.duckdb")
     with reported(path):
-        copy(path, path.with_name(f"catalog.backup-{version.schema:04}-{now:%Y%m%dT%H%M%S.%f}.duckdb")).close()
+        copy(path, backup).close()
         connection = connect(path)
         try:
             schema.migrate(connection, migrations[version.schema :], now)
         finally:
             connection.close()
+    return backup
 
 
-def _make(home: Path) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrated:
+    """What bringing a catalog up to date did, or would do."""
+
+    #: The numbers of migrations that it had, and that this program knows.
+    before: int
+    known: int
+    #: Which program applied the last of those that it had.
+    program: str
+    #: Where it is kept as it was; None where nothing was done.
+    backup: Path | None = None
+
+
+def migrate(home: Path, *, wait: float, dry_run: bool, clock: Clock | None = None) -> Migrated:
+    """Bring the catalog in `home` up to date, as opening it for writing does; with `dry_run`, only look.
+
+    Raises as `open_catalog` does; for a catalog of a newer program `CatalogTooNewError`.
+    """
+    clock = clock or SystemClock()
+    home, migrations = home.resolve(), schema.load()
+    path = home / DATABASE_FILE
+    with reachable(home):
+        check_permissions(home)
+        if not path.exists():
+            check_absent(home)
+            raise _nothing_to_read(home, True)
+        lock = acquire(home, shared=dry_run, wait=wait, clock=clock, command=command_line())
+        try:
+            found = _check(Database(path, read_only=True), migrations, read_only=False)
+            found.database.close()
+            version = found.version
+            result = Migrated(before=version.schema, known=len(migrations), program=version.program)
+            if dry_run or version.schema >= len(migrations):
+                return result
+            with private_files():
+                return replace(result, backup=_migrate(path, version, migrations, clock))
+        finally:
+            if lock is not None:
+                lock.release()
+
+
+def make_home(home: Path) -> bool:
     """Make the folder, for its owner alone; False where that is not allowed."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -254,22 +314,29 @@ def _is_writable(home: Path) -> bool:
     return all(os.access(home / name, os.W_OK) for name in _OURS if (home / name).exists())
 
 
-def _check_permissions(home: Path) -> None:
+def insecure(home: Path) -> Iterator[InsecurePermissionsError]:
+    """What others than the owner could change of the catalog in `home`."""
     for path in (home, *(home / name for name in _OURS)):
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
         if stat.S_ISLNK(mode):
-            raise InsecurePermissionsError(
+            yield InsecurePermissionsError(
                 f"{path} is a symbolic link, and whoever can change where it leads could change the catalog.",
                 remedy="Put the catalog itself there, or name the folder that it is in as the home.",
             )
-        if mode & _OTHERS_MAY_WRITE:
-            raise InsecurePermissionsError(
+        elif mode & _OTHERS_MAY_WRITE:
+            yield InsecurePermissionsError(
                 f"{path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}).",
                 remedy=f"If nobody else had a hand in it: chmod go-w {path}",
             )
+
+
+def check_permissions(home: Path) -> None:
+    """Raise `InsecurePermissionsError` where others than the owner could change the catalog in `home`."""
+    for error in insecure(home):
+        raise error
 
 
 def _nothing_to_read(home: Path, read_only: bool) -> CatalogError:
@@ -283,7 +350,7 @@ def _nothing_to_read(home: Path, read_only: bool) -> CatalogError:
     )
 
 
-def _command_line() -> str:
+def command_line() -> str:
     """The command as its user typed it, for the eyes of who waits for it."""
     return " ".join(sys.argv)[:200]
 
@@ -292,7 +359,7 @@ _umask = threading.Lock()
 
 
 @contextmanager
-def _private_files() -> Generator[None]:
+def private_files() -> Generator[None]:
     """Files made inside are for their owner alone. The mask is the whole process's, so one thread at a time."""
     with _umask:
         before = os.umask(0o077)

@@ -230,6 +230,10 @@ class Reader:
         """See `CatalogReader.run`."""
         return _only(self._runs, run_id, "run")
 
+    def run_count(self) -> int:
+        """See `CatalogReader.run_count`."""
+        return self._ask("run_count")[0][0]
+
     def backfills(
         self,
         *,
@@ -351,6 +355,13 @@ class Reader:
 
         with self._reading() as cursor:
             return answer(cursor, sql, parameters, relations or {})
+
+    def table(self, name: str) -> bytes:
+        """What a table or view holds, as a Parquet file, for processes that ask SQL about it and about files."""
+        from headwater.catalog.storage.duckdb.user_queries import contents, parquet_bytes
+
+        with self._reading() as cursor:
+            return parquet_bytes(contents(cursor, name), self._database.path.parent)
 
     def _reading(self) -> "AbstractContextManager[DuckDBPyConnection]":
         """A connection to ask, with every event in the tables."""

@@ -33,8 +33,8 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
-from headwater.catalog.storage.duckdb.journal import plain, revive
 from headwater.catalog.storage.duckdb.tables import Row
+from headwater.catalog.storage.journal import plain, revive
 
 Kind = TypeVar("Kind")
 

@@ -125,7 +125,7 @@ def check_usable(version: Version, path: Path, known: int, *, read_only: bool) -
     if version.schema < known and read_only:
         raise CatalogError(
             f"The catalog {path} is of an older Headwater and has to be brought up to date first.",
-            remedy="Open it once for writing, with any command that writes; a backup is made.",
+            remedy="Run `headwater catalog migrate`; a backup is made.",
         )
 
 

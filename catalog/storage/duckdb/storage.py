@@ -1,6 +1,7 @@
 """A catalog in a DuckDB file: what `open_catalog` gives."""
 
 import contextlib
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from headwater.catalog.errors import CatalogError, DiskFullError, ReadOnlyCatalo
 from headwater.catalog.events import Event
 from headwater.catalog.records import BackfillStatus
 from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, StepProgress
+from headwater.catalog.storage.duckdb.backup import Backup, make
 from headwater.catalog.storage.duckdb.batch import Known
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.dictionary import Dictionary
@@ -46,6 +48,7 @@ class DuckDBStorage(Reader):
         self._head = head
         self._writer = Writer(database, self._load_known, self._committed, left_behind=left_behind)
         self._checkpoint_bytes = self._checkpoint_at = checkpoint_bytes
+        self._backing_up = threading.Lock()
 
     @property
     def home(self) -> Path:
@@ -53,11 +56,16 @@ class DuckDBStorage(Reader):
         return self._database.path.parent
 
     @property
+    def lock(self) -> CatalogLock | None:
+        """The lock that it holds; None where there can be none."""
+        return self._lock
+
+    @property
     def read_only(self) -> bool:
         """Whether `append` raises `ReadOnlyCatalogError`."""
         return self._head is None
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
         """See `CatalogWriter.append`.
 
         On a full disk it raises `DiskFullError` and gives up a reserve of some MiB that was kept for this moment, so
@@ -69,10 +77,14 @@ class DuckDBStorage(Reader):
                 remedy="Make its folder and files writable by you, or use another home.",
             )
         try:
-            return self._writer.append(events)
+            return self._writer.append(events, request)
         except DiskFullError:
             release(self.home)
             raise
+
+    def applied(self, request: str) -> int | None:
+        """See `CatalogWriter.applied`."""
+        return self._writer.applied(request)
 
     def settle(self) -> None:
         """Move what the journal holds into the tables, as every question does first.
@@ -84,6 +96,22 @@ class DuckDBStorage(Reader):
         except DiskFullError:
             release(self.home)
             self._writer.settle()
+
+    def backup(self, target: Path, *, replace: bool = False) -> Backup:
+        """Write a consistent copy to the new file `target`, while other threads go on reading and writing.
+
+        With `replace`, a file that is there gives way once the copy is complete. Raises `ConflictError` where one is
+        there, `UsageError` for a place that a backup cannot have, `ReadOnlyCatalogError`, `DiskFullError` and
+        `CatalogError`; nothing is left then.
+        """
+        if self._head is None:
+            raise ReadOnlyCatalogError(
+                f"A backup is made in the home first, and {self.home} is open for reading only.",
+                remedy="Make the folder and its files writable by you.",
+            )
+        self.settle()
+        with self._backing_up:
+            return make(self._database, target, replace=replace)
 
     def close(self) -> None:
         """Bring the database file up to date and let go of the catalog. Idempotent."""

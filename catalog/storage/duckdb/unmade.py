@@ -14,7 +14,7 @@ from headwater.catalog.storage.memory import MemoryStorage
 class UnmadeStorage(MemoryStorage):
     """A `CatalogReader` without a file."""
 
-    def append(self, events: Sequence[Event]) -> int:
+    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
         """Raises `ReadOnlyCatalogError`."""
         raise ReadOnlyCatalogError("The catalog is open for reading only.", remedy="Open it for writing.")
 

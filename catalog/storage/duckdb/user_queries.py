@@ -15,7 +15,9 @@ copies of the views that the query names.
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,9 +57,16 @@ _WITH_ZONE = "TIMESTAMP WITH TIME ZONE"
 
 
 def answer(
-    cursor: "DuckDBPyConnection", sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]
+    cursor: "DuckDBPyConnection",
+    sql: str,
+    parameters: Sequence[Any],
+    relations: Mapping[str, Any],
+    table: Callable[[str], Any] | None = None,
 ) -> QueryResult:
-    """The answer to `sql` on a connection to the catalog. Raises `UsageError` and, for damage, `duckdb.Error`."""
+    """The answer to `sql` on a connection to the catalog. Raises `UsageError` and, for damage, `duckdb.Error`.
+
+    Where the connection is to an empty catalog, `table` gives what the tables and views of the right one hold.
+    """
     import duckdb
 
     explain = _EXPLAIN.match(sql)
@@ -72,9 +81,10 @@ def answer(
             return QueryResult(("name",), ("VARCHAR",), [(name,) for name in names])
         named, used = _check(tree, known, relations)
         prefix = sql[: explain.end()] if explain else ""
-        if any(isinstance(relation, FileRelation) for relation in used.values()):
+        if table is not None or any(isinstance(relation, FileRelation) for relation in used.values()):
             copied = (named & known.keys()) - {folded(name) for name in used}
-            return _answer_apart(cursor, prefix, select, parameters, used, copied)
+            copies = {name: contents(cursor, name) if table is None else table(name) for name in copied}
+            return _answer_apart(prefix, select, parameters, copies | used)
         for name, relation in used.items():
             cursor.register(name, relation)
         return _run(cursor, prefix, select, parameters)
@@ -201,23 +211,31 @@ def _without_zones(cursor: "DuckDBPyConnection", select: str, types: Sequence[st
     return f"select {', '.join(casts)} from ({select}) as answer({', '.join(columns)})"  # noqa: S608 our own names
 
 
-def _answer_apart(
-    cursor: "DuckDBPyConnection",
-    prefix: str,
-    select: str,
-    parameters: Sequence[Any],
-    relations: Mapping[str, Any],
-    tables: Collection[str],
-) -> QueryResult:
-    """Answer in a database of its own, which may read the relations' files, with copies of the catalog's `tables`."""
+def contents(cursor: "DuckDBPyConnection", name: str) -> Any:
+    """What a table or view holds, as an Arrow table."""
+    return cursor.sql(f"from {_quoted(name)}").to_arrow_table()
+
+
+def parquet_bytes(relation: Any, folder: Path) -> bytes:
+    """What has Arrow's stream protocol as the bytes of a Parquet file, which lies in `folder` for a moment."""
+    from tempfile import TemporaryDirectory
+
+    with closing(connect(":memory:", external=True)) as connection, TemporaryDirectory(dir=folder) as scratch:
+        file = Path(scratch, "table.parquet")
+        connection.register("given", relation)
+        connection.execute(f"copy given to {literal(file)} (format parquet)").fetchall()
+        return file.read_bytes()
+
+
+def _answer_apart(prefix: str, select: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult:
+    """Answer in a database of its own, which knows `relations` alone and may read their files."""
     import duckdb
 
-    copies = {name: cursor.sql(f"from {_quoted(name)}").to_arrow_table() for name in tables}
     apart = connect(":memory:", external=True)
     try:
         files = [relation for relation in relations.values() if isinstance(relation, FileRelation)]
         _allow(apart, [path for relation in files for path in relation.paths])
-        for name, relation in (copies | dict(relations)).items():
+        for name, relation in relations.items():
             if isinstance(relation, FileRelation):
                 apart.execute(f"create view {_quoted(name)} as {relation.sql}").fetchall()
             else:

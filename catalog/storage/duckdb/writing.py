@@ -5,17 +5,20 @@ one event or for many. So a small append inserts one row into the journal, in th
 and is then as durable as can be; its events are moved on into the tables together with others': when enough have
 come together, before anybody asks a question, when the catalog is closed, and when the next one opens it after this
 process was killed. Nobody who asks through a storage can tell the difference. A large append skips the journal.
+
+Appends that wait for each other share a commit: whoever's turn it is takes along everybody who came meanwhile.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import HeadwaterError
 from headwater.catalog.events import Event
-from headwater.catalog.storage.duckdb import journal
+from headwater.catalog.storage import journal
 from headwater.catalog.storage.duckdb.batch import Batch, Known
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.reading import ask, numbered_partitions
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 #: So many events are moved into the tables at once: then each costs 0.1 ms, and all of them 20-30 ms.
 ENOUGH_EVENTS = 256
+#: Requests are remembered for so many events.
+REMEMBERED = 100_000
 #: DuckDB's optimizer is off where we write; a DELETE by key from more cells than this is faster with it, since only
 #: then it reads no more than the blocks that may hold the key (a million cells: 1.0 instead of 5.2 ms).
 MANY_CELLS = 20_000
@@ -48,44 +53,87 @@ class Writer:
         self._load = load
         self._committed = committed
         self._lock = threading.Lock()
+        #: Appends that wait for their turn. A list's `append` and being replaced are atomic.
+        self._waiting: list[_Append] = []
         #: What the journal holds, as rows; None where that has to be found out: at first, and after a failure.
         self._pending: Batch | None = None
         #: Whether the journal may hold anything.
         self._unsettled = left_behind
 
-    def append(self, events: Sequence[Event]) -> int:
-        """Commit `events` and return the number of the last event.
+    def append(self, events: Sequence[Event], request: str | None = None) -> int:
+        """Commit `events` and return the number of the last event; `request` is remembered with them.
 
         Raises the errors of `CatalogWriter.append`; then nothing of it is kept, in the catalog or in memory.
         """
-        try:
-            return self._append(events)
-        except UnicodeEncodeError:
-            return self._append([storable(event) for event in events])
-
-    def _append(self, events: Sequence[Event]) -> int:
+        mine = _Append(events, request)
+        self._waiting.append(mine)
         with self._lock:
-            batch = self._take()
+            if not mine.over:
+                group, self._waiting = self._waiting, []
+                self._commit(group)
+        if mine.error is not None:
+            raise mine.error
+        return mine.seq
+
+    def applied(self, request: str) -> int | None:
+        """The number of the last event of the append that `request` was given with; None where it was not kept."""
+        self.settle()
+        with self._database.cursor() as cursor:
+            found = ask(cursor, "applied_request", request=request)
+        return found[0][0] if found else None
+
+    def _commit(self, group: "Sequence[_Append]") -> None:
+        """Commit all of a group at once; where that fails, each by itself, so that each has its own error."""
+        try:
+            self._commit_together(group)
+        except BaseException as error:
+            if len(group) == 1:
+                group[0].error = error
+            else:
+                for one in group:
+                    if not one.over:
+                        self._commit([one])
+        finally:
+            for one in group:
+                one.over = True
+
+    def _commit_together(self, group: "Sequence[_Append]") -> None:
+        try:
+            self._write(group)
+        except UnicodeEncodeError:
+            for one in group:
+                one.events = [storable(event) for event in one.events]
+            self._write(group)
+
+    def _write(self, group: "Sequence[_Append]") -> None:
+        batch = self._take()
+        before = batch.seq
+        rows: list[Row] = []
+        for one in group:
             first = batch.seq + 1
-            batch.add(events)
-            if batch.seq < first:
-                self._pending = batch
-                return batch.seq
-            text = journal.write(events) if batch.size < ENOUGH_EVENTS and not batch.is_wide else ""
-            try:
-                with self._database.reported():
-                    if text:
-                        self._unsettled = True
-                        JOURNAL.insert(self._database.writer, JOURNAL.rows([(first, batch.seq, text)]))
-                        self._pending = batch
-                    else:
-                        self._move(batch)
-            except BaseException as error:
-                self._pending = None
-                if not self._stands(batch.seq) or not isinstance(error, HeadwaterError):
-                    raise
-            self._committed(batch.seq)
-            return batch.seq
+            batch.add(one.events)
+            one.seq = batch.seq
+            if batch.seq >= first:
+                batch.remember(one.request)
+                rows.append((first, batch.seq, one.request, one.events))
+        if batch.seq == before:
+            self._pending = batch
+            return
+        small = batch.size < ENOUGH_EVENTS and not batch.is_wide
+        entries = [(first, last, request, journal.write(events)) for first, last, request, events in rows if small]
+        try:
+            with self._database.reported():
+                if small:
+                    self._unsettled = True
+                    JOURNAL.insert(self._database.writer, JOURNAL.rows(entries))
+                    self._pending = batch
+                else:
+                    self._move(batch)
+        except BaseException as error:
+            self._pending = None
+            if not self._stands(batch.seq) or not isinstance(error, HeadwaterError):
+                raise
+        self._committed(batch.seq)
 
     def settle(self) -> None:
         """Move what the journal holds into the tables. Raises `DiskFullError` and `CatalogError`."""
@@ -109,8 +157,9 @@ class Writer:
             batch = Batch(self._load())
             with self._database.cursor() as cursor:
                 texts = ask(cursor, "journal")
-            for (text,) in texts:
+            for text, request in texts:
                 batch.add(journal.read(text))
+                batch.remember(request)
         return batch
 
     def _move(self, batch: Batch) -> None:
@@ -131,6 +180,8 @@ class Writer:
             moved = [(number, *row) for number, row in batch.moved_backfills.items()]
             _execute(connection, "move_backfills", backfills=_lists(names, moved))
         _change_keys(connection, batch.deleted_keys(), batch.added_keys())
+        if batch.seq // REMEMBERED > batch.known.seq // REMEMBERED:
+            _execute(connection, "forget_requests", before=batch.seq - REMEMBERED)
         _execute(connection, "empty_journal")
         connection.commit()
         batch.commit()
@@ -158,6 +209,18 @@ class Writer:
             self._database.drop()
         with self._database.cursor() as cursor:
             return ask(cursor, "last_event")[0][0] >= seq
+
+
+@dataclass(slots=True, eq=False)
+class _Append:
+    """One call of `append`, and what came of it."""
+
+    events: Sequence[Event]
+    request: str | None
+    #: The number of its last event.
+    seq: int = 0
+    error: BaseException | None = None
+    over: bool = False
 
 
 def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:

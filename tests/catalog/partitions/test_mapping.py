@@ -136,6 +136,7 @@ def test_windows_read_the_windows_they_overlap(data: st.DataObject, offsets: tup
 STATIC = StaticPartitionsDefinition(["a", "b", "c", "d"])
 OTHER = StaticPartitionsDefinition(["d", "x", "b"])
 DAILY = DailyPartitionsDefinition("2024-02-25")
+ENDED = DailyPartitionsDefinition("2024-02-25", end_date="2024-03-10")
 MONTHLY = MonthlyPartitionsDefinition("2024-01-01", end_offset=1)
 CUSTOMERS = DynamicPartitionsDefinition("customers")
 BY_DAY = MultiPartitionsDefinition({"day": DAILY, "kind": STATIC})
@@ -296,10 +297,15 @@ BAD: list[tuple[PartitionMapping | None, Maybe, Maybe, str]] = [
     (None, MONTHLY, BY_DAY, "only one of them has several dimensions"),
     (None, BY_DAY, BY_MONTH, "dimensions are not the same"),
     (None, STATIC, StaticPartitionsDefinition(["x", "y"]), "no key in common"),
+    (None, STATIC, DAILY, "no key in common"),
+    (None, DAILY, StaticPartitionsDefinition(["2024-3-1", "2023-01-01"]), "no key in common"),
     (LastPartitionMapping(), DAILY, None, "no partitions"),
     (LastPartitionMapping(), DAILY, BY_DAY, "no last one"),
     (SpecificPartitionsPartitionMapping(["a", "z"]), DAILY, STATIC, "'z'"),
     (SpecificPartitionsPartitionMapping(["a"]), DAILY, None, "no partitions"),
+    (SpecificPartitionsPartitionMapping(["2024-03-01", "March"]), None, DAILY, "'March'"),
+    (SpecificPartitionsPartitionMapping(["2023-01-01"]), None, DAILY, "'2023-01-01'"),
+    (SpecificPartitionsPartitionMapping(["2024-04-01"]), None, ENDED, "'2024-04-01'"),
     (StaticPartitionMapping({"a": "z"}), OTHER, STATIC, "no downstream partition 'z'"),
     (StaticPartitionMapping({"z": "x"}), OTHER, STATIC, "no upstream partition 'z'"),
     (StaticPartitionMapping({"a": "x"}), DAILY, STATIC, "static"),
@@ -377,3 +383,24 @@ def test_a_million_windows_map_by_their_ends() -> None:
     )
     assert found.downstream(all_of_it.subset) == down.all()
     assert int(found.counts().sum()) == len(all_of_it.subset)
+
+
+def test_keys_that_may_come_to_exist() -> None:
+    """What is not there yet is said when it is asked for, not when definitions are loaded."""
+    links(SpecificPartitionsPartitionMapping(["2030-01-01"]), None, DAILY)
+    links(None, StaticPartitionsDefinition(["2024-03-01", "latest"]), DAILY)
+
+
+def test_every_key_may_be_one() -> None:
+    for zone in ZONES:
+        for of_zone in (
+            HourlyPartitionsDefinition("2024-01-01", end_date="2025-01-01", timezone=zone),
+            DailyPartitionsDefinition("2011-12-30", end_date="2012-01-02", timezone=zone),
+            DailyPartitionsDefinition("2024-01-01", end_date="2024-01-09", timezone=zone, fmt="%d.%m.%Y"),
+            TimeWindowPartitionsDefinition(
+                "*/7 * * * *", "2024-11-01", end="2024-11-09", timezone=zone, fmt="%Y%m%d%H%M"
+            ),
+        ):
+            keys = partitions_at(of_zone, PartitionsContext(datetime(2025, 3, 1, tzinfo=UTC))).keys()
+            assert keys
+            assert all(map(of_zone.may_have, keys))

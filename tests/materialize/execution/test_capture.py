@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from headwater.catalog.records import LogSlice
-from headwater.io import compute_logs
 from headwater.io.compute_logs import read_rest, read_slices
 from headwater.materialize.execution import capture
 from headwater.materialize.execution.capture import OutputCapture
@@ -188,4 +187,3 @@ def test_the_logger_of_a_library_does_not_lose_its_lines(tmp_path: Path) -> None
         logger.warning("made inside")
         logger.removeHandler(handler)
     assert text(tmp_path / "run", slices, "stderr") == "made inside\n"
-    assert compute_logs.run_folder(tmp_path, "x") == tmp_path / "logs" / "x"

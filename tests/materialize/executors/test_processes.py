@@ -15,7 +15,7 @@ import headwater as hw
 from headwater.catalog.errors import HeadwaterError, ResourceError, UsageError
 from headwater.catalog.events import Event, LogMessage
 from headwater.catalog.records import ErrorRecord, StepStatus
-from headwater.io.compute_logs import read_slices, run_folder
+from headwater.io.compute_logs import compute_log_manager
 from headwater.materialize.api import RunResult
 from headwater.materialize.code_location import load_definitions
 from headwater.materialize.executors import processes
@@ -77,7 +77,8 @@ def error_of(result: RunResult, key: str) -> ErrorRecord:
 def printed(result: RunResult, key: str, stream: str) -> str:
     assert result.outcome is not None and result.run_id is not None
     (step,) = (step for step in result.outcome.steps if step.step_key == key)
-    return b"".join(read_slices(run_folder(result.instance.home, result.run_id), step.logs, stream)).decode()
+    manager = compute_log_manager(result.instance.settings, result.instance.home)
+    return b"".join(manager.read_slices(result.run_id, step.logs, stream)).decode()
 
 
 def files(home: Path) -> list[str]:

@@ -28,7 +28,15 @@ create table migration (
 create table journal (
     first bigint not null,
     last bigint not null,
+    request varchar,
     events varchar not null
+);
+
+-- What other processes asked the one that owns this file to append, and the last event that it became: whoever lost
+-- the connection before the answer came learns here whether it was done.
+create table applied_request (
+    request varchar not null,
+    seq bigint not null
 );
 
 create table asset (

@@ -284,3 +284,7 @@ where true
     and asset_id = $asset --if asset
 order by seq desc
 limit $limit
+
+-- name: run_count
+-- How many runs there ever were.
+select count(*) from run

@@ -18,9 +18,21 @@ select greatest(tables.seq, journal.seq), tables.count, tables.seq
 from (select coalesce(max(seq), 0) as seq, count(*) as count from event) as tables,
     (select coalesce(max(last), 0) as seq from journal) as journal
 
+-- name: identity
+-- Which catalog it is, and when the last event in its tables happened.
+select value, (select max(time) from event) from meta where name = 'catalog_id'
+
 -- name: journal
--- The events that are not in the tables yet.
-select events from journal order by first
+-- The events that are not in the tables yet, and the request that asked for them.
+select events, request from journal order by first
+
+-- name: applied_request
+-- The last event of what a request asked for.
+select seq from applied_request where request = $request
+
+-- name: forget_requests
+-- Nobody asks again for what was long ago.
+delete from applied_request where seq < $before
 
 -- name: empty_journal
 -- Its events are in the tables.

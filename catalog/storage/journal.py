@@ -5,6 +5,7 @@ A text is a JSON list of `[class name, fields]`, asset keys in their printed for
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -50,8 +51,8 @@ def plain(value: Any) -> Any:
 
 def revive(kind: type, value: Any) -> Any:
     """The inverse of `plain`."""
-    if kind is AssetKey:
-        return AssetKey(value)
+    if kind in (AssetKey, Path):
+        return kind(value)
     raise NotImplementedError(kind)
 
 
