@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM: the first lets the running steps finish, the second stops them."""
 
-import _thread
 import ctypes
 import signal
 import threading
@@ -43,6 +42,7 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer.join()  # or else its signal might come when nobody takes it
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
@@ -61,7 +61,8 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = number
-            self._start_timer(lambda: _thread.interrupt_main(signal.Signals(number)))
+            main = threading.get_ident()  # where handlers run; a real signal also ends its waiting
+            self._start_timer(lambda: signal.pthread_kill(main, number))
             self._on_first(number)
         elif not self.stopping:
             self.stopping = True
