@@ -1,5 +1,6 @@
 """Whether a process is still there: how what a killed one left is told from what goes on."""
 
+import getpass
 import os
 import socket
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,14 @@ _COARSE = timedelta(seconds=2)
 def this_host() -> str:
     """The name of this host, as it is recorded."""
     return socket.gethostname()
+
+
+def user_name() -> str:
+    """Who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in many containers
+        return str(os.getuid())
 
 
 def exists(pid: int) -> bool:

@@ -19,7 +19,10 @@ from headwater.catalog.events import (
     Event,
     LogMessage,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepRetried,
     StepStarted,
@@ -29,8 +32,11 @@ from headwater.catalog.keys import AssetKey
 _KINDS: Mapping[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
+        RunQueued,
+        RunMoved,
         RunStarted,
         RunEnded,
+        SlotClaimed,
         StepStarted,
         StepRetried,
         StepEnded,

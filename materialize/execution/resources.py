@@ -91,6 +91,8 @@ class Resources:
         for step in self._steps:
             self._definitions.config_of(step, self._run_config)
             used |= self._needed_by(step)
+            used.update(*(hook.required_resource_keys for hook in self._definitions.hooks_of(step)))
+        used.update(*(hook.required_resource_keys for hook in self._definitions.run_hooks))
         return used
 
     def _needed_by(self, step: AssetsDefinition) -> set[str]:
