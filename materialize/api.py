@@ -160,7 +160,7 @@ def materialize(
     asked = Asked(
         selection=None if selection is None else str(selection),
         tags=dict(tags or {}),
-        request=_request(
+        request=run_request(
             origin,
             selection,
             choice,
@@ -263,7 +263,7 @@ def carry_out(
             return RunOutcome(run_id=place.run_id, status=RunStatus.CANCELED, steps=(), exit_code=130)
 
 
-def _request(
+def run_request(
     origin: Mapping[str, Any] | None, selection: Any, choice: PartitionChoice, config: Mapping[str, Any], **options: Any
 ) -> Mapping[str, Any]:
     """What another process needs to carry out a run, as plain JSON data: references to the environment, no values.

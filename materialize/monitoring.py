@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import TimedOutError, UsageError
-from headwater.catalog.events import Event, RunEnded, StepEnded
+from headwater.catalog.errors import ConflictError, TimedOutError, UsageError
+from headwater.catalog.events import Event, RunEnded, RunMoved, StepEnded
 from headwater.catalog.instance import Instance
-from headwater.catalog.processes import is_running, this_host
+from headwater.catalog.processes import is_running, this_host, user_name
 from headwater.catalog.records import OPEN, ErrorRecord, Run, RunStatus
 from headwater.catalog.settings import Settings
 from headwater.materialize.io_managers import IOManagers
@@ -134,3 +134,27 @@ def _kill(instance: Instance, run: Run) -> bool:
     while is_running(run.host, run.pid, run.seen) and clock.monotonic() < end:
         clock.sleep(0.01)
     return True
+
+
+def cancel(instance: Instance, run: Run) -> Run:
+    """Have a run stop: one in the queue never begins, another one finishes its running step and begins no other.
+
+    One that was told so before, and does not stop in time, is killed. Returns what the catalog knows of it then.
+    """
+    now, catalog = instance.clock.now(), instance.catalog
+    if run.status is RunStatus.QUEUED:
+        catalog.append([RunEnded(time=now, run_id=run.run_id, status=RunStatus.CANCELED)])
+        found = catalog.run(run.run_id) or run
+        if found.status.is_over:
+            return found
+    if run.host != this_host():
+        raise UsageError(f"Run {run.run_id} goes on on {run.host}.", remedy="Cancel it there.")
+    if run.status is RunStatus.CANCELING:
+        _stop_overdue(instance, run)
+    else:
+        moved = RunMoved(time=now, run_id=run.run_id, status=RunStatus.CANCELING, user=user_name())
+        with contextlib.suppress(ConflictError):  # it is over by now
+            catalog.append([moved])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(run.pid, signal.SIGINT)
+    return catalog.run(run.run_id) or run

@@ -358,9 +358,17 @@ def column_versions(materialization: Materialization | None) -> dict[str, str]:
     return {c.name: c.version for c in materialization.pointer.columns if c.version is not None}
 
 
+def maybe_run(catalog: CatalogReader, text: str) -> Run | None:
+    """The run whose identifier starts with `text`, where `text` looks like the start of one."""
+    bare = text.replace("-", "")
+    if len(bare) < 4 or any(char not in "0123456789abcdef" for char in bare.lower()):
+        return None
+    return catalog.run(text.lower())
+
+
 def find_run(catalog: CatalogReader, run_id: str) -> Run:
     """The run whose identifier starts with `run_id`. Raises `UsageError` where there is none, or several."""
-    found = catalog.run(run_id)
+    found = maybe_run(catalog, run_id)
     if found is None:
         raise UsageError(f"There is no run '{run_id}'.", remedy="`headwater runs` lists them; 4 characters are enough.")
     return found

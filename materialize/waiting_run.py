@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from headwater.catalog.errors import CellTakenError, QueuedError, RunStoppedError
+from headwater.catalog.errors import CellTakenError, ConflictError, QueuedError, RunStoppedError
 from headwater.catalog.events import Event, RunEnded, RunMoved, RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.processes import this_host, user_name
-from headwater.catalog.records import Run, RunStatus
+from headwater.catalog.records import ErrorRecord, Run, RunStatus
+from headwater.materialize.execution.step import describe_failure
 from headwater.materialize.queue import check_turn, open_runs
 
 #: Seconds before the first second look, doubling up to `dequeue_interval_seconds`.
@@ -58,10 +59,13 @@ class WaitingRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_recorded and error is not None and self._status in (RunStatus.QUEUED, RunStatus.STARTING):
+        if self.is_recorded and error is not None and not (self._status or RunStatus.FAILURE).is_over:
             stopped = isinstance(error, KeyboardInterrupt | RunStoppedError)
             with contextlib.suppress(Exception):  # what is raised already says more
-                self.end(RunStatus.CANCELED if stopped else RunStatus.FAILURE)
+                if stopped:
+                    self.end(RunStatus.CANCELED)
+                else:
+                    self.end(RunStatus.FAILURE, describe_failure(error).error)
         self.instance.running.discard(self.run_id)
 
     @property
@@ -69,10 +73,12 @@ class WaitingRun:
         found = self.instance.catalog.run(self.run_id)
         return None if found is None else found.status
 
-    def end(self, status: RunStatus) -> None:
+    def end(self, status: RunStatus, error: ErrorRecord | None = None) -> None:
         """It ends without having begun."""
         if self.is_recorded:
-            self.instance.catalog.append([RunEnded(time=self.instance.clock.now(), run_id=self.run_id, status=status)])
+            self.instance.catalog.append(
+                [RunEnded(time=self.instance.clock.now(), run_id=self.run_id, status=status, error=error)]
+            )
 
     def wait(self, why: QueuedError | CellTakenError, tidy: Callable[[], object]) -> None:
         """Wait for the moment when it can be tried again; `tidy` is called now and then.
@@ -98,8 +104,6 @@ class WaitingRun:
 
         For one that is in the queue already. Raises `RunStoppedError` and `QueuedError`.
         """
-        from headwater.catalog.errors import ConflictError
-
         behind: str | None = None
         while True:
             claims = self.instance.catalog.claims()

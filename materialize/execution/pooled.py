@@ -4,16 +4,15 @@ A place is a claim in the catalog, by compare-and-set, counted as long as its ru
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import ConflictError
 from headwater.catalog.events import SlotClaimed
 from headwater.catalog.instance import Instance
+from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.materialize.execution.step import StepSpec
 from headwater.materialize.planner import Plan
 from headwater.materialize.queue import PoolLimits, open_runs, slots_held
@@ -161,14 +160,14 @@ class PooledSteps:
             self._say(one.spec, f"waits for the pool '{one.pool}': {places} taken")
 
 
-def pools_of(plan: Plan, definitions: Definitions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def pools_of(plan: Plan, graph: AssetGraph) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The pools of a plan's steps; and those of its first steps, none where one of these needs no place."""
-    found: Counter[str] = Counter()
+    found: set[str] = set()
     first: set[str | None] = set()
     for step in plan.steps:
-        pool = definitions.definition_of(step.cells[0].cell.asset).pool
+        pool = graph[step.cells[0].cell.asset].pool
         if pool is not None:
-            found[pool] += 1
+            found.add(pool)
         if not (step.after or step.after_all):
             first.add(pool)
     return tuple(sorted(found)), tuple(sorted(pool for pool in first if pool)) if None not in first else ()

@@ -259,7 +259,7 @@ class _Coordinator:
             for step in self.request.plan.steps
         )
         catalog, asked = self.instance.catalog, self.place.asked
-        self.place.pools, self.place.first_pools = pools_of(self.request.plan, self.request.definitions)
+        self.place.pools, self.place.first_pools = pools_of(self.request.plan, self.request.graph)
         while True:
             claims_before = catalog.claims()
             self.place.check_not_stopped()
