@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.harness import PEERS, show
 
-GROUPS = ("cold_start", "tiny_assets", "staleness", "graph", "parquet", "partitions", "cells")
+GROUPS = ("cold_start", "tiny_assets", "staleness", "graph", "parquet", "partitions", "cells", "sharing")
 PEER_REQUIREMENTS = ("dagster", "pandas", "pyarrow", "polars")
 
 

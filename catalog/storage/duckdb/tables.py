@@ -138,7 +138,7 @@ def _strict(parameter: str, structure: Any) -> str:
     return f"from_json_strict({parameter}, '{json.dumps(structure)}')"
 
 
-JOURNAL = Table("journal", {"first": "BIGINT", "last": "BIGINT", "request": "VARCHAR", "events": "VARCHAR"})
+JOURNAL = Table("journal", {"last": "BIGINT", "appends": "VARCHAR"})
 APPLIED_REQUEST = Table("applied_request", {"request": "VARCHAR", "seq": "BIGINT"})
 ASSET = Table("asset", {"asset_id": "INTEGER", "key": "VARCHAR"})
 FINGERPRINT = Table(

@@ -24,8 +24,8 @@ from (select coalesce(max(seq), 0) as seq, count(*) as count from event) as tabl
 select value, (select max(time) from event) from meta where name = 'catalog_id'
 
 -- name: journal
--- The events that are not in the tables yet, and the request that asked for them.
-select events, request from journal order by first
+-- The events that are not in the tables yet, and the requests that asked for them.
+select appends from journal order by last
 
 -- name: applied_request
 -- The last event of what a request asked for.
