@@ -106,6 +106,7 @@ def backfill(
     only: Collection[str] = (),
     upstream: bool = True,
     title: str = "",
+    backfill_id: str | None = None,
     settings: BackfillSettings | None = None,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> BackfillResult:
@@ -114,7 +115,7 @@ def backfill(
     Without keys or a range all partitions of the selected assets are meant. `only` narrows them to those that are
     "missing", "stale" or "failed". With `upstream`, what they depend on that is stale or missing is built before.
     A backfill that stops before its end, killed or interrupted, goes on with `resume_backfill`. `on_plan` is told what
-    is going to be built, before anything is.
+    is going to be built, before anything is. `backfill_id` is a new identifier, made where none is given.
 
     Raises `UsageError`, `UnknownPartitionError`, `DefinitionError`, `ConfigError`, `CatalogError`; errors of user code
     are recorded.
@@ -134,7 +135,7 @@ def backfill(
         record_definitions(instance, reader.graph)
         return BackfillResult(backfill_id=None, status=None, progress=BackfillProgress(total=0), plan=found)
     now = instance.clock.now()
-    backfill_id = new_id(now)
+    backfill_id = backfill_id or new_id(now)
     instance.catalog.append(
         [
             BackfillStarted(
