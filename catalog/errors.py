@@ -18,6 +18,8 @@
     │   └── MissingResourceError
     ├── UserCodeError             exit 4   raised by, or about, what user code did
     │   ├── ResourceError                  could not be set up or torn down
+    │   ├── WorkerDiedError                the process that computed a step ended
+    │   ├── MemoryLimitError               a step took more than it was allowed
     │   └── UnstorableValueError           a value no IO manager here can keep
     │       └── DuplicateColumnError, NoColumnsError, MixedTimeZonesError, SchemaDriftError
     ├── StorageError              exit 5   where data lies
@@ -189,6 +191,18 @@ class ResourceError(UserCodeError):
     """A resource that could not be set up or torn down; what it raised is the cause."""
 
     code = "E-RESOURCE"
+
+
+class WorkerDiedError(UserCodeError):
+    """The process that computed a step ended before the step did."""
+
+    code = "E-WORKER"
+
+
+class MemoryLimitError(UserCodeError):
+    """A step took more memory than it was allowed."""
+
+    code = "E-MEMORY"
 
 
 class UnstorableValueError(UserCodeError):

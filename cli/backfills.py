@@ -72,9 +72,12 @@ def backfill() -> None:
 def _settings_options(command: Any) -> Any:
     for option in reversed(
         (
-            click.option("--executor", metavar="NAME", help="in_process, or threads. [default: in_process]"),
+            click.option("--executor", metavar="NAME", help="in_process, threads or processes. [default: in_process]"),
             click.option(
-                "--max-workers", type=click.IntRange(min=1), metavar="N", help="How many threads. [default: one a core]"
+                "--max-workers",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="How many threads or processes. [default: one a core]",
             ),
             click.option("--config", metavar="FILE", help="The runs' configuration: TOML, JSON or YAML."),
             click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the backfill's runs."),

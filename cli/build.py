@@ -161,8 +161,13 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
 
 @click.command()
 @_plan_options
-@click.option("--executor", metavar="NAME", help="in_process, or threads. [default: in_process]")
-@click.option("--max-workers", type=click.IntRange(min=1), metavar="N", help="How many threads. [default: one a core]")
+@click.option("--executor", metavar="NAME", help="in_process, threads or processes. [default: in_process]")
+@click.option(
+    "--max-workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many threads or processes. [default: one a core]",
+)
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the run.")
 @click.option(
     "--on-conflict",
@@ -209,7 +214,7 @@ def materialize(
     run_config = read_config(app, config)
     given = parse_tags(tags)
     if executor is not None:
-        from headwater.materialize.api import check_executor
+        from headwater.materialize.executors.fit import check_executor
 
         check_executor(executor)
     asked: _Asked = {

@@ -24,6 +24,7 @@ from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
 from headwater.materialize.conflict import ON_CONFLICT
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
+from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.loading import load_asset
 from headwater.materialize.monitoring import max_runtime, recover
 from headwater.materialize.partition_choice import PartitionChoice
@@ -31,8 +32,6 @@ from headwater.materialize.planner import Plan
 from headwater.materialize.reader import Reader, find_run
 from headwater.materialize.retries import RetryRule, group, is_to_be_retried, retry_plan, retry_tags
 from headwater.materialize.waiting_run import Asked, WaitingRun
-
-EXECUTORS = ("in_process", "threads")
 
 
 class RunResult:
@@ -130,7 +129,7 @@ def materialize(
     `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
     that all are, or `partitions` all of that in one value; of other selected assets, the partitions that read those are
-    built too. `executor` is "in_process" or "threads".
+    built too. `executor` is "in_process", "threads" or "processes".
 
     What another run builds already is waited for, and then built if it still has to be; with `on_conflict` "fail" that
     raises `CellTakenError`, with "supersede" it is built at the same time, and who ends last wins. Where the instance's
@@ -151,7 +150,7 @@ def materialize(
     if isinstance(assets, Definitions) and resources:
         everything = {**assets.resources, **resources}
         definitions = Definitions([*assets.assets, *assets.specs], everything, assets.executor, assets.hooks)
-    executor = check_executor(executor or definitions.executor or EXECUTORS[0])
+    executor = check_executor(executor or definitions.executor or IN_PROCESS)
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
     if on_conflict not in ON_CONFLICT:
@@ -331,13 +330,6 @@ def partition_choice(
 
 def _is_of(one: StepCell | Materialization, key: CoercibleToAssetKey, partition: str | None) -> bool:
     return one.asset == AssetKey(key) and partition in (None, one.partition)
-
-
-def check_executor(name: str) -> str:
-    """`name` itself, where an executor is called so. Raises `UsageError` otherwise."""
-    if name not in EXECUTORS:
-        raise UsageError(f"There is no executor '{name}'.", remedy=f"It is one of {', '.join(EXECUTORS)}.")
-    return name
 
 
 def record_definitions(instance: Instance, graph: AssetGraph) -> None:

@@ -23,13 +23,7 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.processes import this_host, user_name
 from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
-from headwater.materialize.api import (
-    carry_out,
-    check_executor,
-    check_run_config,
-    partition_choice,
-    record_definitions,
-)
+from headwater.materialize.api import carry_out, check_run_config, partition_choice, record_definitions
 from headwater.materialize.backfill_signals import (
     Beacon,
     cancel_requests,
@@ -40,6 +34,7 @@ from headwater.materialize.backfill_signals import (
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
 from headwater.materialize.execution.run import RunOutcome, RunRequest
+from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.monitoring import recover
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanGroup, build_plan
@@ -245,7 +240,7 @@ def _cancel(instance: Instance, backfill_id: str) -> None:
 
 
 def _check(settings: BackfillSettings) -> None:
-    check_executor(settings.executor or "in_process")
+    check_executor(settings.executor or IN_PROCESS)
     if settings.steps_per_run is not None and settings.steps_per_run < 1:
         raise UsageError("A run has at least one step.", remedy="Choose steps_per_run of at least 1.")
 
@@ -423,7 +418,7 @@ class _Backfiller:
             states=reader.cells,
             table=reader.table,
             run_config=self.config,
-            executor=self.settings.executor or self.definitions.executor or "in_process",
+            executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
             max_workers=self.settings.max_workers,
             place=place,
             listener=self._watch,

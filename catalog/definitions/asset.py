@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 from headwater.catalog.config import Config
 from headwater.catalog.definitions.dependencies import AssetDep, AssetIn, read_deps, texts
 from headwater.catalog.definitions.hooks import HookDefinition, step_hooks
-from headwater.catalog.definitions.policies import BackfillPolicy, RetryPolicy
+from headwater.catalog.definitions.policies import NO_LIMITS, BackfillPolicy, RetryPolicy, StepLimits
 from headwater.catalog.definitions.signature import InputDefinition, Signature, read_signature
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import (
@@ -83,6 +83,8 @@ class AssetsDefinition:
     pool: str | None = None
     #: What is called when its step has ended.
     hooks: frozenset[HookDefinition] = frozenset()
+    #: What one attempt at the step may take.
+    limits: StepLimits = NO_LIMITS
     is_multi: bool = False
     #: Whether the function can compute some of its assets alone.
     can_subset: bool = False
@@ -188,6 +190,8 @@ class AssetSettings(TypedDict, total=False):
     backfill_policy: BackfillPolicy | None
     pool: str | None
     hooks: Iterable[HookDefinition]
+    timeout: float | None
+    memory_limit: int | str | None
     required_resource_keys: Iterable[str]
     output_required: bool
     compute_kind: str | None
@@ -221,6 +225,8 @@ def asset(
     backfill_policy: BackfillPolicy | None = None,
     pool: str | None = None,
     hooks: Iterable[HookDefinition] = (),
+    timeout: float | None = None,
+    memory_limit: int | str | None = None,
     required_resource_keys: Iterable[str] = (),
     output_required: bool = True,
     compute_kind: str | None = None,
@@ -240,6 +246,9 @@ def asset(
     `partitions_def` divides the asset into partitions, which are built and recorded one by one: a step computes one of
     them, or as many as `backfill_policy` says. Of the steps of one `pool`, no more run at a time than the instance's
     settings say, in whatever runs. `hooks` are called when the step has ended.
+
+    `timeout`, in seconds, and `memory_limit`, in bytes or like "2GiB", stop an attempt that takes more: they need the
+    executor "processes".
 
     `compute_kind="polars"` is another way to write `kinds={"polars"}`, and `io_manager_def` another to write
     `io_manager`: definitions written for Dagster have them.
@@ -279,6 +288,7 @@ def asset(
             backfill_policy=backfill_policy,
             pool=pool,
             hooks=hooks,
+            limits=_limits(timeout, memory_limit, source),
             required_resource_keys=required_resource_keys,
             source=source,
         )
@@ -303,6 +313,8 @@ def multi_asset(
     backfill_policy: BackfillPolicy | None = None,
     pool: str | None = None,
     hooks: Iterable[HookDefinition] = (),
+    timeout: float | None = None,
+    memory_limit: int | str | None = None,
     required_resource_keys: Iterable[str] = (),
     compute_kind: str | None = None,
     **others: Any,
@@ -313,7 +325,8 @@ def multi_asset(
     `MaterializeResult(asset_key=…)`; with `specs`, it yields or returns `MaterializeResult`s, or returns nothing
     when it has made all of them by itself. With `can_subset`, it may be asked for some of them:
     `context.selected_output_names` and `context.selected_asset_keys` say which. `partitions_def` divides all of them
-    alike: the assets of one function cannot be divided in different ways. `pool` and `hooks` are those of `asset`.
+    alike: the assets of one function cannot be divided in different ways. `pool`, `hooks`, `timeout` and
+    `memory_limit` are those of `asset`, for the step.
 
     Raises `DefinitionError`.
     """
@@ -377,6 +390,7 @@ def multi_asset(
             backfill_policy=backfill_policy,
             pool=pool,
             hooks=hooks,
+            limits=_limits(timeout, memory_limit, source),
             required_resource_keys=required_resource_keys,
             is_multi=True,
             can_subset=can_subset,
@@ -441,6 +455,13 @@ def _definition(
         source=source,
         **settings,
     )
+
+
+def _limits(timeout: float | None, memory_limit: int | str | None, source: SourceLocation) -> StepLimits:
+    try:
+        return StepLimits.of(timeout, memory_limit)
+    except DefinitionError as error:
+        raise DefinitionError(f"{source}: {error.message}", remedy=error.remedy) from None
 
 
 def _check_partitions(

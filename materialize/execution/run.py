@@ -14,7 +14,8 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.hooks import HookDefinition, HookEvent
@@ -63,6 +64,7 @@ from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
 from headwater.materialize.execution.state import Decision, Left, RunState, worst
 from headwater.materialize.execution.step import (
+    CANCELED,
     Attempt,
     CellFailure,
     StepEnvironment,
@@ -75,6 +77,7 @@ from headwater.materialize.execution.step import (
 )
 from headwater.materialize.execution.versions import Versions
 from headwater.materialize.executors.base import Executor
+from headwater.materialize.executors.fit import PROCESSES, THREADS, check_fit
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.monitoring import max_runtime, too_long
@@ -85,6 +88,7 @@ from headwater.materialize.waiting_run import WaitingRun
 
 if TYPE_CHECKING:
     from headwater.materialize.cell_table import CellTable
+    from headwater.materialize.executors.processes import Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,7 @@ class RunRequest:
     #: That of partitions; needed where the plan holds any.
     table: "CellTable | None" = None
     run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: `in_process`, or `threads` with `max_workers` of them.
+    #: `in_process`, or `threads` or `processes` with `max_workers` of them.
     executor: str = "in_process"
     max_workers: int | None = None
     #: What it is about, and where it stands in the queue.
@@ -185,6 +189,10 @@ class _Coordinator:
         self.log_level = level_of(settings.python_logs)
         self.redaction = Redaction([*resources.references(), *settings.references], settings.secrets)
         self.managers = IOManagers(self.request.definitions, resources.values, self.instance.artifacts)
+        check_fit(self.request.executor, self.request.definitions, self.managers, assets)
+        logs = compute_log_manager(settings, self.instance.home)
+        folder = logs.folder(self.run_id)
+        self.pool = self._pool(assets, folder) if self.request.executor == PROCESSES else None
         self.planned = self._planned_cells()
         self.versions = Versions.of(
             self.request.plan,
@@ -194,26 +202,27 @@ class _Coordinator:
             self.instance.catalog,
         )
         self.recorder = Recorder(self.instance.catalog.append)
-        logs = compute_log_manager(settings, self.instance.home)
         self.capture = OutputCapture(
-            logs.folder(self.run_id),
-            side_by_side=self.request.executor == "threads",
+            folder,
+            side_by_side=self.request.executor == THREADS,
             redaction=self.redaction,
         )
-        self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
+        self.interruption = Interruption(on_first=self._on_first_signal, on_second=self._wake, on_stuck=self._on_stuck)
         try:
             self._start()
             try:
                 for cell in self.planned.values():
                     if cell.folder is not None:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
+                # Processes that compute have resources of their own; here are only those of hooks then.
+                only = resources.of_hooks() if self.pool else None
                 with (
                     self.interruption,
                     self._in_time(),
                     self._keeping(logs),
                     self.capture,
                     python_logging(settings.python_logs, self._log, self.redaction.text),
-                    resources.set_up(self.info, self.redaction) as ready,
+                    resources.set_up(self.info, self.redaction, only) as ready,
                 ):
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions,
@@ -319,8 +328,7 @@ class _Coordinator:
             if not self.state.canceled and (self.interruption.requested is not None or self.request.stop_asked()):
                 self.state.cancel()
                 for spec in (*executor.abandon(), *self.pooled.take_all()):
-                    failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-                    self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
+                    self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
                     self.in_flight -= 1
             while decisions := self.state.ready():
                 for decision in decisions:
@@ -393,8 +401,7 @@ class _Coordinator:
         assert executor is not None  # it is there as long as steps wait
         with self.lock:
             if self.state.canceled:
-                failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-                self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
+                self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
                 self.in_flight -= 1
             else:
                 executor.submit(spec)
@@ -417,6 +424,7 @@ class _Coordinator:
             yield
         finally:
             timer.cancel()
+            timer.join()  # or else its signal might come when nobody takes it
 
     def _out_of_time(self, seconds: float) -> None:
         self.overdue = too_long(seconds)
@@ -529,7 +537,7 @@ class _Coordinator:
             logs=self.printed.get(step.key, ()),
             message=message,
         )
-        self.ended.append(self.redaction.event(event))
+        self.ended.append(cast(StepEnded, self.redaction.event(event)))
         self._emit(event)
         self.state.finished(
             step.key,
@@ -584,29 +592,75 @@ class _Coordinator:
             return None
         return policy.calculate_delay(spec.attempt)
 
-    def _attempt(self, spec: StepSpec) -> Attempt:
-        """What executors in this process call: an attempt, announced, captured and open to interruption."""
+    def _began(self, spec: StepSpec) -> None:
+        """An attempt begins."""
         self._emit(StepStarted(time=self.clock.now(), run_id=self.run_id, step_key=spec.step_key, attempt=spec.attempt))
         self.attempted.add(spec.step_key)
         self.running[spec.step_key] = spec
+
+    def _over(self, spec: StepSpec) -> None:
+        """An attempt has computed."""
+        del self.running[spec.step_key]
+        if self.executor is not None and self.request.stop_asked():
+            self.executor.wake()  # or else the next step might begin before anybody looks
+
+    def _attempt(self, spec: StepSpec) -> Attempt:
+        """What executors in this process call: an attempt, announced, captured and open to interruption."""
+        self._began(spec)
         with self.capture.step(spec.number, spec.step_key, spec.attempt) as logs, logged_by(spec.step_key):
             try:
                 with self.interruption.interruptible():
                     attempt = attempt_step(spec, self.environment)
             except KeyboardInterrupt:  # it came between two lines of ours
                 attempt = Attempt(spec, 0.0)
-                attempt.failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-        del self.running[spec.step_key]
-        if self.executor is not None and self.request.stop_asked():
-            self.executor.wake()  # or else the next step might begin before anybody looks
+                attempt.failure = CANCELED
+        self._over(spec)
         attempt.logs = tuple(logs)
         return attempt
 
     def _executor(self) -> Executor:
-        if self.request.executor == "threads":
+        if self.pool is not None:
+            from headwater.materialize.executors.processes import Coordinator, ProcessExecutor
+
+            def settle(result: StepResult) -> None:
+                self._over(result.spec)
+                self._take(result)
+
+            run = Coordinator(
+                began=self._began,
+                settle=settle,
+                log=self._log,
+                sweep=self._sweep,
+                salvage=self.capture.salvage,
+                stopping=lambda: self.interruption.stopping,
+            )
+            return ProcessExecutor(self.pool, self.request.definitions, run, self.clock)
+        if self.request.executor == THREADS:
             workers = self.request.max_workers or os.cpu_count() or 1
             return ThreadExecutor(self._attempt, self._take, self.clock, workers)
         return InProcessExecutor(self._attempt, self._take, self.clock)
+
+    def _pool(self, assets: Sequence[AssetKey], log_folder: Path | None) -> "Pool":
+        from headwater.materialize.executors.processes import Pool
+
+        return Pool.of(
+            self.request.definitions,
+            run=self.info,
+            run_config=self.request.run_config,
+            assets=assets,
+            artifacts=self.instance.artifacts,
+            log_folder=log_folder,
+            python_logs=self.instance.settings.python_logs,
+            secrets=self.redaction.secrets,
+            max_workers=self.request.max_workers,
+        )
+
+    def _sweep(self, spec: StepSpec) -> None:
+        """Remove whatever an attempt has written."""
+        for cell in spec.cells:
+            if cell.folder is not None:
+                with contextlib.suppress(Exception):  # it is left to a later sweep
+                    self.managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, self.run_id)
 
     def _spec(self, step: PlanStep, cells: Sequence[PlanCell], attempt: int = 1) -> StepSpec:
         """What an attempt at some cells of a step is told."""
@@ -715,7 +769,7 @@ class _Coordinator:
         """User code does not let itself be stopped: record that, say so, and leave without it."""
         with contextlib.suppress(Exception):
             # Not through `_emit`: its lock may be held by what is stuck.
-            self.recorder.append(*self._last_events(_CANCELED, canceled=True))
+            self.recorder.append(*self._last_events(CANCELED.error, canceled=True))
             self.recorder.flush()
             stuck = f"{', '.join(self.running)} did not stop, and was left" if self.running else "stopped"
             self.capture.terminal().write(f"\n{RunStatus.CANCELED}  {stuck}\nrun {self.run_id}\n")
@@ -753,7 +807,6 @@ class _Coordinator:
 
 
 _OVER = "the run ended before it"
-_CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
 
 
 def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsChanged | None:
