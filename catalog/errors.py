@@ -343,6 +343,20 @@ class CellTakenError(ConflictError):
         self.run_id = run_id
 
 
+class QueuedError(ConflictError):
+    """A run cannot begin now, as limits say; with `is_final`, waiting does not help."""
+
+    code = "E-QUEUED"
+
+    def __init__(self, message: str, *, remedy: str = "", is_final: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.is_final = is_final
+
+
+class RunStoppedError(ConflictError):
+    """A run that was in the queue was canceled before it began."""
+
+
 class TimedOutError(HeadwaterError):
     """Something took longer than it was allowed to."""
 

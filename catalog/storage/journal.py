@@ -20,7 +20,10 @@ from headwater.catalog.events import (
     Event,
     LogMessage,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepRetried,
     StepStarted,
@@ -30,8 +33,11 @@ from headwater.catalog.keys import AssetKey
 _KINDS: Mapping[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
+        RunQueued,
+        RunMoved,
         RunStarted,
         RunEnded,
+        SlotClaimed,
         StepStarted,
         StepRetried,
         StepEnded,

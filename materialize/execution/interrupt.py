@@ -58,6 +58,18 @@ class Interruption:
         finally:
             self._inside.discard(thread)
 
+    def stop(self, number: int) -> None:
+        """The same as two signals at once. From any thread."""
+        if self.requested is None:
+            self.requested = number
+        if self._previous:
+            # A real one, which ends what the main thread waits for; it finds that it is the second.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+        else:
+            self.stopping = True
+            self._on_second()
+            self._interrupt()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = number

@@ -7,9 +7,9 @@ one lock keeps decisions and events in order.
 """
 
 import contextlib
-import getpass
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError
+from headwater.catalog.definitions.hooks import HookDefinition, HookEvent
+from headwater.catalog.errors import ConflictError, TimedOutError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -35,7 +36,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.processes import this_host
+from headwater.catalog.processes import this_host, user_name
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -54,7 +55,9 @@ from headwater.io.compute_logs import ComputeLogManager, compute_log_manager
 from headwater.materialize.conflict import refuse_taken
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
+from headwater.materialize.execution.hooks import HookContext, call_hook
 from headwater.materialize.execution.interrupt import Interruption
+from headwater.materialize.execution.pooled import PooledSteps, pools_of
 from headwater.materialize.execution.python_logs import level_of, logged_by, python_logging
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
@@ -77,8 +80,11 @@ from headwater.materialize.executors.base import Executor
 from headwater.materialize.executors.fit import PROCESSES, THREADS, check_fit
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
+from headwater.materialize.monitoring import max_runtime, too_long
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
+from headwater.materialize.queue import check_turn, open_runs
 from headwater.materialize.reader import UNFINISHED
+from headwater.materialize.waiting_run import WaitingRun
 
 if TYPE_CHECKING:
     from headwater.materialize.cell_table import CellTable
@@ -100,10 +106,8 @@ class RunRequest:
     #: `in_process`, or `threads` or `processes` with `max_workers` of them.
     executor: str = "in_process"
     max_workers: int | None = None
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    selection: str | None = None
-    #: The backfill that it is part of.
-    backfill_id: str | None = None
+    #: What it is about, and where it stands in the queue.
+    place: WaitingRun
     #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
     supersede: bool = False
     #: Asked now and then whether somebody wants the run to be canceled.
@@ -125,19 +129,17 @@ class RunOutcome:
     exception: BaseException | None = None
     #: The signal that asked it to stop, even if nothing was left to stop.
     signal: int | None = None
+    #: Why it failed, where that is not what a step failed of.
+    error: ErrorRecord | None = None
 
 
 def execute(request: RunRequest, instance: Instance) -> RunOutcome:
     """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised.
 
-    Raises `CellTakenError` when another run that goes on builds something of it, having done nothing.
+    Raises `CellTakenError` when another run that goes on builds something of it, `QueuedError` when limits do not let
+    it begin, and `RunStoppedError` when it was canceled before, having done nothing.
     """
-    coordinator = _Coordinator(request, instance)
-    instance.running.add(coordinator.run_id)
-    try:
-        return coordinator.run()
-    finally:
-        instance.running.discard(coordinator.run_id)
+    return _Coordinator(request, instance).run()
 
 
 class _Coordinator:
@@ -145,8 +147,9 @@ class _Coordinator:
         self.request = request
         self.instance = instance
         self.clock = instance.clock
-        self.run_id = new_id(self.clock.now())
-        self.info = RunInfo(run_id=self.run_id, tags=request.tags)
+        self.place = request.place
+        self.run_id = self.place.run_id
+        self.info = RunInfo(run_id=self.run_id, tags=self.place.asked.tags)
         self.state = RunState(
             request.plan,
             request.graph,
@@ -173,6 +176,11 @@ class _Coordinator:
         self.printed: dict[str, tuple[LogSlice, ...]] = {}
         #: The steps of which there was an attempt.
         self.attempted: set[str] = set()
+        self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits)
+        #: Hooks to call when the lock is free, and with what.
+        self.hooks: list[tuple[HookDefinition, HookContext]] = []
+        #: Why the run is given up, once it took too long.
+        self.overdue: ErrorRecord | None = None
 
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
@@ -206,18 +214,15 @@ class _Coordinator:
                 for cell in self.planned.values():
                     if cell.folder is not None:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
-                # Processes that compute have resources of their own.
-                ready_here = (
-                    contextlib.nullcontext(resources.values)
-                    if self.pool
-                    else resources.set_up(self.info, self.redaction)
-                )
+                # Processes that compute have resources of their own; here are only those of hooks then.
+                only = resources.of_hooks() if self.pool else None
                 with (
                     self.interruption,
+                    self._in_time(),
                     self._keeping(logs),
                     self.capture,
                     python_logging(settings.python_logs, self._log, self.redaction.text),
-                    ready_here as ready,
+                    resources.set_up(self.info, self.redaction, only) as ready,
                 ):
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions,
@@ -226,8 +231,9 @@ class _Coordinator:
                         check_resources=resources.check,
                         log=self._log,
                     )
-                    with self._executor() as executor:
+                    with self._executor() as executor, self.pooled:
                         self._loop(executor)
+                    self._hook_run()
             except BaseException as error:
                 # A place that cannot be used, a resource that cannot be torn down, a catalog that cannot be written
                 # any more, or an error of ours: whatever it is, nothing stays unfinished that can be finished.
@@ -261,26 +267,35 @@ class _Coordinator:
             )
             for step in self.request.plan.steps
         )
+        catalog, asked = self.instance.catalog, self.place.asked
+        self.place.pools, self.place.first_pools = pools_of(self.request.plan, self.request.graph)
         while True:
-            runs_before = None if self.request.supersede else self.instance.catalog.run_count()
-            if runs_before is not None:
-                refuse_taken(self.instance.catalog, self.planned)
+            claims_before = catalog.claims()
+            self.place.check_not_stopped()
+            others = open_runs(catalog)
+            if not self.request.supersede:
+                refuse_taken(catalog, self.planned, others)
+            check_turn(self.instance, self.place.as_run(), others)
             started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,
                 steps=steps,
-                selection=self.request.selection,
-                backfill_id=self.request.backfill_id,
-                tags=self.request.tags,
+                selection=asked.selection,
+                backfill_id=asked.backfill_id,
+                tags=asked.tags,
+                parent_run_id=asked.parent_run_id,
+                root_run_id=asked.root_run_id,
+                pools=self.place.pools,
+                request=asked.request,
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
-                runs_before=runs_before,
+                claims_before=claims_before,
             )
             events = [self.redaction.event(event) for event in (changes, started) if event is not None]
             try:
-                self.instance.catalog.append(events)
-            except ConflictError:  # another run began at this moment
+                catalog.append(events)
+            except ConflictError:  # another one was granted something at this moment, or this one was canceled
                 continue
             break
         if self.request.listener is not None:
@@ -292,6 +307,7 @@ class _Coordinator:
         self._proceed(executor)
         while self.in_flight:
             executor.advance()
+            self.pooled.check()
             self._proceed(executor)  # a signal may have come
 
     def _take(self, result: StepResult) -> None:
@@ -301,6 +317,8 @@ class _Coordinator:
         with self.lock:
             self._settle(result, executor)
             self._proceed(executor)
+        self._call_hooks()
+        with self.lock:
             # Last: until then there is something to wait for, if only what goes wrong here.
             self.in_flight -= 1
 
@@ -309,15 +327,14 @@ class _Coordinator:
         with self.lock:
             if not self.state.canceled and (self.interruption.requested is not None or self.request.stop_asked()):
                 self.state.cancel()
-                for spec in executor.abandon():
+                for spec in (*executor.abandon(), *self.pooled.take_all()):
                     self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
                     self.in_flight -= 1
             while decisions := self.state.ready():
                 for decision in decisions:
                     if decision.status is None:
                         self.decisions[decision.step.key] = decision
-                        executor.submit(self._spec(decision.step, decision.run))
-                        self.in_flight += 1
+                        self._submit(executor, self._spec(decision.step, decision.run))
                     else:
                         self._leave(decision, decision.status)
 
@@ -367,8 +384,72 @@ class _Coordinator:
         again = {(one.cell.asset, one.cell.partition) for one in passing}
         decision = self.decisions[spec.step_key]
         cells = [cell for cell in decision.run if (cell.cell.asset, cell.cell.partition) in again]
-        executor.submit(self._spec(decision.step, cells, attempt=spec.attempt + 1), delay)
+        self._submit(executor, self._spec(decision.step, cells, attempt=spec.attempt + 1), delay)
+
+    def _submit(self, executor: Executor, spec: StepSpec, delay: float = 0.0) -> None:
+        """Have a step attempted; one of a pool when it has a place there."""
+        pool = self.request.definitions.definition_of(spec.cells[0].asset).pool
+        if pool is None or not self.pooled.is_limited(pool):
+            executor.submit(spec, delay)
+        else:
+            self.pooled.add(spec, pool, delay)
         self.in_flight += 1
+
+    def _admit(self, spec: StepSpec) -> None:
+        """A step has its place in a pool. From any thread."""
+        executor = self.executor
+        assert executor is not None  # it is there as long as steps wait
+        with self.lock:
+            if self.state.canceled:
+                self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
+                self.in_flight -= 1
+            else:
+                executor.submit(spec)
+        executor.wake()
+
+    def _say_waits(self, spec: StepSpec, text: str) -> None:
+        self._log(spec.step_key, "INFO", text)
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Generator[None]:
+        """A block that is interrupted when the run takes longer than it may."""
+        seconds = max_runtime(self.instance.settings, self.place.asked.tags)
+        if seconds is None:
+            yield
+            return
+        timer = threading.Timer(seconds, self._out_of_time, [seconds])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # or else its signal might come when nobody takes it
+
+    def _out_of_time(self, seconds: float) -> None:
+        self.overdue = too_long(seconds)
+        self._wake()
+        self.interruption.stop(signal.SIGTERM)
+
+    def _hook(self, event: HookEvent, context: HookContext, hooks: Iterable[HookDefinition]) -> None:
+        """Have hooks called as soon as nobody is kept waiting by it."""
+        chosen = sorted((hook for hook in hooks if hook.event is event), key=lambda hook: hook.name)
+        self.hooks += [(hook, context.for_hook(hook, self.environment.resources)) for hook in chosen]
+
+    def _hook_run(self) -> None:
+        status, error, _ = self._verdict()
+        if status is not RunStatus.CANCELED:
+            event = HookEvent.RUN_SUCCESS if status is RunStatus.SUCCESS else HookEvent.RUN_FAILURE
+            first = error or next((step.error for step in self.ended if step.error is not None), None)
+            context = HookContext(run=self.info, log=self._log, error=first, op_exception=self.exception)
+            self._hook(event, context, self.request.definitions.run_hooks)
+        self._call_hooks()
+
+    def _call_hooks(self) -> None:
+        with self.lock:
+            hooks, self.hooks = self.hooks, []
+        for hook, context in hooks:
+            call_hook(hook, context, self._log)
 
     def _end_step(self, result: StepResult, failed: Sequence[CellFailure]) -> None:
         """Record the end of a step: what it made, all at once, and what failed."""
@@ -413,6 +494,19 @@ class _Coordinator:
             made=tuple(made.values()),
             error=failure.error if failure else None,
         )
+        event = {StepStatus.SUCCESS: HookEvent.STEP_SUCCESS, StepStatus.FAILURE: HookEvent.STEP_FAILURE}.get(ended)
+        if event is not None:
+            context = HookContext(
+                run=self.info,
+                log=self._log,
+                step_key=spec.step_key,
+                cells=tuple(cell.cell for cell in decision.run),
+                materializations=tuple(made.values()),
+                error=failure.error if failure else None,
+                op_exception=failure.exception if failure else None,
+            )
+            definition = self.request.definitions.definition_of(decision.run[0].cell.asset)
+            self._hook(event, context, self.request.definitions.hooks_of(definition))
 
     @staticmethod
     def _own_error(failure: StepFailure | None, of_step: StepFailure | None) -> ErrorRecord | None:
@@ -623,14 +717,8 @@ class _Coordinator:
         return definition.key(cell.partition)
 
     def _end(self) -> RunOutcome:
-        signal = self.interruption.requested
-        canceled = any(step.status is StepStatus.CANCELED for step in self.ended)
-        if canceled:
-            status, code = RunStatus.CANCELED, 128 + (signal or 2)
-        else:
-            status = RunStatus.FAILURE if self.exit_code else RunStatus.SUCCESS
-            code = self.exit_code
-        self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status))
+        status, error, code = self._verdict()
+        self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status, error=error))
         self.recorder.flush()
         return RunOutcome(
             run_id=self.run_id,
@@ -638,8 +726,17 @@ class _Coordinator:
             steps=tuple(self.ended),
             exit_code=code,
             exception=self.exception,
-            signal=signal,
+            signal=None if self.overdue else self.interruption.requested,
+            error=error,
         )
+
+    def _verdict(self) -> tuple[RunStatus, ErrorRecord | None, int]:
+        """How the run ends: its status, why as far as no step says so, and the exit code."""
+        if any(step.status is StepStatus.CANCELED for step in self.ended):
+            if self.overdue is not None:
+                return RunStatus.FAILURE, self.overdue, TimedOutError.exit_code
+            return RunStatus.CANCELED, None, 128 + (self.interruption.requested or 2)
+        return RunStatus.FAILURE if self.exit_code else RunStatus.SUCCESS, None, self.exit_code
 
     def _emit(self, *events: Event) -> None:
         events = tuple(map(self.redaction.event, events))
@@ -699,8 +796,8 @@ class _Coordinator:
                     message=_OVER,
                 )
             )
-        status = RunStatus.CANCELED if canceled else RunStatus.FAILURE
-        events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=error))
+        status = RunStatus.CANCELED if canceled and self.overdue is None else RunStatus.FAILURE
+        events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=self.overdue or error))
         return events
 
     def _fingerprint(self, key: AssetKey) -> Fingerprint:
@@ -733,11 +830,3 @@ def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsCha
     if not changes and not definitions:
         return None
     return DefinitionsChanged(time=now, changes=tuple(changes), definitions=tuple(definitions))
-
-
-def user_name() -> str:
-    """Who runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in many containers
-        return str(os.getuid())

@@ -179,8 +179,17 @@ RUN = Table(
         "steps": "INTEGER",
         "backfill_no": "INTEGER",
         "error": "VARCHAR",
+        "queued": "TIMESTAMP",
+        "moved": "TIMESTAMP",
+        "parent_run_id": "UUID",
+        "root_run_id": "UUID",
+        "pools": "VARCHAR",
+        "behind": "UUID",
+        "request": "VARCHAR",
+        "claims": "INTEGER",
     },
 )
+SLOT = Table("slot", {"run_no": "INTEGER", "step_no": "INTEGER", "attempt": "INTEGER", "pool": "VARCHAR"})
 BACKFILL = Table(
     "backfill",
     {

@@ -174,6 +174,11 @@ class Writer:
             _execute(connection, "add_partition_keys", first=first, keys=json_text(batch.new_partitions))
         for table, rows in batch.rows():
             table.insert(connection, rows)
+        if batch.moved_runs:
+            names = ("run_no", "status", "moved", "started", "host", "pid", "steps", "behind", "claims")
+            _execute(
+                connection, "move_runs", runs=_lists(names, [(run, *row) for run, row in batch.moved_runs.items()])
+            )
         if batch.ended_runs:
             _execute(connection, "end_runs", runs=_lists(("run_no", "ended", "status", "error"), batch.ended_runs))
         if batch.moved_backfills:
