@@ -8,7 +8,7 @@ import click
 from headwater.catalog.instance import Instance
 from headwater.cli import output
 from headwater.cli.app import App
-from headwater.materialize.launching import log_file, origin_of, spawn
+from headwater.materialize.launching import log_file, spawn
 
 #: Seconds between two looks at whether it has begun.
 _LOOK = 0.05
@@ -44,7 +44,7 @@ def detach(
     One that ends before it begins has its say here.
     """
     home = app.project.home
-    process = spawn(home, origin_of(app.project), command, name)
+    process = spawn(home, app.project.origin, command, name)
     log = log_file(home, name)
     while True:
         ended = process.poll()
