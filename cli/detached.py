@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
@@ -21,7 +22,7 @@ def words(context: click.Context) -> list[str]:
     options: list[str] = []
     arguments: list[str] = []
     for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
+        value: Any = context.params.get(parameter.name or "")
         if parameter.name in _OURS or value in (None, False, (), ""):
             continue
         if isinstance(parameter, click.Argument):
@@ -29,7 +30,7 @@ def words(context: click.Context) -> list[str]:
         elif value is True:
             options.append(parameter.opts[0])
         else:
-            values = value if isinstance(value, tuple) else (value,)
+            values = cast(tuple[object, ...], value) if isinstance(value, tuple) else (value,)
             given = (str(Path(one).absolute()) if parameter.name == "config" else str(one) for one in values)
             options += [f"{parameter.opts[0]}={one}" for one in given]
     return [*options, *arguments]
