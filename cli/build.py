@@ -244,7 +244,6 @@ def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "R
     """Make a run, and show how it goes."""
     import headwater.materialize.api as api
     from headwater.cli.progress import Progress
-    from headwater.materialize.launching import origin_of
 
     definitions = app.definitions
     steps = {node.key: node.step for node in definitions.graph if node.step is not None}
@@ -256,7 +255,7 @@ def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "R
             listener=progress.show,
             on_wait=_say_wait,
             on_retry=_say_retry,
-            origin=origin_of(app.project),
+            origin=app.project.origin,
             **asked,
         )
 
@@ -267,7 +266,7 @@ def _detach(
     """Have another process make the run."""
     from headwater.materialize.api import run_request
     from headwater.materialize.execution.pooled import pools_of
-    from headwater.materialize.launching import launch, log_file, origin_of
+    from headwater.materialize.launching import launch, log_file
     from headwater.materialize.monitoring import max_runtime
     from headwater.materialize.reader import Reader
     from headwater.materialize.retries import RetryRule
@@ -279,7 +278,7 @@ def _detach(
     graph = app.graph
     found = Reader(graph, instance.catalog, instance.clock.now()).plan(selection, partitions=choice, **options)
     pools, first = pools_of(found, graph)
-    request = run_request(origin_of(app.project), selection, choice, run_config, **asked)
+    request = run_request(app.project.origin, selection, choice, run_config, **asked)
     run_id, process = launch(
         instance, {**request, "first_pools": list(first)}, selection=selection, tags=tags, pools=pools
     )

@@ -13,26 +13,16 @@ from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.processes import this_host, user_name
 from headwater.catalog.records import Run
-from headwater.materialize.project import Project
 from headwater.materialize.retries import group, is_to_be_retried, retry_tags
 
 #: Below the home: what processes of their own print, and the errors that end them.
 LOGS = Path("logs", "runs")
 
 
-def origin_of(project: Project) -> dict[str, Any]:
-    """Where another process finds the definitions of a project, as plain JSON data."""
-    return {
-        "folder": str(project.root),
-        "files": [str(file) for file in project.files],
-        "modules": list(project.modules),
-    }
-
-
 def spawn(home: Path, origin: Mapping[str, Any], arguments: Sequence[str], name: str) -> "subprocess.Popen[bytes]":
     """Start the command line in a session of its own, which no terminal ends. It prints to `log_file(home, name)`.
 
-    Raises `StorageError` where that cannot be.
+    `origin` is that of the project (`Project.origin`). Raises `StorageError` where that cannot be.
     """
     options = [["--home", str(home)], *(["-f", file] for file in origin["files"])]
     options += [["-m", module] for module in origin["modules"]]

@@ -59,14 +59,19 @@ class WaitingRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_recorded and error is not None and not (self._status or RunStatus.FAILURE).is_over:
-            stopped = isinstance(error, KeyboardInterrupt | RunStoppedError)
+        if self.is_recorded and error is not None:
             with contextlib.suppress(Exception):  # what is raised already says more
-                if stopped:
-                    self.end(RunStatus.CANCELED)
-                else:
-                    self.end(RunStatus.FAILURE, describe_failure(error).error)
+                self._end_unbegun(error)
         self.instance.running.discard(self.run_id)
+
+    def _end_unbegun(self, error: BaseException) -> None:
+        status = self._status
+        if status is None or status.is_over:
+            return
+        if isinstance(error, KeyboardInterrupt | RunStoppedError):
+            self.end(RunStatus.CANCELED)
+        else:
+            self.end(RunStatus.FAILURE, describe_failure(error).error)
 
     @property
     def _status(self) -> RunStatus | None:

@@ -433,7 +433,7 @@ class MemoryStorage:
             case RunEnded() | StepEnded():
                 return not self._progress.end(event)
             case StepStarted() | StepRetried():
-                return self._progress.run(event.run_id).ended or self._progress.step(event.run_id, event.step_key).ended
+                return self._progress.step(event.run_id, event.step_key).ended or self._progress.run(event.run_id).ended
             case LogMessage(step_key=None):
                 self._progress.run(event.run_id)
             case LogMessage(step_key=step_key):

@@ -176,7 +176,7 @@ class _Coordinator:
         self.printed: dict[str, tuple[LogSlice, ...]] = {}
         #: The steps of which there was an attempt.
         self.attempted: set[str] = set()
-        self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits)
+        self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits, self._wake)
         #: Hooks to call when the lock is free, and with what.
         self.hooks: list[tuple[HookDefinition, HookContext]] = []
         #: Why the run is given up, once it took too long.
@@ -494,6 +494,7 @@ class _Coordinator:
             made=tuple(made.values()),
             error=failure.error if failure else None,
         )
+        self.pooled.released()
         event = {StepStatus.SUCCESS: HookEvent.STEP_SUCCESS, StepStatus.FAILURE: HookEvent.STEP_FAILURE}.get(ended)
         if event is not None:
             context = HookContext(
