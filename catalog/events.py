@@ -66,6 +66,8 @@ class RunStarted:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None
     #: How many runs the catalog has to have for this one to begin: nobody began another one since somebody looked.

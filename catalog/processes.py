@@ -2,11 +2,7 @@
 
 import os
 import socket
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-#: Linux tells when it was booted in whole seconds.
-_COARSE = timedelta(seconds=2)
 
 
 def this_host() -> str:
@@ -27,28 +23,23 @@ def exists(pid: int) -> bool:
     return True
 
 
-def is_running(host: str, pid: int, since: datetime) -> bool:
-    """Whether the process that had this number at a time still goes on. One on another host cannot share a catalog.
+def start_ticks(pid: int) -> int | None:
+    """When a process began, in clock ticks since the system was booted; None where that cannot be known.
 
-    Where the system tells when processes began (Linux: proc(5), /proc/pid/stat), another one that got the number
-    since is not taken for it.
+    Together with its number that names a process (Linux: proc(5), /proc/pid/stat). Unlike a time of day it stays what
+    it is when somebody sets the clock.
     """
-    if host != this_host() or not exists(pid):
-        return False
-    if pid == os.getpid():
-        return True
-    began = _began(pid)
-    return began is None or began <= since + _COARSE
-
-
-def _began(pid: int) -> datetime | None:
-    """When a process began; None where that cannot be known, or it is gone."""
     try:
-        # Behind the name, which may hold anything but is in parentheses: the 20th is the start, in ticks since boot.
-        ticks = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
-        boot = next(
-            int(line[6:]) for line in Path("/proc/stat").read_bytes().splitlines() if line.startswith(b"btime ")
-        )
-    except (OSError, ValueError, IndexError, StopIteration):
+        # Behind the name, which may hold anything but is in parentheses: the 20th.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
         return None
-    return datetime.fromtimestamp(boot, UTC) + timedelta(seconds=ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def is_running(host: str, pid: int, ticks: int | None) -> bool:
+    """Whether the process that had this number, and began at these `start_ticks`, still goes on.
+
+    One on another host cannot share a catalog. Where the ticks are not known, one that got the number since is taken
+    for it.
+    """
+    return host == this_host() and exists(pid) and (ticks is None or start_ticks(pid) in (None, ticks))

@@ -249,6 +249,8 @@ class Run:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     error: ErrorRecord | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None

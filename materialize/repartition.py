@@ -7,7 +7,6 @@ one. Nothing old is removed, and nothing that the new definition has already is 
 
 import functools
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import normalize
 from headwater.catalog.printable import printable_line
+from headwater.catalog.processes import start_ticks, this_host
 from headwater.catalog.records import (
     Cell,
     Materialization,
@@ -251,8 +251,9 @@ class _Work:
                 steps=(PlannedStep(step_key=step_key, cells=tuple(planned), reason="its partitions were redefined"),),
                 selection=f"migrate {self.key}",
                 user=user_name(),
-                host=platform.node(),
+                host=this_host(),
                 pid=os.getpid(),
+                start_ticks=start_ticks(os.getpid()),
             ),
             StepStarted(time=now, run_id=run_id, step_key=step_key),
         ]

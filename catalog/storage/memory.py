@@ -530,6 +530,7 @@ def _new_run(event: RunStarted, progress: RunProgress) -> _Run:
         user=event.user,
         host=event.host,
         pid=event.pid,
+        start_ticks=event.start_ticks,
         backfill_id=event.backfill_id,
     )
     steps = {

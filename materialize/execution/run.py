@@ -34,7 +34,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.processes import this_host
+from headwater.catalog.processes import start_ticks, this_host
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -262,6 +262,7 @@ class _Coordinator:
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
+                start_ticks=start_ticks(os.getpid()),
                 runs_before=runs_before,
             )
             events = [self.redaction.event(event) for event in (changes, started) if event is not None]

@@ -290,7 +290,9 @@ def test_a_version_to_start_from_must_exist(storage: CatalogWriter) -> None:
 
 
 def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
-    run = history.start("a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77)
+    run = history.start(
+        "a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77, start_ticks=5
+    )
     reopen().append([run])
     expected = Run(
         run_id=run.run_id,
@@ -302,6 +304,7 @@ def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
         user="u",
         host="h",
         pid=77,
+        start_ticks=5,
         step_counts={StepStatus.PENDING: 3},
     )
     assert reopen().runs() == [expected]

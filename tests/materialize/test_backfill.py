@@ -1,5 +1,6 @@
 """Backfills: what is built, in which runs, what is remembered, and how they go on after whatever happened."""
 
+import json
 import os
 import signal
 from collections import Counter
@@ -462,6 +463,12 @@ def test_what_a_dead_process_said_of_itself_is_not_believed(world: World) -> Non
     beacon = folder / found.backfill_id
     beacon.write_bytes(seen[0].replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 4194305'))
     assert running_backfill(world.instance.home) is None
+    # As after a restart in a container, where this process gets the number that the dead one had.
+    data = json.loads(seen[0])
+    beacon.write_text(json.dumps(data | {"start_ticks": data["start_ticks"] - 1}))
+    assert running_backfill(world.instance.home) is None
+    beacon.write_bytes(seen[0])
+    assert running_backfill(world.instance.home) is not None
     for rubbish in (b"", b"[]", b"{}", b"\xff", b'"x"'):
         beacon.write_bytes(rubbish)
         assert running_backfill(world.instance.home) is None

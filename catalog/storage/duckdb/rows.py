@@ -93,6 +93,7 @@ def run_row(number: int, event: RunStarted, backfill: int | None) -> Row:
         event.user,
         event.host,
         event.pid,
+        event.start_ticks,
         len(event.steps),
         backfill,
         None,
@@ -122,7 +123,7 @@ def backfill_row(number: int, event: BackfillStarted) -> Row:
 
 def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
     """A run from a row of query `runs`."""
-    run_id, status, started, ended, job, selection, tags, user, host, pid, error, backfill_id = row
+    run_id, status, started, ended, job, selection, tags, user, host, pid, ticks, error, backfill_id = row
     return Run(
         run_id=run_id,
         status=RunStatus(status),
@@ -134,6 +135,7 @@ def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
         user=user,
         host=host,
         pid=pid,
+        start_ticks=ticks,
         error=None if error is None else from_json(error, ErrorRecord),
         backfill_id=backfill_id,
         step_counts=step_counts,

@@ -101,9 +101,7 @@ def below(context: hw.AssetExecutionContext, top: dict[str, Any]) -> dict[str, A
     backfill_policy=hw.BackfillPolicy.multi_run(2),
 )
 def letters(context: hw.AssetExecutionContext, top: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        key: _now().compute(context, "letters", key, read=top["token"]) for key in context.partition_keys
-    }
+    return {key: _now().compute(context, "letters", key, read=top["token"]) for key in context.partition_keys}
 
 
 @hw.asset(code_version="1")

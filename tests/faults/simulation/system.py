@@ -36,7 +36,9 @@ class _Open:
 class System:
     """One machine: a disk, the descriptors that are open, the processes there are."""
 
-    def __init__(self, disk: Disk, call: Call, *, random_bytes: Callable[[int], bytes], wall: Callable[[], float]) -> None:
+    def __init__(
+        self, disk: Disk, call: Call, *, random_bytes: Callable[[int], bytes], wall: Callable[[], float]
+    ) -> None:
         self.disk = disk
         self.call = call
         self.random_bytes = random_bytes
@@ -47,7 +49,6 @@ class System:
         self.syncs_files = self.syncs_folders = True
         self.processes: dict[int, Process] = {}
         self.current: Callable[[], Process | None] = lambda: None
-        self.uptime: Callable[[], float] = lambda: 0.0
         self._open: dict[int, _Open] = {}
         self._next = 1000
         self.os = self._module()
@@ -67,7 +68,6 @@ class System:
             strerror=os.strerror,
             cpu_count=lambda: 2,
             getuid=os.getuid,
-            sysconf=lambda _: 100,
             path=path,
             urandom=self.random_bytes,
             getpid=self.getpid,
@@ -101,15 +101,12 @@ class System:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
     def proc(self, path: str) -> Any:
-        """What `catalog/processes.py` sees as `Path`: two files of proc(5)."""
+        """What `catalog/processes.py` sees as `Path`: a file of proc(5)."""
         self.call("proc", path, ())
-        if path == "/proc/stat":
-            text = f"btime {int(self.wall() - self.uptime())}\n"
-        else:
-            process = self.processes.get(int(path.split("/")[2]), _NOBODY)
-            if not process.alive:
-                raise fail(errno.ENOENT, path)
-            text = f"{process.pid} (python) {' '.join(['S', *['0'] * 18, str(int(process.began * 100))])} 0\n"
+        process = self.processes.get(int(path.split("/")[2]), _NOBODY)
+        if not process.alive:
+            raise fail(errno.ENOENT, path)
+        text = f"{process.pid} (python) {' '.join(['S', *['0'] * 18, str(int(process.began * 100))])} 0\n"
         return SimpleNamespace(read_bytes=text.encode)
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:

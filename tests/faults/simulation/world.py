@@ -12,6 +12,7 @@ import functools
 import os
 import random
 import sys
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -167,11 +168,8 @@ class World:
         self.disk = Disk()
         self.disk.make(HOME)
         self.storage = MemoryStorage()
-        self.system = System(
-            self.disk, self.call, random_bytes=self.rng.randbytes, wall=lambda: self.wall.timestamp()
-        )
+        self.system = System(self.disk, self.call, random_bytes=self.rng.randbytes, wall=lambda: self.wall.timestamp())
         self.system.current = self._current
-        self.system.uptime = lambda: self.scheduler.now
         if self.rng.random() < 0.3:
             self.system.shorten = lambda size: self.rng.randint(1, size)
         self.home: Path = self.system.path(HOME)
@@ -211,7 +209,7 @@ class World:
             try:
                 work()
             except Exception as error:
-                self.violations.append(f"{name}: {type(error).__name__}: {error}")
+                self.violations.append(f"{name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
             finally:
                 self.scheduler.kill(process)  # its threads end with it
 
