@@ -1,7 +1,7 @@
 """What must be true of a world, whatever happened in it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import headwater as hw
 from headwater.catalog.errors import HeadwaterError
@@ -18,10 +18,10 @@ from tests.faults.simulation.world import NoFaults, World
 _ENDS = {f"RUN_{status}" for status in RunStatus if status is not RunStatus.STARTED}
 
 
-def simulate(world: World) -> list[str]:
+def simulate(world: World, people: Callable[[World], History] = populate) -> list[str]:
     """Let a world live and end, look at it as it was left, rebuild everything, look again: what was wrong."""
     with world.entered():
-        history = populate(world)
+        history = people(world)
         world.run()
         world.violations += check(world, history)
         rebuild(world, history)

@@ -76,30 +76,31 @@ class Disk:
                 at.sync()
                 at = child
 
-    def power_cut(self, rng: random.Random) -> None:
-        """Lose what was not synced, as much of it as chance has it."""
-        self._cut(self.root, rng, set())
+    def power_cut(self, rng: random.Random, survival: float = 0.5) -> None:
+        """Lose what was not synced, as much of it as chance has it: of names each with this likelihood."""
+        self._cut(self.root, rng, survival, set())
 
-    def _cut(self, folder: Folder, rng: random.Random, done: set[int]) -> None:
+    def _cut(self, folder: Folder, rng: random.Random, survival: float, done: set[int]) -> None:
         if folder.number in done:
             return
         done.add(folder.number)
         kept: dict[str, File | Folder] = {}
         for name in sorted(folder.names.keys() | folder.synced.keys()):
             new, old = folder.names.get(name), folder.synced.get(name)
-            survivor = new if new is old or rng.random() < 0.5 else old
+            survivor = new if new is old or rng.random() < survival else old
             if survivor is not None:
                 kept[name] = survivor
         folder.names = kept
         folder.sync()
         for child in kept.values():
             if isinstance(child, Folder):
-                self._cut(child, rng, done)
+                self._cut(child, rng, survival, done)
             elif child.number not in done:
                 done.add(child.number)
                 if bytes(child.data) != child.synced:
                     least = min(len(child.synced), len(child.data))
-                    child.data = child.data[: rng.randint(least, len(child.data))]
+                    most = len(child.data) if survival else least
+                    child.data = child.data[: rng.randint(least, most)]
                     child.sync()
 
 

@@ -1,6 +1,5 @@
 """What goes on in a world: processes that build, fill back, read, settle, cancel; and a project for them to build."""
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +8,11 @@ import pyarrow as pa
 
 import headwater as hw
 from headwater.catalog.errors import CellTakenError, ConflictError, HeadwaterError
-from headwater.catalog.events import Event, RunStarted
 from headwater.catalog.records import BackfillStatus, Cell, Materialization
 from headwater.materialize.api import recover
 from headwater.materialize.backfill import BackfillSettings, backfill, cancel_backfill, resume_backfill
 from tests.faults.simulation.scheduler import Process
-from tests.faults.simulation.world import Faults, RandomFaults, World
+from tests.faults.simulation.world import World
 
 LETTERS = ("a", "b")
 #: Copies of a version's token in its value: enough for several writes, and for a torn one to show.
@@ -42,8 +40,10 @@ class History:
     backfills: dict[str, BackfillStatus] = field(default_factory=dict[str, BackfillStatus])
     #: Who computes a cell right now.
     computing: list[tuple[Cell, str, Process]] = field(default_factory=list[tuple[Cell, str, Process]])
-    #: Runs that build although another one does.
-    superseding: set[str] = field(default_factory=set[str])
+    #: Processes that build although another one does.
+    superseding: set[Process] = field(default_factory=set[Process])
+    #: Cells of which user code always fails.
+    broken: frozenset[Cell] = frozenset()
     #: How likely user code fails.
     trouble: float = 0.0
     #: How many versions were read back and found whole.
@@ -52,16 +52,16 @@ class History:
     def compute(self, context: Any, asset: str, partition: str | None, **reads: Any) -> dict[str, Any]:
         """What the project's functions do: a value that nobody else has, which says what it was made of."""
         world, cell, run_id = self.world, Cell(hw.AssetKey(asset), partition), context.run_id
-        process = world._current()  # pyright: ignore[reportPrivateUsage]
+        process = world.process
         assert process is not None
         for other, other_run, there in self.computing:
-            if other == cell and there.alive and not {run_id, other_run} & self.superseding:
+            if other == cell and there.alive and not {process, there} & self.superseding:
                 world.violations.append(f"runs {run_id} and {other_run} compute {cell} at the same time")
         entry = (cell, run_id, process)
         self.computing.append(entry)
         try:
             world.scheduler.point(f"compute {cell}")
-            if self.trouble and world.rng.random() < self.trouble:
+            if cell in self.broken or (self.trouble and world.rng.random() < self.trouble):
                 raise Broken(str(cell))
             token = f"{len(self.tokens)}-{world.rng.getrandbits(32):08x}"
             self.tokens.setdefault((run_id, cell), []).append(token)
@@ -69,12 +69,6 @@ class History:
             return {"token": token, "copies": [token] * COPIES, **reads}
         finally:
             self.computing.remove(entry)
-
-    def on_commit(self, events: Sequence[Event]) -> None:
-        """Two runs whose processes live must not have begun to build one cell."""
-        for event in events:
-            if isinstance(event, RunStarted) and event.runs_before is None:
-                self.superseding.add(event.run_id)
 
 
 #: The world that the project's functions live in: they are defined once.
@@ -132,6 +126,9 @@ class Actors:
     def build(self) -> None:
         """Materialize something once or twice."""
         for _ in range(self.rng.choice((1, 1, 2))):
+            on_conflict = self.rng.choice(("queue", "queue", "queue", "fail", "supersede"))
+            if on_conflict == "supersede" and self.world.process:
+                self.history.superseding.add(self.world.process)
             with self.world.instance() as instance:
                 result = hw.materialize(
                     self.history.definitions,
@@ -139,7 +136,7 @@ class Actors:
                     selection=self.rng.choice(_SELECTIONS),
                     all_partitions=True,
                     force=self.rng.random() < 0.5,
-                    on_conflict=self.rng.choice(("queue", "queue", "queue", "fail", "supersede")),
+                    on_conflict=on_conflict,
                     executor=self.rng.choice(("in_process", "in_process", "threads")),
                     max_workers=2,
                     raise_on_error=False,
@@ -151,14 +148,14 @@ class Actors:
         """Begin a backfill."""
         settings = BackfillSettings(steps_per_run=self.rng.choice((1, 2, None)))
         with self.world.instance() as instance:
-            self._over(backfill(self.history.definitions, instance=instance, selection=["letters"], settings=settings))
+            self.over(backfill(self.history.definitions, instance=instance, selection=["letters"], settings=settings))
 
     def resume(self) -> None:
         """Go on with whatever backfill is not over."""
         with self.world.instance() as instance:
             for one in instance.catalog.backfills(statuses=[BackfillStatus.STARTED, BackfillStatus.FAILURE]):
                 try:
-                    self._over(resume_backfill(self.history.definitions, one.backfill_id, instance=instance))
+                    self.over(resume_backfill(self.history.definitions, one.backfill_id, instance=instance))
                 except ConflictError:
                     continue
 
@@ -194,7 +191,8 @@ class Actors:
                     self.history.reads += 1
                 instance.clock.sleep(0.5)
 
-    def _over(self, result: Any) -> None:
+    def over(self, result: Any) -> None:
+        """A backfill was said to have come so far."""
         for outcome in result.runs:
             self.tell(outcome)
         if result.backfill_id is not None and result.status is not BackfillStatus.STARTED:
@@ -241,7 +239,6 @@ def populate(world: World) -> History:
     """Start some processes, as the seed has it."""
     history = History(world, WITH_TABLE if world.rng.random() < 0.1 else DEFINITIONS)
     _history[:] = [history]
-    world.watch(history.on_commit)
     history.trouble = world.rng.choice((0.0, 0.0, 0.1, 0.3))
     actors = Actors(world, history)
     rng = world.rng
@@ -269,6 +266,35 @@ def populate(world: World) -> History:
     return history
 
 
-def random_world(seed: int, faults: Callable[[random.Random], Faults] = RandomFaults) -> World:
-    """A world in which a seed decides everything."""
-    return World(seed, faults)
+def write_alone(world: World) -> History:
+    """One process does everything that writes, always in the same way: for faults at each of its calls."""
+    history = History(world, WITH_TABLE)
+    _history[:] = [history]
+    world.jumpy = 0.0
+    actors = Actors(world, history)
+
+    def materialize(**options: Any) -> None:
+        with world.instance() as instance:
+            result = hw.materialize(WITH_TABLE, instance=instance, all_partitions=True, raise_on_error=False, **options)
+            if result.outcome is not None:
+                actors.tell(result.outcome)
+
+    def fail_of_one() -> None:
+        history.broken = frozenset({Cell(hw.AssetKey("letters"), "b"), Cell(hw.AssetKey("below"))})
+        try:
+            materialize(force=True, selection=["top*"])
+        finally:
+            history.broken = frozenset()
+
+    def fill_back() -> None:
+        with world.instance() as instance:
+            settings = BackfillSettings(steps_per_run=1)
+            actors.over(backfill(WITH_TABLE, instance=instance, selection=["letters"], settings=settings))
+
+    def main() -> None:
+        # What is refused ends that part alone: a process that lives goes on.
+        for work in (materialize, fail_of_one, fill_back, lambda: materialize(force=True, executor="threads")):
+            actors.tolerant(work)()
+
+    world.start("writer", main)
+    return history

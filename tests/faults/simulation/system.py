@@ -5,6 +5,7 @@ Only what they call is here. A call that is new to them fails with an AttributeE
 
 import errno
 import io
+import itertools
 import os
 import posixpath
 import stat
@@ -50,7 +51,6 @@ class System:
         self.processes: dict[int, Process] = {}
         self.current: Callable[[], Process | None] = lambda: None
         self._open: dict[int, _Open] = {}
-        self._next = 1000
         self.os = self._module()
 
     def _module(self) -> Any:
@@ -122,9 +122,9 @@ class System:
             node = entry(parent, name, path) if name else parent
             if flags & os.O_DIRECTORY and not isinstance(node, Folder):
                 raise fail(errno.ENOTDIR, path)
-        self._next += 1
-        self._open[self._next] = _Open(node, self._shown(path, dir_fd))
-        return self._next
+        descriptor = next(_descriptors)
+        self._open[descriptor] = _Open(node, self._shown(path, dir_fd))
+        return descriptor
 
     def close(self, descriptor: int) -> None:
         """No switch point: it happens whenever Python has it."""
@@ -251,6 +251,8 @@ class System:
         return _path_class(self)(place)
 
 
+#: No two worlds have the same ones: objects of an earlier one may be collected, and close theirs, at any time.
+_descriptors = itertools.count(1000)
 _NOBODY = Process(0, "nobody", 0.0, alive=False)
 
 

@@ -75,23 +75,26 @@ class RandomFaults:
         return self._rng.choice(kinds)
 
 
-class FaultAt:
-    """One thing goes wrong, at the call of this number."""
+class Recorded:
+    """Nothing goes wrong; `calls` has how each call could have."""
 
-    def __init__(self, index: int, kind: int) -> None:
-        self._index = index
-        self._kind = kind
-        self.hit = ""
-        self.over = False
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, ...]] = []
 
     def choose(self, world: "World", process: Process, name: str, errors: tuple[int, ...]) -> int:
-        if self.over or world.calls < self._index:
-            return 0
-        self.over = True
-        if self._kind < 0 or self._kind in errors:
-            self.hit = name
-            return self._kind
+        self.calls.append(errors)
         return 0
+
+
+class FaultAt:
+    """One thing goes wrong, at the call of this number, from 1."""
+
+    def __init__(self, number: int, kind: int) -> None:
+        self._number = number
+        self._kind = kind
+
+    def choose(self, world: "World", process: Process, name: str, errors: tuple[int, ...]) -> int:
+        return self._kind if world.calls == self._number else 0
 
 
 class Clock:
@@ -127,7 +130,6 @@ class Catalog:
         except OSError as error:
             raise DiskFullError("The disk of the catalog is full.", remedy="Free some space.") from error
         seq = self._storage.append(events, request=request)
-        world.committed(events)
         world.call("acknowledge", what, ())
         return seq
 
@@ -150,9 +152,9 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A name in a module that means something else in the world."""
+    """A name in a module, or in a class, that means something else in the world."""
 
-    module: str
+    owner: Any
     name: str
     value: Any
 
@@ -169,7 +171,7 @@ class World:
         self.disk.make(HOME)
         self.storage = MemoryStorage()
         self.system = System(self.disk, self.call, random_bytes=self.rng.randbytes, wall=lambda: self.wall.timestamp())
-        self.system.current = self._current
+        self.system.current = lambda: self.process
         if self.rng.random() < 0.3:
             self.system.shorten = lambda size: self.rng.randint(1, size)
         self.home: Path = self.system.path(HOME)
@@ -177,18 +179,21 @@ class World:
         self.calls = 0
         self.injected: list[str] = []
         self.power_cuts = 0
+        #: How likely an unsynced change of a name survives a power cut.
+        self.survival = 0.5
         #: What must never be.
         self.violations: list[str] = []
         #: How likely the wall clock jumps at a call, and how far it has.
-        self._jumpy = self.rng.choice((0.0, 0.0, 0.002))
-        self._jumped = 0.0
+        self.jumpy = self.rng.choice((0.0, 0.0, 0.01))
+        self.jumped = 0.0
         self._next_pid = 4_194_304  # as large as a pid can be on Linux
-        self._on_commit: list[Callable[[Sequence[Event]], None]] = []
+        #: What of production code is broken on purpose.
+        self.mutations: list[Replaced] = []
 
     @property
     def wall(self) -> datetime:
         """What the clock on the wall says."""
-        return _EPOCH + timedelta(seconds=self.scheduler.now + self._jumped)
+        return _EPOCH + timedelta(seconds=self.scheduler.now + self.jumped)
 
     def instance(self) -> Instance:
         """The home, as a process opens it."""
@@ -229,8 +234,8 @@ class World:
             return
         self.scheduler.point(f"{name} {about}")
         self.calls += 1
-        if self._jumpy and self.rng.random() < self._jumpy:
-            self._jumped += self.rng.choice((-86_400, -5, 5, 3_600, 86_400))
+        if self.jumpy and self.rng.random() < self.jumpy:
+            self.jumped += self.rng.choice((-86_400, -5, 5, 3_600, 86_400))
         kind = self.faults.choose(self, task.process, name, errors)
         if not kind:
             return
@@ -250,7 +255,7 @@ class World:
         """The machine is off: every process is gone, and what the disk had not yet got may be."""
         for process in self.system.processes.values():
             self.scheduler.kill(process)
-        self.disk.power_cut(self.rng)
+        self.disk.power_cut(self.rng, self.survival)
         self.power_cuts += 1
 
     def note(self, what: str) -> None:
@@ -258,16 +263,9 @@ class World:
         self.injected.append(what)
         self.scheduler.note(what)
 
-    def committed(self, events: Sequence[Event]) -> None:
-        """An append stands."""
-        for told in self._on_commit:
-            told(events)
-
-    def watch(self, told: Callable[[Sequence[Event]], None]) -> None:
-        """Be told of each append that stands, at that moment."""
-        self._on_commit.append(told)
-
-    def _current(self) -> Process | None:
+    @property
+    def process(self) -> Process | None:
+        """The process that runs right now."""
         task = self.scheduler.task
         return task.process if task else None
 
@@ -300,7 +298,7 @@ class World:
     def entered(self) -> Generator[None]:
         """Production code lives in this world. One at a time in a process."""
         _unlock_cached_properties()
-        with replaced(self._replacements()), OutputCapture._active:  # pyright: ignore[reportPrivateUsage]
+        with replaced([*self._replacements(), *self.mutations]), OutputCapture._active:  # pyright: ignore[reportPrivateUsage]
             # Held, so that no run redirects this process's own output.
             yield
 
@@ -319,12 +317,12 @@ def _unlock_cached_properties() -> None:
 @contextlib.contextmanager
 def replaced(names: Sequence[Replaced]) -> Generator[None]:
     """Names in modules mean something else inside."""
-    before = [(import_module(one.module), one.name) for one in names]
-    values = [getattr(module, name) for module, name in before]
+    owners = [import_module(one.owner) if isinstance(one.owner, str) else one.owner for one in names]
+    values = [getattr(owner, one.name) for owner, one in zip(owners, names, strict=True)]
     try:
-        for (module, name), one in zip(before, names, strict=True):
-            setattr(module, name, one.value)
+        for owner, one in zip(owners, names, strict=True):
+            setattr(owner, one.name, one.value)
         yield
     finally:
-        for (module, name), value in zip(before, values, strict=True):
-            setattr(module, name, value)
+        for owner, one, value in zip(owners, names, values, strict=True):
+            setattr(owner, one.name, value)
