@@ -36,7 +36,7 @@ def check(world: World, history: History) -> Iterator[str]:
     events = catalog.events(limit=None)
     if [event.seq for event in events] != list(range(1, len(events) + 1)):
         yield "the events are not numbered from 1 without a gap"
-    made = [event for event in events if event.kind is EventKind.ASSET_MATERIALIZATION]
+    made = [event for event in events if event.kind == EventKind.ASSET_MATERIALIZATION]
     cells = Counter((event.run_id, event.asset, event.partition) for event in made)
     for (run_id, asset, partition), count in cells.items():
         if count > 1:

@@ -18,6 +18,14 @@ _PROCESSES = "headwater.catalog.processes"
 _ASKING = (_PROCESSES, _RUN, "headwater.materialize.backfill_signals")
 
 
+def _nothing(*_: object) -> None:
+    """Stands for what is left out; also for a no."""
+
+
+def _true(*_: object) -> bool:
+    return True
+
+
 def no_fsync_of_files(world: World) -> None:
     """A file is renamed before its bytes are on the disk."""
     world.system.syncs_files = False
@@ -36,7 +44,7 @@ def overwrite_in_place(world: World) -> None:
 
     world.mutations = [
         Replaced("headwater.io.file_manager", "version_path", same),
-        Replaced("headwater.io.local", "_lies_in", lambda folder, name: False),
+        Replaced("headwater.io.local", "_lies_in", _nothing),
     ]
 
 
@@ -70,42 +78,43 @@ def no_compare_and_set(world: World) -> None:
     """A run begins whoever else began since it looked."""
 
     def started(**fields: Any) -> RunStarted:
-        return RunStarted(**{**fields, "runs_before": None})
+        fields["runs_before"] = None
+        return RunStarted(**fields)
 
     world.mutations = [Replaced(_RUN, "RunStarted", started)]
 
 
 def no_look_at_others(world: World) -> None:
     """A run begins whatever others build."""
-    world.mutations = [Replaced(_RUN, "refuse_taken", lambda catalog, cells: None)]
+    world.mutations = [Replaced(_RUN, "refuse_taken", _nothing)]
 
 
 def ends_are_not_final(world: World) -> None:
     """What is over can end again."""
-    world.mutations = [Replaced(Progress, "end", lambda progress, event: True)]
+    world.mutations = [Replaced(Progress, "end", _true)]
 
 
 def acknowledge_before_commit(world: World) -> None:
     """A run is over for its caller before it is for the catalog."""
     world.mutations = [
-        Replaced(Recorder, "flush", lambda recorder: None),
-        Replaced(Recorder, "close", lambda recorder: None),
+        Replaced(Recorder, "flush", _nothing),
+        Replaced(Recorder, "close", _nothing),
     ]
 
 
 def everybody_is_dead(world: World) -> None:
     """Who settles what killed runs left does not ask whether they were killed."""
-    world.mutations = [Replaced(_API, "is_interrupted", lambda run: True)]
+    world.mutations = [Replaced(_API, "is_interrupted", _true)]
 
 
 def nobody_sweeps(world: World) -> None:
     """What killed runs left on the disk stays there."""
-    world.mutations = [Replaced(LocalStore, "sweep", lambda *_: None)]
+    world.mutations = [Replaced(LocalStore, "sweep", _nothing)]
 
 
 def numbers_are_processes(world: World) -> None:
     """A process is told by its number alone, which another one may have by now."""
-    world.mutations = [Replaced(module, "start_ticks", lambda pid: None) for module in _ASKING]
+    world.mutations = [Replaced(module, "start_ticks", _nothing) for module in _ASKING]
 
 
 def starts_by_the_clock(world: World) -> None:

@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
 import headwater as hw
 from headwater.catalog.errors import CellTakenError, ConflictError, HeadwaterError
 from headwater.catalog.records import BackfillStatus, Cell, Materialization
+from headwater.io.engines import arrow
 from headwater.materialize.api import recover
 from headwater.materialize.backfill import BackfillSettings, backfill, cancel_backfill, resume_backfill
 from tests.faults.simulation.scheduler import Process
 from tests.faults.simulation.world import World
 
+_pa = arrow()
 LETTERS = ("a", "b")
 #: Copies of a version's token in its value: enough for several writes, and for a torn one to show.
 COPIES = 20
@@ -99,9 +99,9 @@ def letters(context: hw.AssetExecutionContext, top: dict[str, Any]) -> dict[str,
 
 
 @hw.asset(code_version="1")
-def table(context: hw.AssetExecutionContext) -> pa.Table:
+def table(context: hw.AssetExecutionContext) -> Any:
     value = _now().compute(context, "table", None)
-    return pa.table({"token": value["copies"]})
+    return _pa.table({"token": value["copies"]})
 
 
 DEFINITIONS = hw.Definitions([top, below, letters])
@@ -223,7 +223,7 @@ CELLS = tuple(
 def whole(history: History, made: Materialization, value: Any) -> list[str]:
     """What is wrong with the value of a version."""
     name = f"{made.cell} of run {made.run_id}"
-    if isinstance(value, pa.Table):
+    if isinstance(value, _pa.Table):
         copies = value["token"].to_pylist()
         tokens = set(copies)
     else:

@@ -9,7 +9,7 @@ import itertools
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from types import SimpleNamespace
@@ -81,7 +81,7 @@ class System:
             fstat=self.fstat,
             stat=self.stat,
             access=self.access,
-            statvfs=lambda _: SimpleNamespace(f_bavail=0, f_frsize=4096),
+            statvfs=self.statvfs,
             mkdir=self.mkdir,
             rmdir=self.rmdir,
             unlink=self.unlink,
@@ -161,6 +161,9 @@ class System:
 
     def access(self, path: str, mode: int) -> bool:
         return self._lexists(path)
+
+    def statvfs(self, path: str) -> Any:
+        return SimpleNamespace(f_bavail=0, f_frsize=4096)
 
     def mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         self.call("mkdir", self._shown(path, dir_fd), CREATE)
@@ -374,10 +377,11 @@ def _path_class(system: System) -> type[Path]:
                 raise fail(errno.EISDIR, self)
             return found.data.decode()
 
-        def iterdir(self) -> Iterator[Any]:
-            return iter([self / name for name in calls.listdir(str(self))])
+        def iterdir(self) -> Generator[Any]:
+            yield from [self / name for name in calls.listdir(str(self))]
 
-        def glob(self, *_: Any, **__: Any) -> Iterator[Any]:
-            return self.iterdir() if calls.path.isdir(str(self)) else iter(())
+        def glob(self, *_: Any, **__: Any) -> Generator[Any]:
+            if calls.path.isdir(str(self)):
+                yield from self.iterdir()
 
     return SimulatedPath

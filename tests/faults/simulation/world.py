@@ -309,9 +309,10 @@ def _unlock_cached_properties() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("headwater."):
             for one in list(vars(module).values()):
-                for attribute in vars(one).values() if isinstance(one, type) else ():
-                    if isinstance(attribute, functools.cached_property) and hasattr(attribute, "lock"):
-                        setattr(attribute, "lock", contextlib.nullcontext())  # noqa: B010
+                attributes: list[Any] = list(vars(one).values()) if isinstance(one, type) else []
+                for attribute in attributes:
+                    if isinstance(attribute, functools.cached_property) and "lock" in vars(attribute):  # pyright: ignore
+                        vars(attribute)["lock"] = contextlib.nullcontext()  # pyright: ignore
 
 
 @contextlib.contextmanager
