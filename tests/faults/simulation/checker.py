@@ -58,6 +58,11 @@ def check(world: World, history: History) -> Iterator[str]:
         over = status in (BackfillStatus.SUCCESS, BackfillStatus.CANCELED)
         if found is None or (over and found.status is not status):
             yield f"backfill {backfill_id} was {status}, and is {found and found.status}"
+    runs = {run.run_id: run.backfill_id for run in catalog.runs(limit=10_000)}
+    filled = Counter((runs[event.run_id or ""], event.asset, event.partition) for event in made)
+    for (backfill_id, asset, partition), count in filled.items():
+        if backfill_id is not None and count > 1:
+            yield f"backfill {backfill_id} made {asset} [{partition}] {count} times"
     newest = {Cell(event.asset, event.partition): event.data["version_id"] for event in made if event.asset}
     for cell, version_id in newest.items():
         current = catalog.current(cell.asset, cell.partition)

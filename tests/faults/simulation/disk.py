@@ -33,8 +33,8 @@ class Folder:
     """Names, and those that survive."""
 
     number: int
-    names: "dict[str, File | Folder]" = field(default_factory=dict)
-    synced: "dict[str, File | Folder]" = field(default_factory=dict)
+    names: "dict[str, File | Folder]" = field(default_factory=dict[str, "File | Folder"])
+    synced: "dict[str, File | Folder]" = field(default_factory=dict[str, "File | Folder"])
 
     def sync(self) -> None:
         self.synced = dict(self.names)

@@ -167,10 +167,10 @@ class Actors:
 
     def settle(self) -> None:
         """Do what every command does first."""
-        for _ in range(3):
+        for _ in range(6):
             with self.world.instance() as instance:
                 recover(instance, self.history.definitions)
-                instance.clock.sleep(1)
+                instance.clock.sleep(0.3)
 
     def read(self) -> None:
         """Load current versions: each is whole, and is what its run computed."""
@@ -246,6 +246,7 @@ def populate(world: World) -> History:
         ("build", "build"),
         ("build", "build", "read"),
         ("build", "settle", "build"),
+        ("build", "settle", "settle", "settle"),
         ("fill_back", "build", "settle"),
         ("fill_back", "resume", "read"),
         ("fill_back", "cancel", "resume"),

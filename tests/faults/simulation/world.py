@@ -59,9 +59,9 @@ class RandomFaults:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._left = rng.choice((0, 1, 1, 2, 3, 4))
-        self._kinds = rng.choice(("crash", "crash", "crash", "power", "error", "error", "all"))
-        self._rate = rng.choice((0.003, 0.01, 0.03))
+        self._left = rng.choice((0, 1, 2, 2, 3, 4))
+        self._kinds = rng.choice(("crash", "crash", "power", "error", "all"))
+        self._rate = rng.choice((0.005, 0.02, 0.05))
 
     def choose(self, world: "World", process: Process, name: str, errors: tuple[int, ...]) -> int:
         if not self._left or self._rng.random() >= self._rate:
