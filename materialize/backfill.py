@@ -22,7 +22,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.processes import this_host
-from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
+from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, RunStatus, StepStatus
 from headwater.materialize.api import check_executor, check_run_config, partition_choice, record_definitions, recover
 from headwater.materialize.backfill_signals import (
     Beacon,
@@ -295,6 +295,8 @@ class _Backfiller:
         self.runs: list[RunOutcome] = []
         self.run_ids: list[str] = []
         self.progress = BackfillProgress(total=record.total)
+        #: Its runs when it was looked at last, whoever made them: the newest, and those that went on.
+        self.seen: list[str] = []
         #: What the run that goes on made and lost so far, by asset.
         self.made = Counter[AssetKey]()
         self.lost = Counter[AssetKey]()
@@ -331,6 +333,7 @@ class _Backfiller:
         """Everything as it is now."""
         everything = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
         reader = everything.within([one.asset for one in self.record.targets if one.asset in self.graph])
+        self.seen = self._runs()  # before what they made
         made = self.instance.catalog.backfill_cells(self.backfill_id)
         standing = stand(reader.edges, self.record, made, self.attempted)
         self.made.clear()
@@ -387,6 +390,7 @@ class _Backfiller:
             tags=self.settings.tags,
             selection=self.record.selection,
             backfill_id=self.backfill_id,
+            check=self._check_unchanged,
             listener=self._watch,
             stop_asked=self._canceled,
         )
@@ -400,6 +404,25 @@ class _Backfiller:
                     noted = self.attempted.failed if failed else self.attempted.skipped
                     noted.setdefault(cell.asset, set()).add(cell.partition)
         return outcome
+
+    def _runs(self) -> list[str]:
+        """The newest run of this backfill, and those that go on: another list where any began or ended."""
+        runs = self.instance.catalog.runs
+        newest = runs(backfill=self.backfill_id, limit=1)
+        return [run.run_id for run in (*newest, *runs(backfill=self.backfill_id, statuses=[RunStatus.STARTED]))]
+
+    def _check_unchanged(self) -> None:
+        """Raise `CellTakenError` where another run of this backfill began or ended since it was looked at.
+
+        Two who resume it at the same moment do not see each other, and must not build what the other one has built.
+        """
+        runs = self._runs()
+        if runs != self.seen:
+            raise CellTakenError(
+                f"Run {runs[0]} builds cells of the backfill {self.backfill_id} too.",
+                run_id=runs[0],
+                remedy="Look again at what is left.",
+            )
 
     def _watch(self, event: Event) -> None:
         """Hand an event on, and report now and then how far all has come."""

@@ -102,6 +102,8 @@ class RunRequest:
     backfill_id: str | None = None
     #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
     supersede: bool = False
+    #: Called just before it begins, when nobody else can begin unnoticed: may raise `CellTakenError`.
+    check: Callable[[], None] = lambda: None
     #: Asked now and then whether somebody wants the run to be canceled.
     stop_asked: Callable[[], bool] = lambda: False
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
@@ -252,6 +254,7 @@ class _Coordinator:
             runs_before = None if self.request.supersede else self.instance.catalog.run_count()
             if runs_before is not None:
                 refuse_taken(self.instance.catalog, self.planned)
+            self.request.check()
             started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,

@@ -474,6 +474,28 @@ def test_what_a_dead_process_said_of_itself_is_not_believed(world: World) -> Non
         assert running_backfill(world.instance.home) is None
 
 
+def test_two_who_resume_it_at_the_same_moment_build_nothing_twice(world: World) -> None:
+    """Each looked before it could see the other. What one builds meanwhile the other finds when it begins a run."""
+    days = world.one("days", partitions_def=TEN)
+    world.bad = {"days 2024-01-05"}
+    found = world.start([days], few(3))
+    assert found.status is FAILURE
+    world.bad = set()
+    beacons = world.instance.home / "running-backfill"
+    others: list[BackfillResult] = []
+
+    def meanwhile(*_: object) -> None:
+        if not others:
+            for beacon in beacons.iterdir():  # as long as it is not there yet
+                beacon.unlink()
+            others.append(found)
+            others.append(world.resume([days], found, steps_per_run=2))
+
+    mine = world.resume([days], found, steps_per_run=2, on_run=meanwhile)
+    assert [others[1].status, mine.status] == [SUCCESS, SUCCESS]
+    assert set(world.versions("days").values()) == {1} and len(world.versions("days")) == 10
+
+
 @pytest.mark.parametrize("steps", [1, 100])
 def test_a_signal_stops_it_until_it_is_resumed(world: World, steps: int) -> None:
     assets = [world.one("days", partitions_def=TEN)]

@@ -248,7 +248,7 @@ def populate(world: World) -> History:
         ("build", "settle", "build"),
         ("build", "settle", "settle", "settle"),
         ("fill_back", "build", "settle"),
-        ("fill_back", "resume", "read"),
+        ("fill_back", "resume", "resume"),
         ("fill_back", "cancel", "resume"),
         ("build", "build", "settle", "read"),
     )
