@@ -97,7 +97,11 @@ class Beacon:
 
 def running_backfill(home: Path, beginning: str = "") -> Running | None:
     """The newest backfill that goes on in `home` and whose identifier starts with `beginning`; None where none does."""
-    for path in sorted((home / _RUNNING).glob("*"), reverse=True):
+    try:
+        paths = sorted((home / _RUNNING).iterdir(), reverse=True)
+    except OSError:  # there is none, or a disk that cannot be read, which is told where it matters
+        return None
+    for path in paths:
         if is_identifier(path.name) and path.name.startswith(beginning.lower()):
             found = _read(path)
             if found is not None:

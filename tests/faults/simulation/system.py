@@ -380,8 +380,4 @@ def _path_class(system: System) -> type[Path]:
         def iterdir(self) -> Generator[Any]:
             yield from [self / name for name in calls.listdir(str(self))]
 
-        def glob(self, *_: Any, **__: Any) -> Generator[Any]:
-            if calls.path.isdir(str(self)):
-                yield from self.iterdir()
-
     return SimulatedPath
