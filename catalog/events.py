@@ -69,6 +69,8 @@ class RunQueued:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: See `RunStarted`.
+    start_ticks: int | None = None
     backfill_id: str | None = None
     parent_run_id: str | None = None
     root_run_id: str | None = None
@@ -95,6 +97,7 @@ class RunMoved:
     pid: int = 0
     behind: str | None = None
     #: See `RunStarted`.
+    start_ticks: int | None = None
     claims_before: int | None = None
 
 
@@ -115,6 +118,8 @@ class RunStarted:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None
     parent_run_id: str | None = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError, RunStoppedError, UnknownBackfillError, UsageError
+from headwater.catalog.errors import CellTakenError, ConflictError, RunStoppedError, UnknownBackfillError, UsageError
 from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
@@ -22,7 +22,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.processes import this_host, user_name
-from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
+from headwater.catalog.records import BUSY, Backfill, BackfillStatus, BackfillTarget, RunStatus, StepStatus
 from headwater.materialize.api import carry_out, check_run_config, partition_choice, record_definitions
 from headwater.materialize.backfill_signals import (
     Beacon,
@@ -298,6 +298,8 @@ class _Backfiller:
         self.runs: list[RunOutcome] = []
         self.run_ids: list[str] = []
         self.progress = BackfillProgress(total=record.total)
+        #: Its runs when it was looked at last, whoever made them: the newest, and those that went on.
+        self.seen: list[str] = []
         #: What the run that goes on made and lost so far, by asset.
         self.made = Counter[AssetKey]()
         self.lost = Counter[AssetKey]()
@@ -331,6 +333,7 @@ class _Backfiller:
         """Everything as it is now."""
         everything = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
         reader = everything.within([one.asset for one in self.record.targets if one.asset in self.graph])
+        self.seen = self._runs()  # before what they made
         made = self.instance.catalog.backfill_cells(self.backfill_id)
         standing = stand(reader.edges, self.record, made, self.attempted)
         self.made.clear()
@@ -421,9 +424,30 @@ class _Backfiller:
             executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
             max_workers=self.settings.max_workers,
             place=place,
+            check=self._check_unchanged,
             listener=self._watch,
             stop_asked=self._canceled,
         )
+
+    def _runs(self) -> list[str]:
+        """The newest run of this backfill that began, and those that go on: another list where any began or ended."""
+        began = [status for status in RunStatus if status is not RunStatus.QUEUED]
+        newest = self.instance.catalog.runs(backfill=self.backfill_id, statuses=began, limit=1)
+        going_on = self.instance.catalog.runs(backfill=self.backfill_id, statuses=list(BUSY))
+        return [run.run_id for run in (*newest, *going_on)]
+
+    def _check_unchanged(self) -> None:
+        """Raise `CellTakenError` where another run of this backfill began or ended since it was looked at.
+
+        Two who resume it at the same moment do not see each other, and must not build what the other one has built.
+        """
+        runs = self._runs()
+        if runs != self.seen:
+            raise CellTakenError(
+                f"Run {runs[0]} builds cells of the backfill {self.backfill_id} too.",
+                run_id=runs[0],
+                remedy="Look again at what is left.",
+            )
 
     def _watch(self, event: Event) -> None:
         """Hand an event on, and report now and then how far all has come."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.processes import is_running, this_host
+from headwater.catalog.processes import is_running, start_ticks, this_host
 from headwater.catalog.records import Backfill
 from headwater.catalog.storage.identifiers import is_identifier
 from headwater.materialize.backfill_standing import AssetProgress, BackfillProgress
@@ -36,6 +36,7 @@ class Running:
 
     backfill_id: str
     pid: int
+    start_ticks: int | None
     host: str
     #: When this process began with it.
     started: datetime
@@ -56,6 +57,7 @@ class Beacon:
         self._about: dict[str, Any] = {
             "backfill_id": record.backfill_id,
             "pid": os.getpid(),
+            "start_ticks": start_ticks(os.getpid()),
             "host": this_host(),
             "started": clock.now().isoformat(),
             "title": record.title,
@@ -95,7 +97,11 @@ class Beacon:
 
 def running_backfill(home: Path, beginning: str = "") -> Running | None:
     """The newest backfill that goes on in `home` and whose identifier starts with `beginning`; None where none does."""
-    for path in sorted((home / _RUNNING).glob("*"), reverse=True):
+    try:
+        paths = sorted((home / _RUNNING).iterdir(), reverse=True)
+    except OSError:  # there is none, or a disk that cannot be read, which is told where it matters
+        return None
+    for path in paths:
         if is_identifier(path.name) and path.name.startswith(beginning.lower()):
             found = _read(path)
             if found is not None:
@@ -109,6 +115,7 @@ def _read(path: Path) -> Running | None:
         found = Running(
             backfill_id=data["backfill_id"],
             pid=data["pid"],
+            start_ticks=data["start_ticks"],
             host=data["host"],
             started=datetime.fromisoformat(data["started"]),
             title=data["title"],
@@ -119,7 +126,7 @@ def _read(path: Path) -> Running | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # What a killed process left says nothing.
-    return found if is_running(found.host, found.pid, found.started) else None
+    return found if is_running(found.host, found.pid, found.start_ticks) else None
 
 
 def request_cancel(home: Path, backfill_id: str) -> Running | None:

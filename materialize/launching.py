@@ -11,7 +11,7 @@ from headwater.catalog.errors import StorageError
 from headwater.catalog.events import RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import Run
 from headwater.materialize.retries import group, is_to_be_retried, retry_tags
 
@@ -71,6 +71,7 @@ def launch(instance: Instance, request: Mapping[str, Any], **about: Any) -> tupl
                     user=user_name(),
                     host=this_host(),
                     pid=process.pid,
+                    start_ticks=start_ticks(process.pid),
                     request=request,
                     **about,
                 )

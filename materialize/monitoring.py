@@ -131,7 +131,7 @@ def _kill(instance: Instance, run: Run) -> bool:
         return False
     clock = instance.clock
     end = clock.monotonic() + _DYING
-    while is_running(run.host, run.pid, run.seen) and clock.monotonic() < end:
+    while is_running(run.host, run.pid, run.start_ticks) and clock.monotonic() < end:
         clock.sleep(0.01)
     return True
 

@@ -380,7 +380,7 @@ def is_interrupted(run: Run) -> bool:
         return False
     if (run.host, run.pid) == (this_host(), os.getpid()):
         return run.run_id not in Instance.running
-    return not is_running(run.host, run.pid, run.seen)
+    return not is_running(run.host, run.pid, run.start_ticks)
 
 
 def settled(run: Run) -> Run:

@@ -21,7 +21,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import normalize
 from headwater.catalog.printable import printable_line
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
     Materialization,
@@ -253,6 +253,7 @@ class _Work:
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
+                start_ticks=start_ticks(os.getpid()),
             ),
             StepStarted(time=now, run_id=run_id, step_key=step_key),
         ]

@@ -14,7 +14,7 @@ from headwater.catalog.errors import CellTakenError, ConflictError, QueuedError,
 from headwater.catalog.events import Event, RunEnded, RunMoved, RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import ErrorRecord, Run, RunStatus
 from headwater.materialize.execution.step import describe_failure
 from headwater.materialize.queue import check_turn, open_runs
@@ -119,6 +119,7 @@ class WaitingRun:
                     status=RunStatus.STARTING,
                     host=this_host(),
                     pid=os.getpid(),
+                    start_ticks=start_ticks(os.getpid()),
                     claims_before=claims,
                 )
                 with contextlib.suppress(ConflictError):
@@ -176,6 +177,7 @@ class WaitingRun:
             user=user_name(),
             host=this_host(),
             pid=os.getpid(),
+            start_ticks=start_ticks(os.getpid()),
             backfill_id=asked.backfill_id,
             parent_run_id=asked.parent_run_id,
             root_run_id=asked.root_run_id,

@@ -477,6 +477,7 @@ class MemoryStorage:
                     moved=event.time,
                     host=event.host or kept.run.host,
                     pid=event.pid or kept.run.pid,
+                    start_ticks=event.start_ticks if event.pid else kept.run.start_ticks,
                     behind=event.behind if event.status is RunStatus.QUEUED else None,
                 )
             case RunStarted():
@@ -536,6 +537,7 @@ class MemoryStorage:
             started=event.time,
             host=event.host,
             pid=event.pid,
+            start_ticks=event.start_ticks,
             behind=None,
         )
         steps = {
@@ -591,6 +593,7 @@ def _new_run(event: RunQueued | RunStarted) -> Run:
         user=event.user,
         host=event.host,
         pid=event.pid,
+        start_ticks=event.start_ticks,
         backfill_id=event.backfill_id,
         parent_run_id=event.parent_run_id,
         root_run_id=event.root_run_id,

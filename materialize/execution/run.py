@@ -36,7 +36,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -110,6 +110,8 @@ class RunRequest:
     place: WaitingRun
     #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
     supersede: bool = False
+    #: Called just before it begins, when nobody else can begin unnoticed: may raise `CellTakenError`.
+    check: Callable[[], None] = lambda: None
     #: Asked now and then whether somebody wants the run to be canceled.
     stop_asked: Callable[[], bool] = lambda: False
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
@@ -275,6 +277,7 @@ class _Coordinator:
             others = open_runs(catalog)
             if not self.request.supersede:
                 refuse_taken(catalog, self.planned, others)
+            self.request.check()
             check_turn(self.instance, self.place.as_run(), others)
             started = RunStarted(
                 time=self.clock.now(),
@@ -290,6 +293,7 @@ class _Coordinator:
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
+                start_ticks=start_ticks(os.getpid()),
                 claims_before=claims_before,
             )
             events = [self.redaction.event(event) for event in (changes, started) if event is not None]

@@ -291,7 +291,9 @@ def test_a_version_to_start_from_must_exist(storage: CatalogWriter) -> None:
 
 
 def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
-    run = history.start("a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77)
+    run = history.start(
+        "a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77, start_ticks=5
+    )
     reopen().append([run])
     expected = Run(
         run_id=run.run_id,
@@ -303,6 +305,7 @@ def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
         user="u",
         host="h",
         pid=77,
+        start_ticks=5,
         step_counts={StepStatus.PENDING: 3},
     )
     assert reopen().runs() == [expected]
@@ -1121,13 +1124,15 @@ def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> Non
         request={"force": True},
     )
     assert reopen().runs(statuses=[RunStatus.QUEUED]) == [expected]
-    assert (reopen().claims(), expected.created, expected.seen) == (1, queued.time, queued.time)
-    starting = history.move(queued, RunStatus.STARTING, pid=8, host="i", claims_before=1)
+    assert (reopen().claims(), expected.created) == (1, queued.time)
+    starting = history.move(queued, RunStatus.STARTING, pid=8, host="i", start_ticks=3, claims_before=1)
     reopen().append([starting])
-    expected = replace(expected, status=RunStatus.STARTING, moved=starting.time, host="i", pid=8, behind=None)
+    expected = replace(
+        expected, status=RunStatus.STARTING, moved=starting.time, host="i", pid=8, start_ticks=3, behind=None
+    )
     assert reopen().run(queued.run_id) == expected
-    assert (reopen().claims(), expected.seen) == (2, starting.time)
-    started = replace(history.start("c"), run_id=queued.run_id, host="i", pid=8, claims_before=2)
+    assert reopen().claims() == 2
+    started = replace(history.start("c"), run_id=queued.run_id, host="i", pid=9, start_ticks=4, claims_before=2)
     reopen().append([started])
     expected = replace(expected, status=RunStatus.STARTED, started=started.time, step_counts={StepStatus.PENDING: 1})
     assert reopen().run(queued.run_id) == expected

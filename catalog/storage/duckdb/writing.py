@@ -175,7 +175,7 @@ class Writer:
         for table, rows in batch.rows():
             table.insert(connection, rows)
         if batch.moved_runs:
-            names = ("run_no", "status", "moved", "started", "host", "pid", "steps", "behind", "claims")
+            names = ("run_no", "status", "moved", "started", "host", "pid", "start_ticks", "steps", "behind", "claims")
             _execute(
                 connection, "move_runs", runs=_lists(names, [(run, *row) for run, row in batch.moved_runs.items()])
             )
