@@ -1134,7 +1134,14 @@ def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> Non
     assert reopen().claims() == 2
     started = replace(history.start("c"), run_id=queued.run_id, host="i", pid=9, start_ticks=4, claims_before=2)
     reopen().append([started])
-    expected = replace(expected, status=RunStatus.STARTED, started=started.time, step_counts={StepStatus.PENDING: 1})
+    expected = replace(
+        expected,
+        status=RunStatus.STARTED,
+        started=started.time,
+        pid=9,
+        start_ticks=4,
+        step_counts={StepStatus.PENDING: 1},
+    )
     assert reopen().run(queued.run_id) == expected
     canceling, end = history.move(started, RunStatus.CANCELING), history.finish(started, RunStatus.CANCELED)
     reopen().append([canceling, history.succeed(started), end])
