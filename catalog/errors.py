@@ -26,6 +26,7 @@
     ├── CatalogError              exit 6   the catalog file
     │   ├── CatalogCorruptError, LostCommitsError, ForeignCatalogError
     │   ├── CatalogTooNewError, ReadOnlyCatalogError, ForkedCatalogError
+    │   ├── UnreachableCatalogError, AccessDeniedError   of a catalog on another host
     │   └── InsecurePermissionsError       others than the owner may write it
     ├── BusyError                 exit 7   somebody else holds it
     ├── ConflictError             exit 7   what was done before does not allow it
@@ -299,6 +300,18 @@ class ForkedCatalogError(CatalogError):
     """A catalog connection used after a fork."""
 
     code = "E-FORK"
+
+
+class UnreachableCatalogError(CatalogError):
+    """A server of a catalog that does not answer, or is not who it should be."""
+
+    code = "E-UNREACHABLE"
+
+
+class AccessDeniedError(CatalogError):
+    """A server of a catalog that does not do this for whoever has this token."""
+
+    code = "E-ACCESS"
 
 
 class InsecurePermissionsError(CatalogError):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headwater.catalog.storage.duckdb.storage import DuckDBStorage
-    from headwater.catalog.storage.sharing.serving import Server
+    from headwater.catalog.storage.sharing.serving import HomeServer
 
 KEEPER_LOCK = "keeper.lock"
 #: The descriptor under which a keeper inherits the locked `keeper.lock`.
@@ -74,7 +74,7 @@ class _Backend(Protocol):
 class _Owner:
     """The file is open in this process, which listens for a keeper that wants it, if it may write."""
 
-    def __init__(self, storage: "DuckDBStorage", server: "Server | None") -> None:
+    def __init__(self, storage: "DuckDBStorage", server: "HomeServer | None") -> None:
         self.storage = storage
         self.server = server
 
@@ -424,10 +424,10 @@ class SharedStorage:
         if held is None or held.shared:
             self.read_only = True
             return _Owner(storage, None)
-        from headwater.catalog.storage.sharing.serving import Server
+        from headwater.catalog.storage.sharing.serving import HomeServer
 
         try:
-            return _Owner(storage, Server(self.home, held, self._make_way, keeper=False))
+            return _Owner(storage, HomeServer(self.home, held, self._make_way, keeper=False))
         except OSError:  # there is no socket to be had here: then nobody else comes in, as long as this takes
             return _Owner(storage, None)
 
