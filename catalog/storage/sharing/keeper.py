@@ -25,8 +25,8 @@ from headwater.catalog.storage.duckdb.storage import DuckDBStorage
 from headwater.catalog.storage.lock import holder
 from headwater.catalog.storage.sharing.answer import answer
 from headwater.catalog.storage.sharing.client import Client
+from headwater.catalog.storage.sharing.joining import INHERITED
 from headwater.catalog.storage.sharing.serving import HomeServer
-from headwater.catalog.storage.sharing.shared import INHERITED
 from headwater.catalog.storage.sharing.wire import Disconnected
 
 #: Seconds without a client after which it leaves.

@@ -165,7 +165,7 @@ class Server:
         """What the client's token allows, if it is one and there is room; then it is a client from now on."""
         client.settimeout(_GREETING)
         if self._tls is not None:
-            client.do_handshake()  # pyright: ignore[reportAttributeAccessIssue]
+            client.do_handshake()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         token = bytes(receive(client, _MAX_TOKEN, within=_GREETING))
         # All of them, and each in constant time.
         granted = [access for known, access in self._tokens.items() if compare_digest(token, known.encode())]
