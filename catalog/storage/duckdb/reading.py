@@ -348,13 +348,18 @@ class Reader:
         ]
 
     def query(
-        self, sql: str, parameters: Sequence[Any] = (), *, relations: Mapping[str, Any] | None = None
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        relations: Mapping[str, Any] | None = None,
+        max_rows: int | None = None,
     ) -> QueryResult:
-        """See `CatalogReader.query`."""
+        """See `CatalogReader.query`. Raises `UsageError` for more than `max_rows` of the catalog's own."""
         from headwater.catalog.storage.duckdb.user_queries import answer
 
         with self._reading() as cursor:
-            return answer(cursor, sql, parameters, relations or {})
+            return answer(cursor, sql, parameters, relations or {}, max_rows=max_rows)
 
     def table(self, name: str) -> bytes:
         """What a table or view holds, as a Parquet file, for processes that ask SQL about it and about files."""

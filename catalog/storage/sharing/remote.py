@@ -1,32 +1,29 @@
 """A catalog that another host serves: where it is, and how it is reached and reached again."""
 
-import contextlib
 import random
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import BusyError, UnreachableCatalogError, UsageError
+from headwater.catalog.records import LoggedEvent
 from headwater.catalog.storage.sharing.guest import Guest
+from headwater.catalog.storage.sharing.tcp import DEFAULT_PORT, PLAIN, TLS, is_loopback, prepare, url_of
 from headwater.catalog.storage.sharing.wire import Disconnected
 
 if TYPE_CHECKING:
     import ssl
 
-#: Where a server listens unless it is told.
-DEFAULT_PORT = 7390
-TLS, PLAIN = "headwater+tls", "headwater+tcp"
-
 _URL = re.compile(r"(?P<scheme>[a-z+]+)://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?/?")
 #: Seconds between two attempts, doubling from the first to the last; of each a random part of up to half is left out,
 #: so that clients of a server that comes back do not all come at once.
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 2.0
-#: Seconds after which a peer that is silent is asked for a sign of life, and then after which it is given up.
-_IDLE, _GIVE_UP = 30, 30
+#: Events that are asked for at a time.
+_PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +92,27 @@ class Address:
         return url_of(self.host, self.port, tls=self.tls)
 
 
+class RemoteGuest(Guest):
+    """One who asks a server, which gives no more than so much at a time."""
+
+    def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """See `Backend.ask`. Events come in pages, however many are asked for."""
+        left = arguments.get("limit")
+        if name != "events" or (left is not None and left <= _PAGE):
+            return super().ask(name, arguments)
+        found: list[LoggedEvent] = []
+        after = arguments["after"]
+        while left is None or left > 0:
+            limit = _PAGE if left is None else min(left, _PAGE)
+            page: list[LoggedEvent] = super().ask(name, {**arguments, "after": after, "limit": limit})
+            found += page
+            if len(page) < limit:
+                break
+            after = page[-1].seq
+            left = None if left is None else left - limit
+        return found
+
+
 class RemoteJoining:
     """See `shared.Joining`: of the catalog that is served at `address`."""
 
@@ -109,13 +127,13 @@ class RemoteJoining:
     def lost(self) -> None:
         """It is looked for where it was."""
 
-    def join(self, wait: float) -> Guest:
+    def join(self, wait: float) -> RemoteGuest:
         """See `Joining.join`. Raises `UnreachableCatalogError`, `BusyError`, and at once `AccessDeniedError`."""
         deadline = self._clock.monotonic() + wait
         pause = _FIRST_PAUSE
         while True:
             try:
-                return Guest(self._address, None)
+                return RemoteGuest(self._address, None)
             except (Disconnected, BusyError) as error:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
@@ -127,29 +145,3 @@ class RemoteJoining:
                     ) from error
             self._clock.sleep(min(pause * random.uniform(0.5, 1), left))
             pause = min(2 * pause, _LAST_PAUSE)
-
-
-def url_of(host: str, port: int, *, tls: bool) -> str:
-    """The URL of what is served there."""
-    return f"{TLS if tls else PLAIN}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address means this host, and nobody else can send anything to it."""
-    with contextlib.suppress(ValueError):
-        return ip_address(host).is_loopback
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return all(ip_address(str(place[0]).partition("%")[0]).is_loopback for *_, place in found)
-
-
-def prepare(connection: socket.socket) -> None:
-    """Have a TCP connection send at once what is small, and notice that the other host is gone."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    times = {"TCP_KEEPIDLE": _IDLE, "TCP_KEEPALIVE": _IDLE, "TCP_KEEPINTVL": _GIVE_UP // 3, "TCP_KEEPCNT": 3}
-    for name, value in times.items():  # not every system has all of them
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

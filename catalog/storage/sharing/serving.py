@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.errors import AccessDeniedError, BusyError, ReadOnlyCatalogError, UsageError
 from headwater.catalog.storage.lock import CatalogLock
+from headwater.catalog.storage.sharing.tcp import prepare
 from headwater.catalog.storage.sharing.wire import (
     MAX_MESSAGE,
     OPERATIONS,
@@ -135,6 +136,8 @@ class Server:
                 time.sleep(_PAUSE)  # too many files are open, or the client was gone again
                 continue
             with contextlib.suppress(OSError, RuntimeError):  # of a client that is gone, of threads that there are not
+                if client.family != socket.AF_UNIX:
+                    prepare(client)
                 if self._tls is not None:
                     client = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
                 with self._changed:

@@ -342,7 +342,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "definitions": Operation({}, dict[AssetKey, AssetDefinition]),
     "definition_history": Operation({"asset": AssetKey | None, "limit": int}, list[DefinitionChange]),
     "query": Operation(
-        {"sql": str, "parameters": list[Any]},
+        {"sql": str, "parameters": list[Any], "max_rows": int | None},
         tuple[tuple[str, ...], tuple[str, ...], list[list[Any]]],
         _give_result,
         _take_result,
