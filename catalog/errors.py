@@ -30,7 +30,8 @@
     │   └── InsecurePermissionsError       others than the owner may write it
     ├── BusyError                 exit 7   somebody else holds it
     ├── ConflictError             exit 7   what was done before does not allow it
-    │   └── CellTakenError                 another run builds it; names the run
+    │   ├── CellTakenError                 another run builds it; names the run
+    │   └── RunOverError                   somebody else ended the run meanwhile
     └── TimedOutError             exit 8
 
 Every error says what happened, why, and what to do: `message` and `remedy`. `code` is stable.
@@ -332,6 +333,12 @@ class ConflictError(HeadwaterError):
 
     code = "E-CONFLICT"
     exit_code = 7
+
+
+class RunOverError(ConflictError):
+    """What a run or backfill says that somebody else ended meanwhile: it was taken for gone, or canceled."""
+
+    code = "E-RUN-OVER"
 
 
 class CellTakenError(ConflictError):

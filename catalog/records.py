@@ -254,6 +254,8 @@ class Run:
     backfill_id: str | None = None
     #: How many steps have each status.
     step_counts: Mapping[StepStatus, int] = field(default_factory=dict[StepStatus, int])
+    #: Whether it has not ended, and gave no sign of life for longer than a lease lasts.
+    lapsed: bool = False
 
 
 class BackfillStatus(StrEnum):
@@ -302,6 +304,8 @@ class Backfill:
     #: How many cells its targets have.
     total: int = 0
     error: ErrorRecord | None = None
+    #: Whether it has not ended, and gave no sign of life for longer than a lease lasts.
+    lapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

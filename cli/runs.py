@@ -13,6 +13,7 @@ from headwater.catalog.errors import BusyError, UsageError
 from headwater.catalog.events import EventKind
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import to_json as metadata_to_json
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import Cell, ErrorRecord, LoggedEvent, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader
 from headwater.cli import output
@@ -187,6 +188,11 @@ def cancel_run(app: App, run_id: str) -> None:
     if found.status is not RunStatus.STARTED:
         raise UsageError(
             f"Run {found.run_id} is over: {found.status}.", remedy="`headwater runs --status started` lists the others."
+        )
+    if found.host != this_host():
+        raise UsageError(
+            f"Run {found.run_id} goes on in process {found.pid} on {found.host}, and this is {this_host()}.",
+            remedy=f"Cancel it there: headwater run cancel {found.run_id}",
         )
     os.kill(found.pid, signal.SIGINT)
     output.note(f"Told process {found.pid} to stop.")

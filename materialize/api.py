@@ -1,16 +1,16 @@
 """Building assets from Python."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import CellTakenError, UnknownAssetError, UsageError, UserCodeError
+from headwater.catalog.errors import CellTakenError, ConflictError, UnknownAssetError, UsageError, UserCodeError
 from headwater.catalog.events import Event, RunEnded, StepEnded
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
+from headwater.catalog.processes import this_host
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
 from headwater.materialize.conflict import ON_CONFLICT, await_run
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
@@ -287,22 +287,28 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
     if not dead:
         return []
     managers = IOManagers(definitions, None, instance.artifacts)
+    settled: list[str] = []
     for run in dead:
-        for cell in instance.catalog.planned(run.run_id):
-            if cell.folder is not None:
-                with contextlib.suppress(OSError):
-                    managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, run.run_id)
-    now = instance.clock.now()
-    events: list[Event] = []
-    for run in dead:
+        # One of this host has no process any more; one of another may wake up until this moment, and not after it.
+        elsewhere = [run.run_id] if run.host != this_host() else []
+        planned = instance.catalog.planned(run.run_id)
+        if not elsewhere:
+            managers.sweep(run.run_id, planned)
+        now = instance.clock.now()
         unfinished = [step for step in instance.catalog.steps(run.run_id) if step.status in UNFINISHED]
-        events += [
+        events: list[Event] = [
             StepEnded(time=now, run_id=run.run_id, step_key=step.step_key, status=step.status, cells=step.cells)
             for step in settled_steps(unfinished)
         ]
         events.append(RunEnded(time=now, run_id=run.run_id, status=RunStatus.INTERRUPTED))
-    instance.catalog.append(events)
-    return [run.run_id for run in dead]
+        try:
+            instance.catalog.append(events, lapsed=elsewhere)
+        except ConflictError:
+            continue
+        if elsewhere:
+            managers.sweep(run.run_id, planned)
+        settled.append(run.run_id)
+    return settled
 
 
 def _raise(outcome: RunOutcome) -> None:

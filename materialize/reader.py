@@ -359,10 +359,12 @@ def column_versions(materialization: Materialization | None) -> dict[str, str]:
 
 
 def is_interrupted(run: Run) -> bool:
-    """Whether a run is not finished and has lost its process."""
+    """Whether a run is not finished and has lost its process; that of another host is known by its signs of life."""
     if run.status is not RunStatus.STARTED:
         return False
-    if (run.host, run.pid) == (this_host(), os.getpid()):
+    if run.host != this_host():
+        return run.lapsed
+    if run.pid == os.getpid():
         return run.run_id not in Instance.running
     return not is_running(run.host, run.pid, run.started)
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError
+from headwater.catalog.errors import ConflictError, RunOverError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -73,6 +73,7 @@ from headwater.materialize.execution.step import (
 from headwater.materialize.execution.versions import Versions
 from headwater.materialize.executors.base import Executor
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
+from headwater.materialize.heartbeat import Heartbeat
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
 from headwater.materialize.reader import UNFINISHED
@@ -185,13 +186,14 @@ class _Coordinator:
             self.request.table,
             self.instance.catalog,
         )
-        self.recorder = Recorder(self.instance.catalog.append)
+        self.recorder = Recorder(lambda events: self.instance.catalog.append(events, by=self.run_id))
         logs = compute_log_manager(settings, self.instance.home)
         self.capture = OutputCapture(
             logs.folder(self.run_id),
             side_by_side=self.request.executor == "threads",
             redaction=self.redaction,
         )
+        self.heartbeat = Heartbeat(self.instance.catalog, self.run_id)
         self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
         try:
             self._start()
@@ -200,6 +202,7 @@ class _Coordinator:
                     if cell.folder is not None:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
                 with (
+                    self.heartbeat,
                     self.interruption,
                     self._keeping(logs),
                     self.capture,
@@ -215,6 +218,12 @@ class _Coordinator:
                     )
                     with self._executor() as executor:
                         self._loop(executor)
+                return self._end()
+            except RunOverError:
+                # Nothing of it is taken any more, so nobody will ever know of the files.
+                with contextlib.suppress(Exception):
+                    self.managers.sweep(self.run_id, self.instance.catalog.planned(self.run_id))
+                raise
             except BaseException as error:
                 # A place that cannot be used, a resource that cannot be torn down, a catalog that cannot be written
                 # any more, or an error of ours: whatever it is, nothing stays unfinished that can be finished.
@@ -222,7 +231,6 @@ class _Coordinator:
                 with contextlib.suppress(Exception):
                     self._emit(*self._last_events(failure.error, canceled=failure.canceled))
                 raise
-            return self._end()
         finally:
             self.recorder.close()
 
@@ -266,7 +274,7 @@ class _Coordinator:
             )
             events = [self.redaction.event(event) for event in (changes, started) if event is not None]
             try:
-                self.instance.catalog.append(events)
+                self.instance.catalog.append(events, by=self.run_id)
             except ConflictError:  # another run began at this moment
                 continue
             break
@@ -294,7 +302,7 @@ class _Coordinator:
     def _proceed(self, executor: Executor) -> None:
         """Start what can start, and settle what need not run, until only running steps are left."""
         with self.lock:
-            if not self.state.canceled and (self.interruption.requested is not None or self.request.stop_asked()):
+            if not self.state.canceled and (self.interruption.requested is not None or self._stop_asked()):
                 self.state.cancel()
                 for spec in executor.abandon():
                     failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
@@ -308,6 +316,9 @@ class _Coordinator:
                         self.in_flight += 1
                     else:
                         self._leave(decision, decision.status)
+
+    def _stop_asked(self) -> bool:
+        return self.heartbeat.is_over or self.request.stop_asked()
 
     def _leave(self, decision: Decision, status: StepStatus) -> None:
         """Record a step that is not run."""
@@ -499,7 +510,7 @@ class _Coordinator:
                 attempt = Attempt(spec, 0.0)
                 attempt.failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
         del self.running[spec.step_key]
-        if self.executor is not None and self.request.stop_asked():
+        if self.executor is not None and self._stop_asked():
             self.executor.wake()  # or else the next step might begin before anybody looks
         attempt.logs = tuple(logs)
         return attempt

@@ -21,7 +21,7 @@ class Guest:
         """See `Backend.ask`."""
         return self._client.ask(name, arguments)
 
-    def append(self, events: Sequence[Event], request: str | None) -> int:
+    def append(self, events: Sequence[Event], **conditions: Any) -> int:
         """See `Backend.append`."""
         from headwater.catalog.storage import journal
         from headwater.catalog.storage.admission import check
@@ -33,7 +33,7 @@ class Guest:
             text = journal.write(events)
         except UnicodeEncodeError:
             text = journal.write([storable(event) for event in events])
-        return self._client.ask("append", {"events": text, "request": request})
+        return self._client.ask("append", {"events": text, **conditions})
 
     def query(self, sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult:
         """A query of the catalog alone is the other side's to answer; files of data are read in this process."""

@@ -48,9 +48,9 @@ class Owner:
 
         return answer(self.storage, name, arguments)
 
-    def append(self, events: Sequence[Event], request: str | None) -> int:
+    def append(self, events: Sequence[Event], **conditions: Any) -> int:
         """See `Backend.append`."""
-        return self.storage.append(events, request=request)
+        return self.storage.append(events, **conditions)
 
     def query(self, sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult:
         """See `Backend.query`."""

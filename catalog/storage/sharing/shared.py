@@ -51,7 +51,7 @@ class Backend(Protocol):
         """The answer to one of `wire.OPERATIONS`. Raises `Disconnected`: then it may have been heard, or not."""
         ...
 
-    def append(self, events: Sequence[Event], request: str | None) -> int:
+    def append(self, events: Sequence[Event], **conditions: Any) -> int:
         """See `CatalogWriter.append`. Raises `Disconnected`."""
         ...
 
@@ -118,7 +118,14 @@ class SharedStorage:
         """Whether `append` raises `ReadOnlyCatalogError`."""
         return self._joining.read_only
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        request: str | None = None,
+        by: str | None = None,
+        lapsed: Collection[str] = (),
+    ) -> int:
         """See `CatalogWriter.append`."""
         if self.read_only:
             raise ReadOnlyCatalogError(
@@ -129,7 +136,7 @@ class SharedStorage:
 
         def append(backend: Backend, again: bool) -> int:
             done = backend.ask("applied", {"request": name}) if again else None
-            return backend.append(events, name) if done is None else done
+            return backend.append(events, request=name, by=by, lapsed=list(lapsed)) if done is None else done
 
         return self._with_backend(append)
 

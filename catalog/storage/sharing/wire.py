@@ -272,7 +272,7 @@ _PARTITIONS = list[str] | None
 
 OPERATIONS: Mapping[str, Operation] = {
     "append": Operation(
-        {"events": str, "request": str | None},
+        {"events": str, "request": str | None, "by": str | None, "lapsed": list[str]},
         int,
         take_arguments={"events": journal.read},
         access=Access.WRITE,
