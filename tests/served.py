@@ -100,3 +100,8 @@ class Certificates:
     def arguments(self) -> tuple[str, ...]:
         """What a server is told."""
         return ("--tls-cert", str(self.certificate), "--tls-key", str(self.key))
+
+    @property
+    def pair(self) -> tuple[Path, Path]:
+        """The certificate and its key."""
+        return self.certificate, self.key
