@@ -18,6 +18,8 @@ from headwater.cli.app import App, json_option, pass_app
 #: Hosts that stand for every address of this machine.
 _ANY = ("0.0.0.0", "::", "")
 _TOKEN_FILE = "serve.token"
+#: Seconds between two looks at whether a signal came.
+_LOOK = 0.5
 
 _file = click.Path(dir_okay=False, path_type=Path)
 
@@ -89,7 +91,8 @@ def serve(
                 output.note("A certificate that no public authority signed is named to them as catalog.ca_file.")
         sys.stdout.flush()
         try:
-            stop.wait()
+            while not stop.wait(_LOOK):  # a signal may reach another thread, which does not end a wait
+                pass
         finally:
             server.close()
 
