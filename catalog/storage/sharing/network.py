@@ -19,7 +19,7 @@ from headwater.catalog.storage.sharing.wire import Access
 if TYPE_CHECKING:
     import ssl
 
-LIMITS = Limits(request=16 << 20, answer=512 << 20, clients=256, stall=60.0)
+LIMITS = Limits(question=16 << 20, append=512 << 20, answer=512 << 20, clients=256, stall=60.0)
 #: Of one answer, where the question has a limit.
 MAX_ROWS = 100_000
 

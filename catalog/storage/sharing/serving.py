@@ -51,13 +51,18 @@ Answer = Callable[[str, dict[str, Any]], Any]
 class Limits:
     """How much clients may ask of a server. Without any, as much as they like: they are this user's own."""
 
-    #: Bytes.
-    request: int = MAX_MESSAGE
+    #: Bytes of a question, and of a request by who may write: one step may record a hundred thousand versions.
+    question: int = MAX_MESSAGE
+    append: int = MAX_MESSAGE
     answer: int = MAX_MESSAGE
     #: At a time.
     clients: int | None = None
     #: Seconds for which nothing of a message may move that has begun.
     stall: float | None = None
+
+    def request(self, access: Access) -> int:
+        """Bytes of a request by who has this access."""
+        return self.question if access is Access.READ else self.append
 
 
 class Server:
@@ -187,7 +192,7 @@ class Server:
                 error = AccessDeniedError(
                     "The token is none of the catalog's.", remedy="Ask whoever serves the catalog for the right one."
                 )
-        send(client, write_greeting(self._limits.request) if error is None else write_error(error))
+        send(client, write_greeting(self._limits.request(max(granted))) if error is None else write_error(error))
         client.settimeout(None)
         return None if error is not None else max(granted)
 
@@ -197,11 +202,10 @@ class Server:
         if limits.stall is not None:
             client.settimeout(None)
         try:
-            message = receive(client, limits.request, stall=limits.stall)
+            message = receive(client, limits.request(access), stall=limits.stall)
         except Oversized:
-            send(
-                client, write_error(UsageError("The request is too large.", remedy=f"It may have {limits.request} B."))
-            )
+            most = f"It may have {limits.request(access):,} bytes."
+            send(client, write_error(UsageError("The request is too large.", remedy=most)))
             raise
         with self._changed:
             if self._closed:

@@ -158,6 +158,8 @@ def test_a_token_that_only_reads_changes_nothing(home: Path, certificates: Certi
     ):
         with pytest.raises(ReadOnlyCatalogError, match="token"):
             reader.append([keys("a", "1")])
+        with pytest.raises(UsageError, match=f"takes {LIMITS.question:,}"):
+            reader.query("select ?", ["x" * LIMITS.question])
         writer.append([keys("a", "1")])
         assert reader.dynamic_keys.slice("a", 0, 9) == ["1"]
         assert reader.query("select 1 as n").rows == [(1,)]
@@ -285,7 +287,7 @@ JUNK_OF_CLIENTS = {**JUNK, "half": struct.pack("<Q", 100) + b"half", "no request
 
 @pytest.mark.parametrize("junk", JUNK_OF_CLIENTS.values(), ids=JUNK_OF_CLIENTS)
 def test_clients_who_send_nonsense_harm_nobody(home: Path, junk: bytes) -> None:
-    with Here(home, request=1 << 20) as here, here.join() as storage:
+    with Here(home, append=1 << 20) as here, here.join() as storage:
         with here.connect() as client:
             wire.send(client, TOKEN.encode())
             assert wire.read_greeting(wire.receive(client)) == 1 << 20
@@ -346,7 +348,7 @@ def test_a_client_that_stalls_in_a_request_is_left(home: Path) -> None:
 
 
 def test_requests_have_a_limit(home: Path) -> None:
-    with Here(home, request=10_000) as here, here.join() as storage:
+    with Here(home, append=10_000) as here, here.join() as storage:
         with pytest.raises(UsageError, match=r"takes 10,000"):
             storage.append([keys("a", *(str(number) for number in range(5_000)))])
         assert storage.append([keys("a", "1")]) == 1
