@@ -1,5 +1,6 @@
 """Whether a process is still there: how what a killed one left is told from what goes on."""
 
+import getpass
 import os
 import socket
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,14 @@ _COARSE = timedelta(seconds=2)
 def this_host() -> str:
     """The name of this host, as it is recorded."""
     return socket.gethostname()
+
+
+def user_name() -> str:
+    """Who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in many containers
+        return str(os.getuid())
 
 
 def exists(pid: int) -> bool:
@@ -37,15 +46,26 @@ def is_running(host: str, pid: int, since: datetime) -> bool:
         return False
     if pid == os.getpid():
         return True
-    began = _began(pid)
+    fields = _status(pid)
+    if fields and fields[0] in (b"Z", b"X"):  # it is dead, and nobody has asked how it ended
+        return False
+    began = _began(fields)
     return began is None or began <= since + _COARSE
 
 
-def _began(pid: int) -> datetime | None:
+def _status(pid: int) -> list[bytes]:
+    """What the system says of a process, from its state on; nothing where that cannot be known, or it is gone."""
+    try:
+        # Behind the name, which may hold anything but is in parentheses.
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def _began(fields: list[bytes]) -> datetime | None:
     """When a process began; None where that cannot be known, or it is gone."""
     try:
-        # Behind the name, which may hold anything but is in parentheses: the 20th is the start, in ticks since boot.
-        ticks = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        ticks = int(fields[19])  # since boot
         boot = next(
             int(line[6:]) for line in Path("/proc/stat").read_bytes().splitlines() if line.startswith(b"btime ")
         )

@@ -10,6 +10,7 @@ import click
 
 import headwater
 from headwater.catalog.errors import DiskFullError, HeadwaterError, StorageError
+from headwater.catalog.instance import SERVED_AT
 from headwater.catalog.printable import printable
 from headwater.cli.app import App
 from headwater.cli.streams import OutputError, drop_answer, take_streams
@@ -110,6 +111,8 @@ def cli(
     context.obj = App(
         home=home, files=files, modules=modules, workspace=workspace, wait=wait, catalog=catalog, debug=debug
     )
+    if catalog is not None:
+        os.environ[SERVED_AT] = catalog  # for the processes that it starts
     if no_color or os.environ.get("NO_COLOR"):
         context.color = False
     elif os.environ.get("FORCE_COLOR"):

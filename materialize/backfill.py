@@ -14,16 +14,16 @@ from typing import Any
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import CellTakenError, ConflictError, UnknownBackfillError, UsageError
+from headwater.catalog.errors import ConflictError, RunStoppedError, UnknownBackfillError, UsageError
 from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
-from headwater.catalog.processes import this_host
+from headwater.catalog.processes import this_host, user_name
 from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
-from headwater.materialize.api import check_executor, check_run_config, partition_choice, record_definitions, recover
+from headwater.materialize.api import carry_out, check_run_config, partition_choice, record_definitions
 from headwater.materialize.backfill_signals import (
     Beacon,
     cancel_requests,
@@ -34,12 +34,14 @@ from headwater.materialize.backfill_signals import (
     running_backfill,
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
-from headwater.materialize.conflict import await_run
-from headwater.materialize.execution.run import RunOutcome, RunRequest, execute, user_name
+from headwater.materialize.execution.run import RunOutcome, RunRequest
+from headwater.materialize.executors.fit import IN_PROCESS, check_executor
+from headwater.materialize.monitoring import recover
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanGroup, build_plan
 from headwater.materialize.reader import Reader
 from headwater.materialize.staleness import Cells
+from headwater.materialize.waiting_run import Asked, WaitingRun
 
 #: Steps of one run. Between two runs everything is looked at afresh, which takes some milliseconds and, with ten
 #: million cells, some seconds.
@@ -100,6 +102,7 @@ def backfill(
     only: Collection[str] = (),
     upstream: bool = True,
     title: str = "",
+    backfill_id: str | None = None,
     settings: BackfillSettings | None = None,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> BackfillResult:
@@ -108,7 +111,7 @@ def backfill(
     Without keys or a range all partitions of the selected assets are meant. `only` narrows them to those that are
     "missing", "stale" or "failed". With `upstream`, what they depend on that is stale or missing is built before.
     A backfill that stops before its end, killed or interrupted, goes on with `resume_backfill`. `on_plan` is told what
-    is going to be built, before anything is.
+    is going to be built, before anything is. `backfill_id` is a new identifier, made where none is given.
 
     Raises `UsageError`, `UnknownPartitionError`, `DefinitionError`, `ConfigError`, `CatalogError`; errors of user code
     are recorded.
@@ -128,7 +131,7 @@ def backfill(
         record_definitions(instance, reader.graph)
         return BackfillResult(backfill_id=None, status=None, progress=BackfillProgress(total=0), plan=found)
     now = instance.clock.now()
-    backfill_id = new_id(now)
+    backfill_id = backfill_id or new_id(now)
     instance.catalog.append(
         [
             BackfillStarted(
@@ -239,7 +242,7 @@ def _cancel(instance: Instance, backfill_id: str) -> None:
 
 
 def _check(settings: BackfillSettings) -> None:
-    check_executor(settings.executor or "in_process")
+    check_executor(settings.executor or IN_PROCESS)
     if settings.steps_per_run is not None and settings.steps_per_run < 1:
         raise UsageError("A run has at least one step.", remedy="Choose steps_per_run of at least 1.")
 
@@ -313,14 +316,11 @@ class _Backfiller:
                 gone = [self.backfill_id] if elsewhere else []
                 self.instance.catalog.append([first_event], by=self.backfill_id, lapsed=gone)
             while plan and not self._canceled():
-                try:
-                    outcome = self._execute(reader, plan)
-                except CellTakenError as taken:
-                    await_run(self.instance, taken.run_id)
-                    reader, standing = self._look()
+                outcome = self._execute(reader, plan)
+                reader, standing = self._look()
+                if outcome is None:
                     plan = self._plan(reader, standing)
                     continue
-                reader, standing = self._look()
                 if outcome.signal is not None and standing.open:
                     return self._result(BackfillStatus.STARTED, first, outcome.signal)
                 if self._canceled():
@@ -374,27 +374,26 @@ class _Backfiller:
                 break  # what comes after it may read the rest
         return build_plan(reader.edges, reader.staleness, targets, force=True, upstream=False)
 
-    def _execute(self, reader: Reader, plan: Plan) -> RunOutcome:
-        """Make one run, and note what it lost."""
-        self.beacon.show(self.progress, self.run_ids)
-        if self.settings.on_run is not None:
-            self.settings.on_run(self.backfill_id, plan, self.progress)
-        request = RunRequest(
-            plan=plan,
-            definitions=self.definitions,
-            graph=self.graph,
-            states=reader.cells,
-            table=reader.table,
-            run_config=self.config,
-            executor=self.settings.executor or self.definitions.executor or "in_process",
-            max_workers=self.settings.max_workers,
-            tags=self.settings.tags,
-            selection=self.record.selection,
-            backfill_id=self.backfill_id,
-            listener=self._watch,
-            stop_asked=self._canceled,
-        )
-        outcome = execute(request, self.instance)
+    def _execute(self, reader: Reader, plan: Plan) -> RunOutcome | None:
+        """Make one run, and note what it lost; None where there was nothing left for it when its turn came."""
+        asked = Asked(selection=self.record.selection, tags=self.settings.tags, backfill_id=self.backfill_id)
+        prepared: RunRequest | None = self._prepare(reader, plan, WaitingRun(self.instance, asked))
+
+        def prepare(_: WaitingRun) -> RunRequest | None:
+            nonlocal prepared
+            if self._canceled():
+                return None
+            request, prepared = prepared, None
+            if request is None:  # it has waited
+                now, standing = self._look()
+                left = self._plan(now, standing)
+                request = self._prepare(now, left, place) if left else None
+            return request
+
+        place = prepared.place
+        outcome = carry_out(place, prepare, tidy=self._tidy)
+        if outcome is None:
+            return None
         self.runs.append(outcome)
         self.run_ids.append(outcome.run_id)
         for step in outcome.steps:
@@ -404,6 +403,31 @@ class _Backfiller:
                     noted = self.attempted.failed if failed else self.attempted.skipped
                     noted.setdefault(cell.asset, set()).add(cell.partition)
         return outcome
+
+    def _tidy(self) -> None:
+        """What is done now and then while it waits."""
+        if self._canceled():
+            raise RunStoppedError("The backfill was canceled.", remedy="")
+        recover(self.instance, self.definitions)
+
+    def _prepare(self, reader: Reader, plan: Plan, place: WaitingRun) -> RunRequest:
+        """What the next run is told."""
+        self.beacon.show(self.progress, self.run_ids)
+        if self.settings.on_run is not None:
+            self.settings.on_run(self.backfill_id, plan, self.progress)
+        return RunRequest(
+            plan=plan,
+            definitions=self.definitions,
+            graph=self.graph,
+            states=reader.cells,
+            table=reader.table,
+            run_config=self.config,
+            executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
+            max_workers=self.settings.max_workers,
+            place=place,
+            listener=self._watch,
+            stop_asked=self._canceled,
+        )
 
     def _watch(self, event: Event) -> None:
         """Hand an event on, and report now and then how far all has come."""

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, *arguments: str, ca_file: Path | None = None) -> Iterator[Served]:
+def serving(home: Path, *arguments: str, ca_file: Path | None = None) -> Generator[Served]:
     """A server while the block runs."""
     served = Served(home, arguments, ca_file)
     served.start()

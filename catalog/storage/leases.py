@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from headwater.catalog.clock import Clock, SystemClock
 from headwater.catalog.errors import ConflictError, RunOverError
-from headwater.catalog.records import Backfill, BackfillStatus, Run, RunStatus
+from headwater.catalog.records import OPEN, Backfill, BackfillStatus, Run
 from headwater.catalog.storage.admission import Progress
 
 #: Seconds that a sign of life is good for, and after which there should be another one.
@@ -21,7 +21,7 @@ LEASE, RENEWAL = 30.0, 10.0
 #: Leases that are kept before those that have run out are forgotten.
 _MANY = 1000
 
-_GOING_ON = (RunStatus.STARTED, BackfillStatus.STARTED)
+_GOING_ON = OPEN | {BackfillStatus.STARTED}
 Led = TypeVar("Led", Run, Backfill)
 
 

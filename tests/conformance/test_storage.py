@@ -1009,7 +1009,7 @@ def test_times_of_every_year(storage: CatalogWriter, history: "History") -> None
     ]
     storage.append([replace(history.start("a"), time=time) for time in times])
     assert [run.started for run in storage.runs()] == times[::-1]
-    assert all(run.started.utcoffset() == timedelta(0) for run in storage.runs())
+    assert all(run.created.utcoffset() == timedelta(0) for run in storage.runs())
 
 
 def test_column_statistics_of_every_type(storage: CatalogWriter, history: "History") -> None:

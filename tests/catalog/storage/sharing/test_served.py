@@ -344,7 +344,7 @@ def test_a_client_that_stalls_in_a_request_is_left(home: Path) -> None:
         with here.join() as idle:
             until(lambda: here.server.clients == 1)
             time.sleep(0.5)  # between requests a client may be silent for longer than within one
-            assert idle.run_count() == 0
+            assert idle.claims() == 0
 
 
 def test_requests_have_a_limit(home: Path) -> None:
@@ -386,13 +386,13 @@ def test_answers_have_a_limit(home: Path, history: "History") -> None:
 
 def test_there_is_room_for_so_many_clients(home: Path) -> None:
     with Here(home, clients=2) as here, here.join() as first, here.join() as second:
-        assert first.run_count() == second.run_count() == 0
+        assert first.claims() == second.claims() == 0
         with pytest.raises(Exception, match="2 clients"):
             SharedStorage(here.address, wait=0.2, clock=SystemClock())
         second.close()
         until(lambda: here.server.clients == 1)
         with here.join() as third:
-            assert third.run_count() == 0
+            assert third.claims() == 0
 
 
 def test_one_who_cannot_be_reached_is_named(home: Path) -> None:
@@ -461,7 +461,7 @@ def test_a_server_finishes_what_it_was_asked_before_it_leaves(home: Path) -> Non
         address = Address(host="127.0.0.1", port=port, tls=False, token=TOKEN)
         with SharedStorage(address, wait=20, clock=SystemClock()) as client:
             answers: list[int] = []
-            asking = threading.Thread(target=lambda: answers.append(client.run_count()))
+            asking = threading.Thread(target=lambda: answers.append(client.claims()))
             asking.start()
             assert asked.wait(60)
             closing = threading.Thread(target=server.close)
