@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -374,8 +375,8 @@ def test_answers_have_a_limit(home: Path, history: "History") -> None:
             storage.query("select message from events")
         with pytest.raises(UsageError, match=f"more than {MAX_ROWS:,} rows"):
             storage.query(f"select * from range({MAX_ROWS + 1})")
-        with pytest.raises(UsageError, match="everything at once"):
-            Client(here.address).ask("events", {"limit": None})
+        with closing(Client(here.address)) as client, pytest.raises(UsageError, match="everything at once"):
+            client.ask("events", {"limit": None})
     with Here(home, answer=LIMITS.answer) as here, here.join() as storage:
         with pytest.raises(UsageError, match=f"{MAX_ROWS + 1:,} rows at once"):
             storage.definition_history(limit=MAX_ROWS + 1)
