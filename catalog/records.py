@@ -287,6 +287,8 @@ class Run:
     request: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: How many steps have each status.
     step_counts: Mapping[StepStatus, int] = field(default_factory=dict[StepStatus, int])
+    #: Whether it has not ended, and gave no sign of life for longer than a lease lasts.
+    lapsed: bool = False
 
     @property
     def created(self) -> datetime:
@@ -352,6 +354,8 @@ class Backfill:
     #: How many cells its targets have.
     total: int = 0
     error: ErrorRecord | None = None
+    #: Whether it has not ended, and gave no sign of life for longer than a lease lasts.
+    lapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from headwater.materialize.backfill_signals import (
     Beacon,
     cancel_requests,
     forget_request,
+    goes_on,
     is_cancel_requested,
     request_cancel,
     running_backfill,
@@ -145,7 +146,8 @@ def backfill(
                 host=this_host(),
                 pid=os.getpid(),
             )
-        ]
+        ],
+        by=backfill_id,
     )
     return _Backfiller(definitions, instance, find_backfill(instance, backfill_id), settings).run(found)
 
@@ -184,8 +186,8 @@ def resume_backfill(
             f"The backfill {found.backfill_id} {ended}.",
             remedy="Start another one: `headwater backfill`.",
         )
-    running = running_backfill(instance.home, found.backfill_id)
-    if running is not None:
+    if goes_on(instance.home, found):
+        running = running_backfill(instance.home, found.backfill_id) or found
         raise ConflictError(
             f"The backfill {found.backfill_id} goes on in process {running.pid} on {running.host}.",
             remedy="`headwater backfill show` says how far it is.",
@@ -306,13 +308,15 @@ class _Backfiller:
 
     def run(self, first: Plan | None = None, *, first_event: Event | None = None) -> BackfillResult:
         """Build what is open until nothing is; `first_event` is recorded once it is known that this can go on."""
-        with Beacon(self.instance.home, self.instance.clock, self.record) as self.beacon:
+        with Beacon(self.instance.home, self.instance.clock, self.record, self.instance.catalog) as self.beacon:
             self.beacon.show(self.progress, ())
             reader, standing = self._look()
             self.before = self.progress.done
             plan = self._plan(reader, standing)
             if first_event is not None:
-                self.instance.catalog.append([first_event])
+                elsewhere = self.record.status is BackfillStatus.STARTED and self.record.host != this_host()
+                gone = [self.backfill_id] if elsewhere else []
+                self.instance.catalog.append([first_event], by=self.backfill_id, lapsed=gone)
             while plan and not self._canceled():
                 outcome = self._execute(reader, plan)
                 reader, standing = self._look()
@@ -483,7 +487,7 @@ class _Backfiller:
         return (self.instance.clock.now() - self.started) * (progress.open / made)
 
     def _canceled(self) -> bool:
-        return is_cancel_requested(self.instance.home, self.backfill_id)
+        return self.beacon.is_over or is_cancel_requested(self.instance.home, self.backfill_id)
 
     def _result(self, status: BackfillStatus, plan: Plan | None, signal: int | None = None) -> BackfillResult:
         return BackfillResult(
