@@ -27,6 +27,13 @@ _NAMES = {
         "load_assets_from_modules",
         "load_assets_from_package_module",
     ),
+    "headwater.catalog.definitions.hooks": (
+        "HookDefinition",
+        "failure_hook",
+        "run_failure_hook",
+        "run_success_hook",
+        "success_hook",
+    ),
     "headwater.catalog.definitions.policies": (
         "BackfillPolicy",
         "Backoff",
@@ -100,6 +107,7 @@ _NAMES = {
     "headwater.materialize.catalog": ("Catalog",),
     "headwater.materialize.loading": ("load_asset",),
     "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
+    "headwater.materialize.execution.hooks": ("HookContext",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 #: Both the package and, called, the function: docs/decisions/0003-a-callable-package.md.
@@ -124,6 +132,13 @@ if TYPE_CHECKING:
         load_assets_from_current_module,
         load_assets_from_modules,
         load_assets_from_package_module,
+    )
+    from headwater.catalog.definitions.hooks import (
+        HookDefinition,
+        failure_hook,
+        run_failure_hook,
+        run_success_hook,
+        success_hook,
     )
     from headwater.catalog.definitions.policies import (
         BackfillPolicy,
@@ -197,6 +212,7 @@ if TYPE_CHECKING:
     )
     from headwater.materialize.catalog import Catalog
     from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
+    from headwater.materialize.execution.hooks import HookContext
     from headwater.materialize.loading import load_asset
 
 

@@ -10,7 +10,17 @@ import sys
 
 from benchmarks.harness import PEERS, show
 
-GROUPS = ("cold_start", "tiny_assets", "staleness", "graph", "parquet", "partitions", "cells")
+GROUPS = (
+    "cold_start",
+    "tiny_assets",
+    "staleness",
+    "graph",
+    "parquet",
+    "partitions",
+    "cells",
+    "sharing",
+    "process_pool",
+)
 PEER_REQUIREMENTS = ("dagster", "pandas", "pyarrow", "polars")
 
 

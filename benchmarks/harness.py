@@ -159,7 +159,8 @@ def show(rows: Sequence[Row]) -> None:
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         other = row.other
-        ratio = f"{row.ours.wall / other.wall:.2f} ({row.ours.cpu / other.cpu:.2f})" if other and other.cpu else ""
+        cpu = f" ({row.ours.cpu / other.cpu:.2f})" if other and other.cpu and row.ours.cpu else ""
+        ratio = f"{row.ours.wall / other.wall:.2f}{cpu}" if other and other.wall else ""
         memory = f", {row.ours.memory:.0f} MB" if row.ours.memory else ""
         extra = "; ".join(f"{name} {value}" for name, value in row.more.items())
         work = f"{row.work} ({extra})" if extra else row.work

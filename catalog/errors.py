@@ -18,6 +18,8 @@
     │   └── MissingResourceError
     ├── UserCodeError             exit 4   raised by, or about, what user code did
     │   ├── ResourceError                  could not be set up or torn down
+    │   ├── WorkerDiedError                the process that computed a step ended
+    │   ├── MemoryLimitError               a step took more than it was allowed
     │   └── UnstorableValueError           a value no IO manager here can keep
     │       └── DuplicateColumnError, NoColumnsError, MixedTimeZonesError, SchemaDriftError
     ├── StorageError              exit 5   where data lies
@@ -191,6 +193,18 @@ class ResourceError(UserCodeError):
     code = "E-RESOURCE"
 
 
+class WorkerDiedError(UserCodeError):
+    """The process that computed a step ended before the step did."""
+
+    code = "E-WORKER"
+
+
+class MemoryLimitError(UserCodeError):
+    """A step took more memory than it was allowed."""
+
+    code = "E-MEMORY"
+
+
 class UnstorableValueError(UserCodeError):
     """A returned value that its IO manager cannot keep exactly; nothing of it became visible."""
 
@@ -327,6 +341,20 @@ class CellTakenError(ConflictError):
     def __init__(self, message: str, *, run_id: str, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.run_id = run_id
+
+
+class QueuedError(ConflictError):
+    """A run cannot begin now, as limits say; with `is_final`, waiting does not help."""
+
+    code = "E-QUEUED"
+
+    def __init__(self, message: str, *, remedy: str = "", is_final: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.is_final = is_final
+
+
+class RunStoppedError(ConflictError):
+    """A run that was in the queue was canceled before it began."""
 
 
 class TimedOutError(HeadwaterError):

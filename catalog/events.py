@@ -29,7 +29,10 @@ from headwater.catalog.records import (
 class EventKind(StrEnum):
     """The names of events in the log."""
 
+    RUN_QUEUED = "RUN_QUEUED"
+    RUN_STARTING = "RUN_STARTING"
     RUN_START = "RUN_START"
+    RUN_CANCELING = "RUN_CANCELING"
     RUN_SUCCESS = "RUN_SUCCESS"
     RUN_FAILURE = "RUN_FAILURE"
     RUN_CANCELED = "RUN_CANCELED"
@@ -42,6 +45,7 @@ class EventKind(StrEnum):
     STEP_CANCELED = "STEP_CANCELED"
     STEP_INTERRUPTED = "STEP_INTERRUPTED"
     STEP_RETRY = "STEP_RETRY"
+    SLOT_CLAIMED = "SLOT_CLAIMED"
     ASSET_MATERIALIZATION = "ASSET_MATERIALIZATION"
     LOG_MESSAGE = "LOG_MESSAGE"
     DEFINITIONS_CHANGED = "DEFINITIONS_CHANGED"
@@ -54,8 +58,57 @@ class EventKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunQueued:
+    """A run is to be carried out when its turn comes, by the process that is named; 0 stands for any."""
+
+    time: datetime
+    run_id: str
+    job: str | None = None
+    selection: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
+    backfill_id: str | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    pools: tuple[str, ...] = ()
+    #: The run that builds the same, and that it waits for.
+    behind: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMoved:
+    """A run that is not over goes from one of its waiting statuses to another.
+
+    STARTING: its turn has come. QUEUED: it gives its turn back, as it waits for the run `behind`. CANCELING: somebody
+    asked it to stop.
+    """
+
+    time: datetime
+    run_id: str
+    status: RunStatus
+    user: str = ""
+    #: The process that has it from now on; 0 where that stays.
+    host: str = ""
+    pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
+    behind: str | None = None
+    #: See `RunStarted`.
+    claims_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A run begins; its plan, with the version each cell is going to get, is part of it."""
+    """A run begins, out of the queue or at once; its plan, with the version each cell is going to get, is part of it.
+
+    What a run is about is told when it is first heard of: for one out of the queue, only `steps`, `host` and `pid`
+    matter.
+    """
 
     time: datetime
     run_id: str
@@ -70,8 +123,13 @@ class RunStarted:
     start_ticks: int | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None
-    #: How many runs the catalog has to have for this one to begin: nobody began another one since somebody looked.
-    runs_before: int | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    pools: tuple[str, ...] = ()
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    #: How many claims the catalog has to have for this one to be granted: nobody claimed anything since somebody
+    #: looked what there is to have. The claims are RunStarted, RunMoved to STARTING and SlotClaimed.
+    claims_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +150,19 @@ class StepStarted:
     run_id: str
     step_key: str
     attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotClaimed:
+    """An attempt at a step has a place in a pool, until the attempt ends, or its run."""
+
+    time: datetime
+    run_id: str
+    step_key: str
+    pool: str
+    attempt: int = 1
+    #: See `RunStarted`.
+    claims_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +276,11 @@ class BackfillEnded:
 
 
 Event = (
-    RunStarted
+    RunQueued
+    | RunMoved
+    | RunStarted
     | RunEnded
+    | SlotClaimed
     | StepStarted
     | StepRetried
     | StepEnded

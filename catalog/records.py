@@ -117,14 +117,31 @@ class Materialization:
 
 
 class RunStatus(StrEnum):
-    """The life of a run. All but STARTED are final."""
+    """The life of a run. All but the first four are final."""
 
+    #: It waits until limits, or a run that builds the same, let it go on.
+    QUEUED = "QUEUED"
+    #: Its turn has come, and its plan is being made.
+    STARTING = "STARTING"
     STARTED = "STARTED"
+    #: Somebody asked it to stop.
+    CANCELING = "CANCELING"
     SUCCESS = "SUCCESS"
     FAILURE = "FAILURE"
     CANCELED = "CANCELED"
     #: Its process died; found by whoever opened the catalog next.
     INTERRUPTED = "INTERRUPTED"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is final."""
+        return self not in OPEN
+
+
+#: What a run is while its process works for it, and it counts against limits.
+BUSY = frozenset({RunStatus.STARTING, RunStatus.STARTED, RunStatus.CANCELING})
+#: What a run is that is not over.
+OPEN = BUSY | {RunStatus.QUEUED}
 
 
 class StepStatus(StrEnum):
@@ -241,8 +258,13 @@ class Run:
 
     run_id: str
     status: RunStatus
-    started: datetime
+    #: None for one that has not started, and maybe never did.
+    started: datetime | None = None
     ended: datetime | None = None
+    #: When it was put into the queue; None for one that started at once.
+    queued: datetime | None = None
+    #: When its status changed to STARTING or CANCELING, or back to QUEUED.
+    moved: datetime | None = None
     job: str | None = None
     selection: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -254,8 +276,39 @@ class Run:
     error: ErrorRecord | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None
+    #: The run that it is another try at, and the first one of all of them.
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    #: The pools of the assets that it is to build.
+    pools: tuple[str, ...] = ()
+    #: While it is in the queue: the run that builds the same, and that it waits for.
+    behind: str | None = None
+    #: What was asked for, as plain JSON data: enough for another process to carry it out.
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: How many steps have each status.
     step_counts: Mapping[StepStatus, int] = field(default_factory=dict[StepStatus, int])
+
+    @property
+    def created(self) -> datetime:
+        """When it was first heard of."""
+        found = self.queued or self.started
+        assert found is not None  # a run begins in one of the two ways
+        return found
+
+    @property
+    def seen(self) -> datetime:
+        """A moment at which the process that it has now was there."""
+        return self.started or (self.moved if self.status is not RunStatus.QUEUED else None) or self.created
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A place in a pool, held by an attempt at a step of a run that is not over."""
+
+    pool: str
+    run_id: str
+    step_key: str
+    attempt: int
 
 
 class BackfillStatus(StrEnum):

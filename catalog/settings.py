@@ -105,7 +105,7 @@ class RunQueue(Setting, frozen=True, kw_only=True):
 
     max_concurrent_runs: Limit = 10
     tag_concurrency_limits: tuple[TagConcurrencyLimit, ...] = ()
-    dequeue_interval_seconds: Annotated[float, Meta(gt=0)] = 5.0
+    dequeue_interval_seconds: Annotated[float, Meta(gt=0)] = 0.5
     dequeue_use_threads: bool = False
     dequeue_num_workers: Positive | None = None
     max_user_code_failure_retries: Natural = 0
@@ -117,6 +117,8 @@ class Pools(Setting, frozen=True, kw_only=True):
     """How many steps, or runs, of a pool go on at a time, unless the pool has a limit of its own."""
 
     default_limit: Natural | None = None
+    #: By pool.
+    limits: Mapping[str, Natural] = msgspec.field(default_factory=dict[str, int])
     granularity: Literal["op", "run"] = "op"
     op_granularity_run_buffer: Natural = 0
 

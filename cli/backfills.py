@@ -72,9 +72,12 @@ def backfill() -> None:
 def _settings_options(command: Any) -> Any:
     for option in reversed(
         (
-            click.option("--executor", metavar="NAME", help="in_process, or threads. [default: in_process]"),
+            click.option("--executor", metavar="NAME", help="in_process, threads or processes. [default: in_process]"),
             click.option(
-                "--max-workers", type=click.IntRange(min=1), metavar="N", help="How many threads. [default: one a core]"
+                "--max-workers",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="How many threads or processes. [default: one a core]",
             ),
             click.option("--config", metavar="FILE", help="The runs' configuration: TOML, JSON or YAML."),
             click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the backfill's runs."),
@@ -115,6 +118,8 @@ def _settings_options(command: Any) -> Any:
 @click.option("--no-upstream", is_flag=True, help="Leave alone what the selection depends on.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be built.")
 @click.option("--title", default="", metavar="TEXT", help="What it is for.")
+@click.option("--detach", is_flag=True, help="In a process of its own, which goes on when the terminal is closed.")
+@click.option("--id", "backfill_id", hidden=True)
 @_settings_options
 @json_option
 @click.pass_context
@@ -130,6 +135,8 @@ def _start(
     no_upstream: bool,
     dry_run: bool,
     title: str,
+    detach: bool,
+    backfill_id: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -143,6 +150,7 @@ def _start(
       headwater backfill flights
       headwater backfill '*' --partition-range 2013-01-01..2013-03-31 --dry-run
       headwater backfill flights --only failed
+      headwater backfill flights --detach
       headwater backfill show 01a1fbdc-d141      how far it is, and what failed
       headwater backfill cancel 01a1fbdc-d141    stop it for good
       headwater backfill resume 01a1fbdc-d141    go on, and try again what failed
@@ -150,6 +158,8 @@ def _start(
     An asset called show, cancel or resume is selected with key:"show".
     """
     app = _app(context)
+    if detach and not dry_run:
+        context.exit(_detach(app, context, as_json))
     flags = (("missing", only_missing), ("stale", only_stale), ("failed", only_failed))
     narrowed = sorted({*only, *(name for name, given in flags if given)})
     with _carrying_out(app, given, as_json) as work:
@@ -169,6 +179,7 @@ def _start(
                     only=narrowed,
                     upstream=not no_upstream,
                     title=title,
+                    backfill_id=backfill_id,
                     settings=work.settings,
                     on_plan=None if as_json else work.show_plan,
                 )
@@ -176,12 +187,24 @@ def _start(
     context.exit(code)
 
 
+def _detach(app: App, context: click.Context, as_json: bool) -> int:
+    """Have another process carry out a new backfill."""
+    from headwater.catalog.clock import SystemClock
+    from headwater.catalog.ids import new_id
+    from headwater.cli.detached import detach, words
+
+    name = new_id(SystemClock().now())
+    command = ["backfill", f"--id={name}", *words(context)]
+    return detach(app, command, name, lambda instance, _: instance.catalog.backfill(name) is not None, as_json=as_json)
+
+
 @backfill.command("resume")
 @click.argument("backfill_id", metavar="ID")
+@click.option("--detach", is_flag=True, help="In a process of its own, which goes on when the terminal is closed.")
 @_settings_options
 @json_option
 @click.pass_context
-def resume(context: click.Context, backfill_id: str, as_json: bool, **given: Any) -> None:
+def resume(context: click.Context, backfill_id: str, detach: bool, as_json: bool, **given: Any) -> None:
     """Go on with a backfill that was interrupted, killed or failed: what is not built, and what failed once more.
 
     The start of ID is enough. Options are as they were when it began, unless they are given again.
@@ -191,6 +214,8 @@ def resume(context: click.Context, backfill_id: str, as_json: bool, **given: Any
       headwater backfill resume 01a1fbdc-d141
     """
     app = _app(context)
+    if detach:
+        context.exit(_resume_detached(app, context, backfill_id, as_json))
     with _carrying_out(app, given, as_json) as work:
         from headwater.materialize.backfill import resume_backfill
 
@@ -199,6 +224,19 @@ def resume(context: click.Context, backfill_id: str, as_json: bool, **given: Any
                 result = resume_backfill(work.definitions, backfill_id, instance=instance, settings=work.settings)
             code = _report(instance, result, (), as_json)
     context.exit(code)
+
+
+def _resume_detached(app: App, context: click.Context, backfill_id: str, as_json: bool) -> int:
+    from headwater.cli.detached import detach, words
+    from headwater.materialize.backfill import find_backfill
+
+    with app.reading() as instance:
+        name = find_backfill(instance, backfill_id).backfill_id
+
+    def goes_on(instance: "Instance", pid: int) -> bool:
+        return find_backfill(instance, name).pid == pid
+
+    return detach(app, ["backfill", "resume", *words(context)], name, goes_on, as_json=as_json)
 
 
 @backfill.command("cancel")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from headwater.catalog.errors import CellTakenError, UsageError
+from headwater.catalog.errors import CellTakenError, QueuedError, UsageError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import ErrorRecord, RunStatus, StepCell, StepStatus
+from headwater.catalog.records import OPEN, ErrorRecord, RunStatus, StepCell, StepStatus
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
 from headwater.cli.cells import NAMED, by_asset, outcome_text, some
@@ -23,6 +23,7 @@ from headwater.materialize.planner import Plan, PlanCell, PlanStep
 if TYPE_CHECKING:
     from headwater.catalog.instance import Instance
     from headwater.materialize.api import RunResult
+    from headwater.materialize.execution.run import RunOutcome
 
 #: Ranges that a line of a plan names.
 _RANGES = 3
@@ -160,8 +161,13 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
 
 @click.command()
 @_plan_options
-@click.option("--executor", metavar="NAME", help="in_process, or threads. [default: in_process]")
-@click.option("--max-workers", type=click.IntRange(min=1), metavar="N", help="How many threads. [default: one a core]")
+@click.option("--executor", metavar="NAME", help="in_process, threads or processes. [default: in_process]")
+@click.option(
+    "--max-workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many threads or processes. [default: one a core]",
+)
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag for the run.")
 @click.option(
     "--on-conflict",
@@ -170,6 +176,7 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
     show_default=True,
     help="What another run builds already: wait for it, fail, or build it as well.",
 )
+@click.option("--detach", is_flag=True, help="In a process of its own, which goes on when the terminal is closed.")
 @json_option
 @click.pass_context
 def materialize(
@@ -186,6 +193,7 @@ def materialize(
     max_workers: int | None,
     tags: tuple[str, ...],
     on_conflict: str,
+    detach: bool,
     as_json: bool,
 ) -> None:
     """Build what is stale or missing among SELECTION and all that it depends on, and nothing else.
@@ -197,15 +205,16 @@ def materialize(
       headwater materialize orders --force --no-upstream
       headwater materialize flights --partition 2013-01-31
       headwater materialize '*' --partition-range 2013-01-01..2013-01-31
-    """
-    from headwater.cli.progress import Progress
+      headwater materialize --detach --tag headwater/priority=10
 
+    A run that limits do not let begin is QUEUED and waits: headwater instance show tells the limits.
+    """
     app = context.find_object(App)
     assert app is not None  # the group makes one
     run_config = read_config(app, config)
     given = parse_tags(tags)
     if executor is not None:
-        from headwater.materialize.api import check_executor
+        from headwater.materialize.executors.fit import check_executor
 
         check_executor(executor)
     asked: _Asked = {
@@ -216,26 +225,76 @@ def materialize(
     }
     with app.writing() as instance:
         result = None if run_config else _nothing_to_do(app, instance, selection, asked)
+        request: dict[str, Any] = {
+            "run_config": run_config,
+            "executor": executor,
+            "max_workers": max_workers,
+            "on_conflict": on_conflict,
+        }
+        if result is None and detach:
+            _detach(app, instance, selection, given, {**request, **asked}, as_json)
+            return
         if result is None:
-            import headwater.materialize.api as api
+            result = carry_out(app, instance, as_json, selection=selection, tags=given, **request, **asked)
+    report(result, as_json)
+    context.exit(result.outcome.exit_code if result.outcome else 0)
 
-            definitions = app.definitions
-            steps = {node.key: node.step for node in definitions.graph if node.step is not None}
-            with Progress(quiet=as_json, steps=steps) as progress:
-                result = api.materialize(
-                    definitions,
-                    selection=selection,
-                    instance=instance,
-                    run_config=run_config,
-                    executor=executor,
-                    max_workers=max_workers,
-                    tags=given,
-                    raise_on_error=False,
-                    listener=progress.show,
-                    on_conflict=on_conflict,
-                    on_wait=_say_wait,
-                    **asked,
-                )
+
+def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "RunResult":
+    """Make a run, and show how it goes."""
+    import headwater.materialize.api as api
+    from headwater.cli.progress import Progress
+
+    definitions = app.definitions
+    steps = {node.key: node.step for node in definitions.graph if node.step is not None}
+    with Progress(quiet=as_json, steps=steps) as progress:
+        return api.materialize(
+            definitions,
+            instance=instance,
+            raise_on_error=False,
+            listener=progress.show,
+            on_wait=_say_wait,
+            on_retry=_say_retry,
+            origin=app.project.origin,
+            **asked,
+        )
+
+
+def _detach(
+    app: App, instance: "Instance", selection: str, tags: Mapping[str, str], asked: dict[str, Any], as_json: bool
+) -> None:
+    """Have another process make the run."""
+    from headwater.materialize.api import run_request
+    from headwater.materialize.execution.pooled import pools_of
+    from headwater.materialize.launching import launch, log_file
+    from headwater.materialize.monitoring import max_runtime
+    from headwater.materialize.reader import Reader
+    from headwater.materialize.retries import RetryRule
+
+    RetryRule.of(instance.settings, tags)  # tags that make no sense are an error here, and not only there
+    max_runtime(instance.settings, tags)
+    choice, run_config = asked.pop("partitions"), asked.pop("run_config")
+    options = {name: asked[name] for name in ("force", "upstream", "only_missing")}
+    graph = app.graph
+    found = Reader(graph, instance.catalog, instance.clock.now()).plan(selection, partitions=choice, **options)
+    pools, first = pools_of(found, graph)
+    request = run_request(app.project.origin, selection, choice, run_config, **asked)
+    run_id, process = launch(
+        instance, {**request, "first_pools": list(first)}, selection=selection, tags=tags, pools=pools
+    )
+    log = log_file(instance.home, run_id)
+    if as_json:
+        output.say_json({"run_id": run_id, "status": RunStatus.QUEUED, "pid": process.pid, "log": str(log)})
+    else:
+        output.say(f"run {run_id}")
+        output.note(
+            f"It goes on in process {process.pid}: `headwater logs {run_id[:13]} --follow` shows its output, "
+            f"`headwater run wait {run_id[:13]}` waits for it."
+        )
+
+
+def report(result: "RunResult", as_json: bool) -> None:
+    """What became of a run."""
     seconds = {m.version_id: m.seconds for m in result.materializations}
     if as_json:
         output.say_json(
@@ -261,15 +320,23 @@ def materialize(
         )
     else:
         _summarise(result.status, result.run_id, result.cells, result.plan)
-    context.exit(result.outcome.exit_code if result.outcome else 0)
+        if result.outcome is not None and result.outcome.error is not None:
+            output.note(f"{result.outcome.error.message}. {result.outcome.error.remedy}")
 
 
 def _error_text(error: ErrorRecord | None) -> str | None:
     return error and f"{error.kind}: {error.message}"
 
 
-def _say_wait(taken: CellTakenError) -> None:
-    output.note(f"{taken.message} Waiting for it; --on-conflict has other choices.")
+def _say_wait(why: CellTakenError | QueuedError) -> None:
+    if isinstance(why, CellTakenError):
+        output.note(f"{why.message} Waiting for it; --on-conflict has other choices.")
+    else:
+        output.note(f"{why.message} Waiting in the queue.")
+
+
+def _say_retry(failed: "RunOutcome", number: int) -> None:
+    output.note(f"Run {failed.run_id} failed; this is retry {number}.")
 
 
 class _Asked(TypedDict):
@@ -282,7 +349,7 @@ class _Asked(TypedDict):
 def _nothing_to_do(app: App, instance: "Instance", selection: str, asked: _Asked) -> "RunResult | None":
     """The result where the remembered graph is enough to see that nothing is to be built; None otherwise."""
     graph = app.graph
-    if instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1):
+    if instance.catalog.runs(statuses=list(OPEN), limit=1):
         return None
     from headwater.materialize.reader import Reader
 

@@ -16,16 +16,16 @@ from headwater.catalog.settings_file import load_settings
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
 from headwater.cli.cells import some
-from headwater.cli.runs import describe_event, find_run
+from headwater.cli.runs import describe_event
 from headwater.io.compute_logs import STREAMS, ComputeLogManager, compute_log_manager
 from headwater.io.log_follower import LogFollower, Printed
-from headwater.materialize.reader import settled
+from headwater.materialize.reader import find_run, settled
 
 #: Seconds between two looks for news.
 _POLL = 0.2
 #: Seconds between two looks into the catalog whether a silent run is over: it may belong to the run.
 _ASK = 2.0
-_OVER = (RunStatus.SUCCESS, RunStatus.FAILURE, RunStatus.CANCELED, RunStatus.INTERRUPTED)
+_OVER = tuple(status for status in RunStatus if status.is_over)
 
 
 @click.command()
@@ -73,7 +73,7 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, follow: bo
     if step is not None:
         chosen = {one.step_key for one in wanted}
         logged = [event for event in logged if event.step_key in chosen]
-    if found.status is RunStatus.STARTED and live is not None:
+    if not found.status.is_over and live is not None:
         if not as_json and stream is None:
             _print_logged(logged)
         live.show(as_json=as_json)

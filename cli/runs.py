@@ -1,7 +1,5 @@
 """`runs`, `run` and `events`: what happened."""
 
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -9,21 +7,28 @@ from typing import Any
 
 import click
 
-from headwater.catalog.errors import BusyError, UsageError
+from headwater.catalog.errors import BusyError, DefinitionError, TimedOutError, UsageError
 from headwater.catalog.events import EventKind
+from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import to_json as metadata_to_json
-from headwater.catalog.records import Cell, ErrorRecord, LoggedEvent, Run, RunStatus, Step, StepStatus
+from headwater.catalog.records import OPEN, Cell, ErrorRecord, LoggedEvent, Run, RunStatus, Step, StepStatus
 from headwater.catalog.storage.base import CatalogReader
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
 from headwater.cli.cells import NAMED, by_asset, name_of, outcome_text, rows_of
-from headwater.materialize.reader import settled, settled_steps
+from headwater.materialize.reader import find_run, maybe_run, settled, settled_steps
 
 #: Seconds between two looks for news.
 _POLL = 0.5
 #: Cells that are listed one by one.
 _FEW_CELLS = 30
+#: Seconds that a process waits until the run that it is to carry out is recorded.
+_RECORDED = 30.0
+#: Of `run wait`; what is not here has the exit code 1.
+_EXIT_CODES = {RunStatus.SUCCESS: 0, RunStatus.FAILURE: 4, RunStatus.CANCELED: 130}
+#: What a retry does as the run did that it is a retry of.
+_KEPT = ("run_config", "executor", "max_workers", "on_conflict", "force", "upstream", "only_missing")
 
 
 @click.command()
@@ -46,17 +51,12 @@ def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None
       headwater runs --asset orders --limit 5
     """
     wanted = {RunStatus(status.upper()) for status in statuses}
-    # A run that is not finished although we could open the catalog has lost its process.
-    asked = wanted | {RunStatus.STARTED} if RunStatus.INTERRUPTED in wanted else wanted - {RunStatus.STARTED}
+    # A run that has lost its process is not what is recorded of it.
+    asked = wanted | (OPEN if wanted & {RunStatus.INTERRUPTED, RunStatus.CANCELED} else frozenset[RunStatus]())
     with app.reading() as instance:
-        found = (
-            []
-            if wanted and not asked
-            else instance.catalog.runs(
-                statuses=asked or None, asset=AssetKey(asset) if asset else None, job=job, limit=limit
-            )
-        )
-        found = [settled(run) for run in found]
+        key = AssetKey(asset) if asset else None
+        found = [settled(run) for run in instance.catalog.runs(statuses=asked or None, asset=key, job=job, limit=limit)]
+        found = [run for run in found if not wanted or run.status in wanted]
         steps = {run.run_id: settled_steps(instance.catalog.steps(run.run_id)) for run in found} if as_json else {}
         now = instance.clock.now()
     if as_json:
@@ -71,7 +71,7 @@ def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None
             (
                 run.run_id,
                 run.status,
-                output.ago(run.started, now),
+                output.ago(run.started or run.created, now),
                 output.duration(_took(run)),
                 ", ".join(f"{count} {status.lower()}" for status, count in run.step_counts.items() if count),
                 _about(run),
@@ -83,7 +83,7 @@ def runs(app: App, statuses: tuple[str, ...], asset: str | None, job: str | None
 
 @click.group()
 def run() -> None:
-    """Show, cancel or retry one run."""
+    """Show, cancel, retry or wait for one run."""
 
 
 @run.command("show")
@@ -107,10 +107,16 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
     output.facts(
         [
             ("status", found.status),
+            ("queued", output.rfc3339(found.queued)),
             ("started", output.rfc3339(found.started)),
             ("took", output.duration(took) if (took := _took(found)) is not None else None),
             ("selection", found.selection),
             ("backfill", found.backfill_id),
+            ("retry of", found.parent_run_id),
+            ("first try", found.root_run_id if found.root_run_id != found.parent_run_id else None),
+            ("waits for run", found.behind),
+            ("pools", ", ".join(found.pools) or None),
+            ("error", found.error and f"{found.error.kind}: {found.error.message}"),
             ("tags", output.tags_text(found.tags)),
             ("by", f"{found.user} on {found.host}, process {found.pid}"),
         ]
@@ -179,46 +185,187 @@ def _print_errors(steps: Sequence[Step]) -> None:
 
 @run.command("cancel")
 @click.argument("run_id")
+@json_option
 @pass_app
-def cancel_run(app: App, run_id: str) -> None:
-    """Ask a run that is going on in another process of this host to stop after its current step."""
-    with app.reading() as instance:
+def cancel_run(app: App, run_id: str, as_json: bool) -> None:
+    """Ask a run to stop after its current step; one that waits in the queue never begins.
+
+    A run that does not stop in time, run_monitoring.cancel_timeout_seconds, is killed by the next command that builds
+    something, or by calling this again.
+
+    \b
+    Examples:
+      headwater run cancel 01a1fbdc-d141
+    """
+    from headwater.materialize.monitoring import cancel
+
+    with app.writing() as instance:
         found = settled(find_run(instance.catalog, run_id))
-    if found.status is not RunStatus.STARTED:
-        raise UsageError(
-            f"Run {found.run_id} is over: {found.status}.", remedy="`headwater runs --status started` lists the others."
-        )
-    os.kill(found.pid, signal.SIGINT)
-    output.note(f"Told process {found.pid} to stop.")
+        if found.status.is_over:
+            raise UsageError(
+                f"Run {found.run_id} is over: {found.status}.",
+                remedy="`headwater runs --status started --status queued` lists the others.",
+            )
+        now = cancel(instance, found)
+    if as_json:
+        output.say_json({"run_id": found.run_id, "status": now.status, "pid": found.pid})
+    elif now.status is RunStatus.CANCELED:
+        output.say(f"{now.status}  It had not begun.", colour=output.COLOURS[now.status])
+    else:
+        output.note(f"Told process {found.pid} to stop.")
+
+
+@run.command("wait")
+@click.argument("run_id")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; exit code 8.")
+@json_option
+@click.pass_context
+def wait_for_run(context: click.Context, run_id: str, timeout: float | None, as_json: bool) -> None:
+    """Wait until a run is over. Exit code 0 for SUCCESS, 4 FAILURE, 8 where it took too long, 130 CANCELED, else 1.
+
+    \b
+    Examples:
+      headwater run wait 01a1fbdc-d141 && headwater status
+    """
+    app = context.find_object(App)
+    assert app is not None  # the group makes one
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        with app.reading() as instance:
+            found = settled(find_run(instance.catalog, run_id))
+            steps = settled_steps(instance.catalog.steps(found.run_id)) if found.status.is_over else []
+        if found.status.is_over:
+            break
+        if end is not None and time.monotonic() >= end:
+            raise TimedOutError(
+                f"Run {found.run_id} is {found.status} after {timeout:g} seconds.",
+                remedy=f"It goes on; headwater run cancel {found.run_id[:13]} stops it.",
+            )
+        time.sleep(_POLL / 2)
+    if as_json:
+        output.say_json(describe_run(found, steps))
+    else:
+        output.say(f"{found.status}  run {found.run_id}", colour=output.COLOURS.get(found.status))
+    late = found.error is not None and found.error.kind == TimedOutError.code
+    context.exit(TimedOutError.exit_code if late else _EXIT_CODES.get(found.status, 1))
 
 
 @run.command("retry")
-@click.argument("run_id")
+@click.argument("run_id", required=False)
+@click.option("--from-failure", "strategy", flag_value="FROM_FAILURE", default=True, help="What it left undone.")
+@click.option("--all-steps", "strategy", flag_value="ALL_STEPS", help="Everything that it was to build.")
+@click.option("--interrupted", is_flag=True, help="In the background, each run that was killed and may be retried.")
 @json_option
 @click.pass_context
-def retry_run(context: click.Context, run_id: str, as_json: bool) -> None:
-    """Build what a run was to build and did not."""
-    from headwater.cli.build import materialize
+def retry_run(context: click.Context, run_id: str | None, strategy: str, interrupted: bool, as_json: bool) -> None:
+    """Build what a run was to build and did not, with its tags and options.
+
+    \b
+    Examples:
+      headwater run retry 01a1fbdc-d141
+      headwater run retry --interrupted
+    """
+    app = context.find_object(App)
+    assert app is not None  # the group makes one
+    if (run_id is None) is not interrupted:
+        raise click.UsageError("Name a run, or give --interrupted.", context)
+    if run_id is None:
+        _retry_interrupted(app, as_json)
+        return
+    from headwater.cli.build import carry_out, read_config, report
+    from headwater.materialize.retries import left_undone
+
+    with app.writing() as instance:
+        found = find_run(instance.catalog, run_id)
+        if not settled(found).status.is_over:
+            raise UsageError(f"Run {found.run_id} is {found.status}.", remedy="Wait for it: headwater run wait.")
+        if strategy == "FROM_FAILURE" and not left_undone(instance.catalog, found.run_id):
+            output.note(f"Run {found.run_id} left nothing undone.")
+            return
+        kept = {name: found.request[name] for name in _KEPT if found.request.get(name) is not None}
+        kept.setdefault("run_config", read_config(app, None))
+        result = carry_out(
+            app,
+            instance,
+            as_json,
+            selection=found.selection,
+            tags=found.tags,
+            retry_of=found.run_id,
+            retry_strategy=strategy,
+            **kept,
+        )
+    report(result, as_json)
+    context.exit(result.outcome.exit_code if result.outcome else 0)
+
+
+def _retry_interrupted(app: App, as_json: bool) -> None:
+    from headwater.materialize.launching import due_retries, relaunch
+    from headwater.materialize.monitoring import recover
+
+    with app.writing() as instance:
+        recover(instance, app.definitions)
+        ended = instance.catalog.runs(statuses=[RunStatus.INTERRUPTED], limit=1000)
+        started = [(run.run_id, relaunch(instance, run)) for run in due_retries(instance, ended)]
+    if as_json:
+        output.say_json({"runs": [{"run_id": new, "parent_run_id": old} for old, new in started]})
+    elif not started:
+        output.note("No run that was killed is to be retried; the tag headwater/max_retries says how often one is.")
+    else:
+        output.table(["RUN", "RETRY OF"], [(new, old) for old, new in started])
+
+
+def _load_definitions(app: App, instance: Instance) -> None:
+    """Import them, as often as the settings say where that fails."""
+    queue = instance.settings.run_queue
+    for attempt in range(queue.max_user_code_failure_retries + 1):
+        try:
+            _ = app.definitions
+        except DefinitionError as error:
+            if attempt == queue.max_user_code_failure_retries:
+                raise
+            output.note(f"{error.message} Trying again in {output.duration(queue.user_code_failure_retry_delay)}.")
+            instance.clock.sleep(queue.user_code_failure_retry_delay)
+        else:
+            return
+
+
+@run.command("execute", hidden=True)
+@click.argument("run_id")
+@click.pass_context
+def execute_run(context: click.Context, run_id: str) -> None:
+    """Carry out a run that is in the queue, when its turn comes: what --detach starts."""
+    from headwater.cli.build import carry_out, report
+    from headwater.materialize.monitoring import stop_canceled
+    from headwater.materialize.partition_choice import PartitionChoice
+    from headwater.materialize.waiting_run import Asked, WaitingRun
 
     app = context.find_object(App)
     assert app is not None  # the group makes one
-    with app.reading() as instance:
-        found = find_run(instance.catalog, run_id)
-        steps = instance.catalog.steps(found.run_id)
-    done = (StepStatus.SUCCESS, StepStatus.VERIFIED)
-    left = [cell for step in steps for cell in step.cells if cell.status not in done]
-    if not left:
-        output.note(f"Run {found.run_id} left nothing undone.")
-        return
-    keys = dict.fromkeys(cell.asset for cell in left)
-    selection = " or ".join('"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in keys)
-    context.invoke(
-        materialize,
-        selection=selection,
-        partitions=tuple(dict.fromkeys(cell.partition for cell in left if cell.partition is not None)),
-        tags=(f"headwater/retry_of={found.run_id}",),
-        as_json=as_json,
-    )
+    with app.writing() as instance:
+        end = instance.clock.monotonic() + _RECORDED
+        while (found := instance.catalog.run(run_id)) is None:
+            if instance.clock.monotonic() >= end:
+                find_run(instance.catalog, run_id)  # which says that there is none
+            instance.clock.sleep(0.02)
+        with WaitingRun(instance, Asked(), run_id) as place:
+            place.take_turn(lambda: stop_canceled(instance))
+            _load_definitions(app, instance)
+            asked = {**found.request}
+            chosen = asked.pop("partitions")
+            given = {name: value for name, value in asked.items() if name not in ("origin", "first_pools")}
+            choice = PartitionChoice(keys=tuple(chosen["keys"]), ranges=tuple(chosen["ranges"]), all=chosen["all"])
+        result = carry_out(
+            app,
+            instance,
+            False,
+            tags=found.tags,
+            partitions=choice,
+            run_id=run_id,
+            retry_of=found.parent_run_id,
+            **given,
+        )
+    report(result, False)
+    context.exit(result.outcome.exit_code if result.outcome else 0)
 
 
 @click.command()
@@ -289,26 +436,10 @@ def _events(
     chosen: dict[str, Any] = {"kinds": list(kinds) or None, "after": after, "limit": limit}
     if subject is None:
         return catalog.events(**chosen)
-    found = _maybe_run(catalog, subject) if partition is None else None
+    found = maybe_run(catalog, subject) if partition is None else None
     if found is not None:
         return catalog.events(run_id=found.run_id, **chosen)
     return catalog.events(asset=AssetKey(subject), partition=partition, **chosen)
-
-
-def _maybe_run(catalog: CatalogReader, text: str) -> Run | None:
-    """The run whose identifier starts with `text`, where `text` looks like the start of one."""
-    bare = text.replace("-", "")
-    if len(bare) < 4 or any(char not in "0123456789abcdef" for char in bare.lower()):
-        return None
-    return catalog.run(text.lower())
-
-
-def find_run(catalog: CatalogReader, run_id: str) -> Run:
-    """The run whose identifier starts with `run_id`. Raises `UsageError` where there is none."""
-    found = _maybe_run(catalog, run_id)
-    if found is None:
-        raise UsageError(f"There is no run '{run_id}'.", remedy="`headwater runs` lists them; 4 characters are enough.")
-    return found
 
 
 def describe_run(run: Run, steps: list[Step]) -> dict[str, Any]:
@@ -317,10 +448,16 @@ def describe_run(run: Run, steps: list[Step]) -> dict[str, Any]:
         "run_id": run.run_id,
         "job": run.job,
         "status": run.status,
+        "queued": output.rfc3339(run.queued),
         "started": output.rfc3339(run.started),
         "ended": output.rfc3339(run.ended),
         "selection": run.selection,
         "backfill_id": run.backfill_id,
+        "parent_run_id": run.parent_run_id,
+        "root_run_id": run.root_run_id,
+        "behind": run.behind,
+        "pools": run.pools,
+        "error": _describe_error(run.error),
         "tags": run.tags,
         "user": run.user,
         "host": run.host,

@@ -48,15 +48,20 @@ class IndexWriter:
         """Up to there, no secret is left in `file`."""
         self._say({"file": file, "clean": until})
 
-    def close(self) -> None:
-        """The run is over; without a word if none was said of a file that is there."""
-        if self._file is None:
+    def over(self) -> None:
+        """The run is over: nobody says anything more. Without a word where nobody ever did."""
+        if not self._path.exists():
             return
         self._say({"over": True})
-        os.close(self._file)
-        self._file = None
+        self.close()
         if os.listdir(self._path.parent) == [INDEX]:  # nothing was printed
             self._path.unlink()
+
+    def close(self) -> None:
+        """Nothing more is said by this process."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
 
     def _say(self, line: dict[str, Any]) -> None:
         if self._file is None:

@@ -1,26 +1,37 @@
 """Building assets from Python."""
 
-import contextlib
+import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
+from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import CellTakenError, UnknownAssetError, UsageError, UserCodeError
-from headwater.catalog.events import Event, RunEnded, StepEnded
+from headwater.catalog.errors import (
+    CellTakenError,
+    QueuedError,
+    RunStoppedError,
+    TimedOutError,
+    UnknownAssetError,
+    UsageError,
+    UserCodeError,
+)
+from headwater.catalog.events import Event
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
-from headwater.materialize.conflict import ON_CONFLICT, await_run
+from headwater.materialize.conflict import ON_CONFLICT
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
-from headwater.materialize.io_managers import IOManagers
+from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.loading import load_asset
+from headwater.materialize.monitoring import max_runtime, recover
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan
-from headwater.materialize.reader import UNFINISHED, Reader, is_interrupted, settled_steps
-
-EXECUTORS = ("in_process", "threads")
+from headwater.materialize.reader import Reader, find_run
+from headwater.materialize.retries import RetryRule, group, is_to_be_retried, retry_plan, retry_tags
+from headwater.materialize.waiting_run import Asked, WaitingRun
 
 
 class RunResult:
@@ -104,7 +115,12 @@ def materialize(
     raise_on_error: bool = True,
     listener: Callable[[Event], None] | None = None,
     on_conflict: str = "queue",
-    on_wait: Callable[[CellTakenError], None] | None = None,
+    on_wait: Callable[[CellTakenError | QueuedError], None] | None = None,
+    on_retry: Callable[[RunOutcome, int], None] | None = None,
+    retry_of: str | None = None,
+    retry_strategy: str | None = None,
+    run_id: str | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Build what is stale among the selected assets and all that they depend on.
 
@@ -113,11 +129,18 @@ def materialize(
     `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
     that all are, or `partitions` all of that in one value; of other selected assets, the partitions that read those are
-    built too. `executor` is "in_process" or "threads".
+    built too. `executor` is "in_process", "threads" or "processes".
 
     What another run builds already is waited for, and then built if it still has to be; with `on_conflict` "fail" that
-    raises `CellTakenError`, with "supersede" it is built at the same time, and who ends last wins. `on_wait` is told
-    whom it waits for.
+    raises `CellTakenError`, with "supersede" it is built at the same time, and who ends last wins. Where the instance's
+    limits do not let it begin, the run waits too. `on_wait` is told what for; whoever waits is in the queue.
+
+    With `retry_of`, what that run left undone is built instead of a selection, or with `retry_strategy` "ALL_STEPS"
+    all that it was to build. A run that fails is tried again as its tags or the instance's settings say; `on_retry` is
+    told of the one that failed, and the number of the next try.
+
+    `run_id` is that of a run that is in the queue already, `origin` where another process finds the definitions: then
+    it can carry out the run, or try it again.
 
     With `raise_on_error`, the first exception of user code is raised again when the run is over; in any case the
     rest of the run was carried out. Raises `DefinitionError`, `ConfigError`, `CatalogError`, `UnknownPartitionError`,
@@ -125,51 +148,142 @@ def materialize(
     """
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
     if isinstance(assets, Definitions) and resources:
-        definitions = Definitions([*assets.assets, *assets.specs], {**assets.resources, **resources}, assets.executor)
-    executor = check_executor(executor or definitions.executor or EXECUTORS[0])
+        everything = {**assets.resources, **resources}
+        definitions = Definitions([*assets.assets, *assets.specs], everything, assets.executor, assets.hooks)
+    executor = check_executor(executor or definitions.executor or IN_PROCESS)
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
     if on_conflict not in ON_CONFLICT:
         raise UsageError(f"on_conflict is '{on_conflict}'.", remedy=f"It is one of {', '.join(ON_CONFLICT)}.")
     choice = partitions or partition_choice(partition_key, partition_keys, partition_range, all_partitions)
-    while True:
-        recover(instance, definitions)
+    asked = Asked(
+        selection=None if selection is None else str(selection),
+        tags=dict(tags or {}),
+        request=run_request(
+            origin,
+            selection,
+            choice,
+            run_config or {},
+            force=force,
+            upstream=upstream,
+            only_missing=only_missing,
+            executor=executor,
+            max_workers=max_workers,
+            on_conflict=on_conflict,
+        ),
+    )
+    rule = RetryRule.of(instance.settings, asked.tags)
+    max_runtime(instance.settings, asked.tags)  # a tag that makes no sense is an error before anything is done
+    parent = None if retry_of is None else find_run(instance.catalog, retry_of)
+    strategy = retry_strategy or rule.strategy
+    found: list[Plan] = []
+
+    def prepare(place: WaitingRun) -> RunRequest | None:
         reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
-        reader = reader.within(reader.select(selection))
-        plan = reader.plan(selection, partitions=choice, force=force, upstream=upstream, only_missing=only_missing)
-        outcome: RunOutcome | None = None
+        if parent is None:
+            reader = reader.within(reader.select(selection))
+            plan = reader.plan(selection, partitions=choice, force=force, upstream=upstream, only_missing=only_missing)
+        else:
+            plan = retry_plan(reader, parent, strategy)
+        found.append(plan)
         if not plan:
             record_definitions(instance, reader.graph)
+            return None
+        return RunRequest(
+            plan=plan,
+            definitions=definitions,
+            graph=reader.graph,
+            states=reader.cells,
+            table=reader.table,
+            run_config=config,
+            executor=executor,
+            max_workers=max_workers,
+            place=place,
+            supersede=on_conflict == "supersede",
+            listener=listener,
+        )
+
+    while True:
+        if parent is not None:
+            asked = replace(asked, parent_run_id=parent.run_id, root_run_id=parent.root_run_id or parent.run_id)
+        outcome = carry_out(
+            WaitingRun(instance, asked, run_id),
+            prepare,
+            tidy=lambda: recover(instance, definitions),
+            fail=on_conflict == "fail",
+            on_wait=on_wait,
+        )
+        last = None if outcome is None else instance.catalog.run(outcome.run_id)
+        if outcome is None or last is None or outcome.signal is not None or not is_to_be_retried(instance, last):
             break
-        try:
-            outcome = execute(
-                RunRequest(
-                    plan=plan,
-                    definitions=definitions,
-                    graph=reader.graph,
-                    states=reader.cells,
-                    table=reader.table,
-                    run_config=config,
-                    executor=executor,
-                    max_workers=max_workers,
-                    tags=tags or {},
-                    selection=None if selection is None else str(selection),
-                    supersede=on_conflict == "supersede",
-                    listener=listener,
-                ),
-                instance,
-            )
-            break
-        except CellTakenError as taken:
-            if on_conflict == "fail":
-                raise
-            if on_wait is not None:
-                on_wait(taken)
-            await_run(instance, taken.run_id)
-    result = RunResult(outcome, plan, instance, definitions)
+        number = len(group(instance.catalog, last))
+        if on_retry is not None:
+            on_retry(outcome, number)
+        parent, run_id, strategy = last, None, rule.strategy
+        asked = replace(asked, tags=retry_tags(asked.tags, number))
+    result = RunResult(outcome, found[-1], instance, definitions)
     if raise_on_error and outcome is not None and outcome.status is not RunStatus.SUCCESS:
         _raise(outcome)
     return result
+
+
+def carry_out(
+    place: WaitingRun,
+    prepare: Callable[[WaitingRun], RunRequest | None],
+    *,
+    tidy: Callable[[], object],
+    fail: bool = False,
+    on_wait: Callable[[CellTakenError | QueuedError], None] | None = None,
+) -> RunOutcome | None:
+    """Make a run of what `prepare` gives, as soon as it may begin; None where that is nothing.
+
+    Whenever it had to wait it is prepared again, as what there is to do may have changed. With `fail`, it does not wait
+    for what another run builds. One that was canceled while it waited has the status CANCELED, and no steps.
+    """
+    with place:
+        try:
+            while True:
+                tidy()
+                place.check_not_stopped()
+                request = prepare(place)
+                if request is None:
+                    place.end(RunStatus.SUCCESS)
+                    return None
+                try:
+                    return execute(request, place.instance)
+                except (CellTakenError, QueuedError) as why:
+                    if fail and isinstance(why, CellTakenError):
+                        raise
+                    if on_wait is not None and not (isinstance(why, QueuedError) and why.is_final):
+                        on_wait(why)
+                    place.wait(why, tidy)
+        except RunStoppedError:
+            place.end(RunStatus.CANCELED)
+            return RunOutcome(run_id=place.run_id, status=RunStatus.CANCELED, steps=(), exit_code=130)
+
+
+def run_request(
+    origin: Mapping[str, Any] | None, selection: Any, choice: PartitionChoice, config: Mapping[str, Any], **options: Any
+) -> Mapping[str, Any]:
+    """What another process needs to carry out a run, as plain JSON data: references to the environment, no values.
+
+    Empty where it could not: there is no `origin`, or something that JSON has no form for.
+    """
+    plain = substitute(config, lambda reference, _: {"env": reference.name})
+    try:
+        run_config = json.loads(json.dumps(plain, allow_nan=False))
+    except (TypeError, ValueError):
+        return {}
+    if origin is None or not isinstance(selection, str | None):
+        return {"force": True} if options["force"] else {}
+    partitions = {"keys": list(choice.keys), "ranges": list(choice.ranges), "all": choice.all}
+    return {
+        "origin": dict(origin),
+        "selection": selection,
+        "partitions": partitions,
+        "run_config": run_config,
+        **options,
+    }
 
 
 def plan(
@@ -216,13 +330,6 @@ def partition_choice(
 
 def _is_of(one: StepCell | Materialization, key: CoercibleToAssetKey, partition: str | None) -> bool:
     return one.asset == AssetKey(key) and partition in (None, one.partition)
-
-
-def check_executor(name: str) -> str:
-    """`name` itself, where an executor is called so. Raises `UsageError` otherwise."""
-    if name not in EXECUTORS:
-        raise UsageError(f"There is no executor '{name}'.", remedy=f"It is one of {', '.join(EXECUTORS)}.")
-    return name
 
 
 def record_definitions(instance: Instance, graph: AssetGraph) -> None:
@@ -277,39 +384,13 @@ def check_run_config(run_config: Mapping[str, Any], definitions: Definitions) ->
     return run_config
 
 
-def recover(instance: Instance, definitions: Definitions) -> list[str]:
-    """Settle what killed runs left: sweep their unfinished files, record how they and their steps ended.
-
-    Returns the runs' ids, which are INTERRUPTED from now on.
-    """
-    started = instance.catalog.runs(statuses=[RunStatus.STARTED], limit=1000)
-    dead = [run for run in started if is_interrupted(run)]
-    if not dead:
-        return []
-    managers = IOManagers(definitions, None, instance.artifacts)
-    for run in dead:
-        for cell in instance.catalog.planned(run.run_id):
-            if cell.folder is not None:
-                with contextlib.suppress(OSError):
-                    managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, run.run_id)
-    now = instance.clock.now()
-    events: list[Event] = []
-    for run in dead:
-        unfinished = [step for step in instance.catalog.steps(run.run_id) if step.status in UNFINISHED]
-        events += [
-            StepEnded(time=now, run_id=run.run_id, step_key=step.step_key, status=step.status, cells=step.cells)
-            for step in settled_steps(unfinished)
-        ]
-        events.append(RunEnded(time=now, run_id=run.run_id, status=RunStatus.INTERRUPTED))
-    instance.catalog.append(events)
-    return [run.run_id for run in dead]
-
-
 def _raise(outcome: RunOutcome) -> None:
     if outcome.status is RunStatus.CANCELED:
         raise KeyboardInterrupt
     if outcome.exception is not None:
         raise outcome.exception
+    if outcome.error is not None:
+        raise TimedOutError(f"Run {outcome.run_id}: {outcome.error.message}.", remedy=outcome.error.remedy)
     failed = next(step for step in outcome.steps if step.error is not None)
     error = failed.error
     assert error is not None

@@ -14,16 +14,16 @@ from typing import Any
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import CellTakenError, ConflictError, UnknownBackfillError, UsageError
+from headwater.catalog.errors import CellTakenError, ConflictError, RunStoppedError, UnknownBackfillError, UsageError
 from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
-from headwater.catalog.processes import this_host
+from headwater.catalog.processes import this_host, user_name
 from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, RunStatus, StepStatus
-from headwater.materialize.api import check_executor, check_run_config, partition_choice, record_definitions, recover
+from headwater.materialize.api import carry_out, check_run_config, partition_choice, record_definitions
 from headwater.materialize.backfill_signals import (
     Beacon,
     cancel_requests,
@@ -33,18 +33,22 @@ from headwater.materialize.backfill_signals import (
     running_backfill,
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
-from headwater.materialize.conflict import await_run
-from headwater.materialize.execution.run import RunOutcome, RunRequest, execute, user_name
+from headwater.materialize.execution.run import RunOutcome, RunRequest
+from headwater.materialize.executors.fit import IN_PROCESS, check_executor
+from headwater.materialize.monitoring import recover
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.planner import Plan, PlanGroup, build_plan
 from headwater.materialize.reader import Reader
 from headwater.materialize.staleness import Cells
+from headwater.materialize.waiting_run import Asked, WaitingRun
 
 #: Steps of one run. Between two runs everything is looked at afresh, which takes some milliseconds and, with ten
 #: million cells, some seconds.
 STEPS_PER_RUN = 2_000
 #: Cells of one run, unless a single step has more: what is planned for each of them is in memory while it goes on.
 CELLS_PER_RUN = 100_000
+#: Runs of one backfill that go on at the same time are fewer.
+_NEWEST = 20
 #: How a backfill ends for good.
 OVER = frozenset({BackfillStatus.SUCCESS, BackfillStatus.CANCELED})
 
@@ -99,6 +103,7 @@ def backfill(
     only: Collection[str] = (),
     upstream: bool = True,
     title: str = "",
+    backfill_id: str | None = None,
     settings: BackfillSettings | None = None,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> BackfillResult:
@@ -107,7 +112,7 @@ def backfill(
     Without keys or a range all partitions of the selected assets are meant. `only` narrows them to those that are
     "missing", "stale" or "failed". With `upstream`, what they depend on that is stale or missing is built before.
     A backfill that stops before its end, killed or interrupted, goes on with `resume_backfill`. `on_plan` is told what
-    is going to be built, before anything is.
+    is going to be built, before anything is. `backfill_id` is a new identifier, made where none is given.
 
     Raises `UsageError`, `UnknownPartitionError`, `DefinitionError`, `ConfigError`, `CatalogError`; errors of user code
     are recorded.
@@ -127,7 +132,7 @@ def backfill(
         record_definitions(instance, reader.graph)
         return BackfillResult(backfill_id=None, status=None, progress=BackfillProgress(total=0), plan=found)
     now = instance.clock.now()
-    backfill_id = new_id(now)
+    backfill_id = backfill_id or new_id(now)
     instance.catalog.append(
         [
             BackfillStarted(
@@ -237,7 +242,7 @@ def _cancel(instance: Instance, backfill_id: str) -> None:
 
 
 def _check(settings: BackfillSettings) -> None:
-    check_executor(settings.executor or "in_process")
+    check_executor(settings.executor or IN_PROCESS)
     if settings.steps_per_run is not None and settings.steps_per_run < 1:
         raise UsageError("A run has at least one step.", remedy="Choose steps_per_run of at least 1.")
 
@@ -295,8 +300,8 @@ class _Backfiller:
         self.runs: list[RunOutcome] = []
         self.run_ids: list[str] = []
         self.progress = BackfillProgress(total=record.total)
-        #: Its runs when it was looked at last, whoever made them: the newest, and those that went on.
-        self.seen: list[str] = []
+        #: Its newest runs when it was looked at last, whoever made them.
+        self.seen: list[tuple[str, RunStatus]] = []
         #: What the run that goes on made and lost so far, by asset.
         self.made = Counter[AssetKey]()
         self.lost = Counter[AssetKey]()
@@ -311,14 +316,11 @@ class _Backfiller:
             if first_event is not None:
                 self.instance.catalog.append([first_event])
             while plan and not self._canceled():
-                try:
-                    outcome = self._execute(reader, plan)
-                except CellTakenError as taken:
-                    await_run(self.instance, taken.run_id)
-                    reader, standing = self._look()
+                outcome = self._execute(reader, plan)
+                reader, standing = self._look()
+                if outcome is None:
                     plan = self._plan(reader, standing)
                     continue
-                reader, standing = self._look()
                 if outcome.signal is not None and standing.open:
                     return self._result(BackfillStatus.STARTED, first, outcome.signal)
                 if self._canceled():
@@ -373,28 +375,26 @@ class _Backfiller:
                 break  # what comes after it may read the rest
         return build_plan(reader.edges, reader.staleness, targets, force=True, upstream=False)
 
-    def _execute(self, reader: Reader, plan: Plan) -> RunOutcome:
-        """Make one run, and note what it lost."""
-        self.beacon.show(self.progress, self.run_ids)
-        if self.settings.on_run is not None:
-            self.settings.on_run(self.backfill_id, plan, self.progress)
-        request = RunRequest(
-            plan=plan,
-            definitions=self.definitions,
-            graph=self.graph,
-            states=reader.cells,
-            table=reader.table,
-            run_config=self.config,
-            executor=self.settings.executor or self.definitions.executor or "in_process",
-            max_workers=self.settings.max_workers,
-            tags=self.settings.tags,
-            selection=self.record.selection,
-            backfill_id=self.backfill_id,
-            check=self._check_unchanged,
-            listener=self._watch,
-            stop_asked=self._canceled,
-        )
-        outcome = execute(request, self.instance)
+    def _execute(self, reader: Reader, plan: Plan) -> RunOutcome | None:
+        """Make one run, and note what it lost; None where there was nothing left for it when its turn came."""
+        asked = Asked(selection=self.record.selection, tags=self.settings.tags, backfill_id=self.backfill_id)
+        prepared: RunRequest | None = self._prepare(reader, plan, WaitingRun(self.instance, asked))
+
+        def prepare(_: WaitingRun) -> RunRequest | None:
+            nonlocal prepared
+            if self._canceled():
+                return None
+            request, prepared = prepared, None
+            if request is None:  # it has waited
+                now, standing = self._look()
+                left = self._plan(now, standing)
+                request = self._prepare(now, left, place) if left else None
+            return request
+
+        place = prepared.place
+        outcome = carry_out(place, prepare, tidy=self._tidy)
+        if outcome is None:
+            return None
         self.runs.append(outcome)
         self.run_ids.append(outcome.run_id)
         for step in outcome.steps:
@@ -405,11 +405,10 @@ class _Backfiller:
                     noted.setdefault(cell.asset, set()).add(cell.partition)
         return outcome
 
-    def _runs(self) -> list[str]:
-        """The newest run of this backfill, and those that go on: another list where any began or ended."""
-        runs = self.instance.catalog.runs
-        newest = runs(backfill=self.backfill_id, limit=1)
-        return [run.run_id for run in (*newest, *runs(backfill=self.backfill_id, statuses=[RunStatus.STARTED]))]
+    def _runs(self) -> list[tuple[str, RunStatus]]:
+        """The newest runs of this backfill that began, with how they stand: another list where any began or ended."""
+        runs = self.instance.catalog.runs(backfill=self.backfill_id, limit=_NEWEST)
+        return [(run.run_id, run.status) for run in runs if run.started is not None]
 
     def _check_unchanged(self) -> None:
         """Raise `CellTakenError` where another run of this backfill began or ended since it was looked at.
@@ -418,11 +417,38 @@ class _Backfiller:
         """
         runs = self._runs()
         if runs != self.seen:
+            taken_by, _ = next(one for one in runs if one not in self.seen)
             raise CellTakenError(
-                f"Run {runs[0]} builds cells of the backfill {self.backfill_id} too.",
-                run_id=runs[0],
+                f"Run {taken_by} builds cells of the backfill {self.backfill_id} too.",
+                run_id=taken_by,
                 remedy="Look again at what is left.",
             )
+
+    def _tidy(self) -> None:
+        """What is done now and then while it waits."""
+        if self._canceled():
+            raise RunStoppedError("The backfill was canceled.", remedy="")
+        recover(self.instance, self.definitions)
+
+    def _prepare(self, reader: Reader, plan: Plan, place: WaitingRun) -> RunRequest:
+        """What the next run is told."""
+        self.beacon.show(self.progress, self.run_ids)
+        if self.settings.on_run is not None:
+            self.settings.on_run(self.backfill_id, plan, self.progress)
+        return RunRequest(
+            plan=plan,
+            definitions=self.definitions,
+            graph=self.graph,
+            states=reader.cells,
+            table=reader.table,
+            run_config=self.config,
+            executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
+            max_workers=self.settings.max_workers,
+            place=place,
+            check=self._check_unchanged,
+            listener=self._watch,
+            stop_asked=self._canceled,
+        )
 
     def _watch(self, event: Event) -> None:
         """Hand an event on, and report now and then how far all has come."""

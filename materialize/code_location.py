@@ -6,6 +6,8 @@ import importlib.util
 import os
 import sys
 import traceback
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +16,41 @@ from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError
 from headwater.io.location import PROJECT_FOLDER
 from headwater.materialize.execution.user_traceback import user_frames, user_traceback
 from headwater.materialize.project import Project
+
+#: The project that definitions were loaded from.
+_projects: "weakref.WeakKeyDictionary[Definitions, Project]" = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeLocation:
+    """Where definitions come from, in plain data: a project's files and modules, or a variable of one module."""
+
+    root: str
+    files: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    #: The name of the variable, where the only module is not loaded as a project's is.
+    variable: str | None = None
+
+    def load(self) -> Definitions:
+        """The definitions, imported. Raises what `load_definitions` does."""
+        if self.variable is not None:
+            return getattr(_import_module(self.modules[0]), self.variable)
+        root = Path(self.root)
+        return load_definitions(Project(root=root, home=root, files=tuple(map(Path, self.files)), modules=self.modules))
+
+
+def location_of(definitions: Definitions) -> CodeLocation | None:
+    """Where another process finds the same definitions; None for those that were made in this one alone."""
+    project = _projects.get(definitions)
+    if project is not None:
+        return CodeLocation(root=str(project.root), files=tuple(map(str, project.files)), modules=project.modules)
+    for name, module in list(sys.modules.items()):
+        if name == "__main__" or getattr(module, "__spec__", None) is None:
+            continue
+        for variable, value in list(vars(module).items()):
+            if value is definitions:
+                return CodeLocation(root="", modules=(name,), variable=variable)
+    return None
 
 
 def load_definitions(project: Project) -> Definitions:
@@ -37,7 +74,9 @@ def load_definitions(project: Project) -> Definitions:
         loaded += [_definitions_of(_import_module(name)) for name in project.modules]
     finally:
         PROJECT_FOLDER.reset(token)
-    return loaded[0] if len(loaded) == 1 else Definitions.merge(*loaded)
+    definitions = loaded[0] if len(loaded) == 1 else Definitions.merge(*loaded)
+    _projects[definitions] = project
+    return definitions
 
 
 def _definitions_of(module: ModuleType) -> Definitions:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from headwater.catalog.errors import HeadwaterError, StorageError
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import Pointer, RunStatus
+from headwater.catalog.records import OPEN, Pointer, RunStatus
 from headwater.io.file_manager import FileIOManager
 from headwater.io.local import STAGING
 from headwater.io.location import moved_path
@@ -33,7 +33,7 @@ GRACE = timedelta(hours=24)
 #: A version's file is called by its identifier.
 _VERSION = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})\.[^/]+")
 _ADDRESSES = ("file://", *(f"{scheme}://" for scheme in REMOTE_SCHEMES))
-_ENDED = [status for status in RunStatus if status is not RunStatus.STARTED]
+_ENDED = [status for status in RunStatus if status.is_over]
 _PAGE = 200
 
 
@@ -270,7 +270,7 @@ def _find(
 def _running(instance: Instance) -> set[str]:
     """The identifiers of the runs that have not ended, and of the versions that they are to make."""
     running: set[str] = set()
-    for run in _runs(instance, [RunStatus.STARTED]):
+    for run in _runs(instance, list(OPEN)):
         running.add(run)
         running.update(cell.version_id for cell in instance.catalog.planned(run))
     return running

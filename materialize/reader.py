@@ -358,9 +358,25 @@ def column_versions(materialization: Materialization | None) -> dict[str, str]:
     return {c.name: c.version for c in materialization.pointer.columns if c.version is not None}
 
 
+def maybe_run(catalog: CatalogReader, text: str) -> Run | None:
+    """The run whose identifier starts with `text`, where `text` looks like the start of one."""
+    bare = text.replace("-", "")
+    if len(bare) < 4 or any(char not in "0123456789abcdef" for char in bare.lower()):
+        return None
+    return catalog.run(text.lower())
+
+
+def find_run(catalog: CatalogReader, run_id: str) -> Run:
+    """The run whose identifier starts with `run_id`. Raises `UsageError` where there is none, or several."""
+    found = maybe_run(catalog, run_id)
+    if found is None:
+        raise UsageError(f"There is no run '{run_id}'.", remedy="`headwater runs` lists them; 4 characters are enough.")
+    return found
+
+
 def is_interrupted(run: Run) -> bool:
-    """Whether a run is not finished and has lost its process."""
-    if run.status is not RunStatus.STARTED:
+    """Whether a run is not finished and has lost its process. One in the queue may be anybody's to carry out."""
+    if run.status.is_over or (run.status is RunStatus.QUEUED and not run.pid):
         return False
     if (run.host, run.pid) == (this_host(), os.getpid()):
         return run.run_id not in Instance.running
@@ -368,15 +384,17 @@ def is_interrupted(run: Run) -> bool:
 
 
 def settled(run: Run) -> Run:
-    """A run as the next one who writes is going to settle it: one that has lost its process is interrupted."""
+    """A run as the next one who writes is going to settle it.
+
+    One that has lost its process is interrupted, or canceled where that was asked for.
+    """
     if not is_interrupted(run):
         return run
     counts = Counter[StepStatus]()
     for one, count in run.step_counts.items():
         counts[UNFINISHED.get(one, one)] += count
-    return replace(
-        run, status=RunStatus.INTERRUPTED, step_counts={one: counts[one] for one in StepStatus if counts[one]}
-    )
+    ended = RunStatus.CANCELED if run.status is RunStatus.CANCELING else RunStatus.INTERRUPTED
+    return replace(run, status=ended, step_counts={one: counts[one] for one in StepStatus if counts[one]})
 
 
 def settled_steps(steps: Iterable[Step]) -> list[Step]:

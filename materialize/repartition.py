@@ -21,7 +21,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import normalize
 from headwater.catalog.printable import printable_line
-from headwater.catalog.processes import start_ticks, this_host
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
     Materialization,
@@ -38,7 +38,7 @@ from headwater.materialize.api import recover
 from headwater.materialize.causes import Status
 from headwater.materialize.execution.partition_expr import RowOfNoPartitionError, divide
 from headwater.materialize.execution.partitions import PARTITION_EXPR, StepPartitions, step_partitions
-from headwater.materialize.execution.run import definitions_changed, user_name
+from headwater.materialize.execution.run import definitions_changed
 from headwater.materialize.execution.step import describe_failure
 from headwater.materialize.execution.versions import Versions, typed_keys
 from headwater.materialize.io_managers import IOManagers

@@ -10,7 +10,10 @@ from headwater.catalog.events import (
     BackfillResumed,
     BackfillStarted,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepStarted,
 )
@@ -74,6 +77,18 @@ class History:
     def time(self) -> datetime:
         """The next moment, a second and a microsecond later."""
         return datetime(2026, 1, 1, tzinfo=UTC) + next(self._numbers) * timedelta(seconds=1, microseconds=1)
+
+    def queue(self, **more: Any) -> RunQueued:
+        """A run that waits for its turn."""
+        return RunQueued(time=self.time(), run_id=self.identifier(), **more)
+
+    def move(self, run: RunQueued | RunStarted, status: RunStatus, **more: Any) -> RunMoved:
+        """A run that goes on waiting, has its turn, or is to stop."""
+        return RunMoved(time=self.time(), run_id=run.run_id, status=status, **more)
+
+    def claim(self, run: RunStarted, step: int = 0, pool: str = "p", **more: Any) -> SlotClaimed:
+        """A place in a pool."""
+        return SlotClaimed(time=self.time(), run_id=run.run_id, step_key=run.steps[step].step_key, pool=pool, **more)
 
     def start(self, *assets: str | tuple[str, Sequence[str | None]], **more: Any) -> RunStarted:
         """A run with a step for each asset: one cell, or one for each of some partitions."""
@@ -183,6 +198,6 @@ class History:
         """The end of a backfill."""
         return BackfillEnded(time=self.time(), backfill_id=backfill.backfill_id, status=status, **more)
 
-    def finish(self, run: RunStarted, status: RunStatus = RunStatus.SUCCESS, **more: Any) -> RunEnded:
+    def finish(self, run: RunQueued | RunStarted, status: RunStatus = RunStatus.SUCCESS, **more: Any) -> RunEnded:
         """The end of a run."""
         return RunEnded(time=self.time(), run_id=run.run_id, status=status, **more)

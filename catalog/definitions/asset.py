@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 from headwater.catalog.config import Config
 from headwater.catalog.definitions.dependencies import AssetDep, AssetIn, read_deps, texts
-from headwater.catalog.definitions.policies import BackfillPolicy, RetryPolicy
+from headwater.catalog.definitions.hooks import HookDefinition, step_hooks
+from headwater.catalog.definitions.policies import NO_LIMITS, BackfillPolicy, RetryPolicy, StepLimits
 from headwater.catalog.definitions.signature import InputDefinition, Signature, read_signature
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import (
@@ -78,6 +79,12 @@ class AssetsDefinition:
     retry_policy: RetryPolicy | None = None
     #: How many partitions a step computes; None for one.
     backfill_policy: BackfillPolicy | None = None
+    #: The pool in which its step has to find a place.
+    pool: str | None = None
+    #: What is called when its step has ended.
+    hooks: frozenset[HookDefinition] = frozenset()
+    #: What one attempt at the step may take.
+    limits: StepLimits = NO_LIMITS
     is_multi: bool = False
     #: Whether the function can compute some of its assets alone.
     can_subset: bool = False
@@ -181,6 +188,10 @@ class AssetSettings(TypedDict, total=False):
     retry_policy: RetryPolicy | None
     partitions_def: "PartitionsDefinition | None"
     backfill_policy: BackfillPolicy | None
+    pool: str | None
+    hooks: Iterable[HookDefinition]
+    timeout: float | None
+    memory_limit: int | str | None
     required_resource_keys: Iterable[str]
     output_required: bool
     compute_kind: str | None
@@ -212,6 +223,10 @@ def asset(
     retry_policy: RetryPolicy | None = None,
     partitions_def: "PartitionsDefinition | None" = None,
     backfill_policy: BackfillPolicy | None = None,
+    pool: str | None = None,
+    hooks: Iterable[HookDefinition] = (),
+    timeout: float | None = None,
+    memory_limit: int | str | None = None,
     required_resource_keys: Iterable[str] = (),
     output_required: bool = True,
     compute_kind: str | None = None,
@@ -229,7 +244,11 @@ def asset(
     yield nothing, when there is nothing to make: what depends on it is skipped then.
 
     `partitions_def` divides the asset into partitions, which are built and recorded one by one: a step computes one of
-    them, or as many as `backfill_policy` says.
+    them, or as many as `backfill_policy` says. Of the steps of one `pool`, no more run at a time than the instance's
+    settings say, in whatever runs. `hooks` are called when the step has ended.
+
+    `timeout`, in seconds, and `memory_limit`, in bytes or like "2GiB", stop an attempt that takes more: they need the
+    executor "processes".
 
     `compute_kind="polars"` is another way to write `kinds={"polars"}`, and `io_manager_def` another to write
     `io_manager`: definitions written for Dagster have them.
@@ -267,6 +286,9 @@ def asset(
             retry_policy=retry_policy,
             partitions_def=partitions_def,
             backfill_policy=backfill_policy,
+            pool=pool,
+            hooks=hooks,
+            limits=_limits(timeout, memory_limit, source),
             required_resource_keys=required_resource_keys,
             source=source,
         )
@@ -289,6 +311,10 @@ def multi_asset(
     retry_policy: RetryPolicy | None = None,
     partitions_def: "PartitionsDefinition | None" = None,
     backfill_policy: BackfillPolicy | None = None,
+    pool: str | None = None,
+    hooks: Iterable[HookDefinition] = (),
+    timeout: float | None = None,
+    memory_limit: int | str | None = None,
     required_resource_keys: Iterable[str] = (),
     compute_kind: str | None = None,
     **others: Any,
@@ -299,7 +325,8 @@ def multi_asset(
     `MaterializeResult(asset_key=…)`; with `specs`, it yields or returns `MaterializeResult`s, or returns nothing
     when it has made all of them by itself. With `can_subset`, it may be asked for some of them:
     `context.selected_output_names` and `context.selected_asset_keys` say which. `partitions_def` divides all of them
-    alike: the assets of one function cannot be divided in different ways.
+    alike: the assets of one function cannot be divided in different ways. `pool`, `hooks`, `timeout` and
+    `memory_limit` are those of `asset`, for the step.
 
     Raises `DefinitionError`.
     """
@@ -361,6 +388,9 @@ def multi_asset(
             retry_policy=retry_policy,
             partitions_def=partitions_def,
             backfill_policy=backfill_policy,
+            pool=pool,
+            hooks=hooks,
+            limits=_limits(timeout, memory_limit, source),
             required_resource_keys=required_resource_keys,
             is_multi=True,
             can_subset=can_subset,
@@ -381,6 +411,8 @@ def _definition(
     retry_policy: RetryPolicy | None,
     partitions_def: "PartitionsDefinition | None",
     backfill_policy: BackfillPolicy | None,
+    pool: str | None,
+    hooks: Iterable[HookDefinition],
     required_resource_keys: Iterable[str],
     source: SourceLocation,
     **settings: Any,
@@ -398,6 +430,8 @@ def _definition(
     _check_partitions(name, outputs, partitions_def, source)
     if backfill_policy is not None:
         _check_policy(name, outputs, backfill_policy, source)
+    if pool is not None and (not isinstance(cast(object, pool), str) or not pool):
+        raise DefinitionError(f"{source}: the pool of `{name}` is {pool!r}.", remedy='Write pool="duckdb".')
     return AssetsDefinition(
         name=name,
         function=function,
@@ -414,11 +448,20 @@ def _definition(
         config=config,
         retry_policy=retry_policy,
         backfill_policy=backfill_policy,
+        pool=pool,
+        hooks=step_hooks(hooks, f"{source}: `{name}`"),
         return_annotation=signature.return_annotation,
         stores_nothing=signature.stores_nothing,
         source=source,
         **settings,
     )
+
+
+def _limits(timeout: float | None, memory_limit: int | str | None, source: SourceLocation) -> StepLimits:
+    try:
+        return StepLimits.of(timeout, memory_limit)
+    except DefinitionError as error:
+        raise DefinitionError(f"{source}: {error.message}", remedy=error.remedy) from None
 
 
 def _check_partitions(

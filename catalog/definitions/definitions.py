@@ -11,6 +11,7 @@ from headwater.catalog.config import EnvVar, bind_config, config_references, des
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
 from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
+from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
 from headwater.catalog.definitions.resource import describe_resource, hash_json
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
@@ -52,6 +53,7 @@ class Definitions:
         assets: Any = None,
         resources: Mapping[str, Any] | None = None,
         executor: Any = None,
+        hooks: Iterable[HookDefinition] = (),
     ) -> None:
         found = [] if assets is None else _collect(assets)
         #: As they were given; `assets` holds them with every parameter settled.
@@ -59,6 +61,8 @@ class Definitions:
         self.resources: Mapping[str, Any] = _check_names(resources or {})
         #: How the steps of a run are executed where nobody says otherwise: a name such as "in_process".
         self.executor = executor
+        #: What is called at the end of every step, or of a run.
+        self.hooks = all_hooks(hooks, "Definitions")
         self.specs: Sequence[AssetSpec] = [d for d in self._given if isinstance(d, AssetSpec)]
         self.assets: Sequence[AssetsDefinition] = self._resolve(
             [d for d in self._given if isinstance(d, AssetsDefinition)]
@@ -71,7 +75,9 @@ class Definitions:
         """All of several definitions. The same resource under the same name is fine, two different ones are not."""
         resources: dict[str, Any] = {}
         executor = None
+        hooks: set[HookDefinition] = set()
         for one in definitions:
+            hooks |= one.hooks
             for name, resource in one.resources.items():
                 if name in resources and resources[name] is not resource:
                     raise DefinitionError(
@@ -80,7 +86,7 @@ class Definitions:
                     )
                 resources[name] = resource
             executor = one.executor if one.executor is not None else executor
-        return Definitions([one._given for one in definitions], resources, executor)
+        return Definitions([one._given for one in definitions], resources, executor, hooks)
 
     @cached_property
     def graph(self) -> AssetGraph:
@@ -90,6 +96,15 @@ class Definitions:
     def graph_with(self, run_config: Mapping[str, Any]) -> AssetGraph:
         """The graph under a run's configuration. Raises `ConfigError` naming the path."""
         return AssetGraph(self._nodes(run_config)) if run_config else self.graph
+
+    def hooks_of(self, definition: AssetsDefinition) -> frozenset[HookDefinition]:
+        """What is called when a step has ended."""
+        return definition.hooks | {hook for hook in self.hooks if not hook.event.of_run}
+
+    @property
+    def run_hooks(self) -> frozenset[HookDefinition]:
+        """What is called when a run has ended."""
+        return frozenset(hook for hook in self.hooks if hook.event.of_run)
 
     def definition_of(self, key: AssetKey) -> AssetsDefinition:
         """What computes the asset `key`."""
@@ -209,6 +224,13 @@ class Definitions:
         return replace(definition, inputs=tuple(inputs), resources=resources)
 
     def _check_resources(self) -> None:
+        for hook in self.hooks.union(*(definition.hooks for definition in self.assets)):
+            missing = sorted(hook.required_resource_keys - self.resources.keys())
+            if missing:
+                raise MissingResourceError(
+                    f"The hook `{hook.name}` needs the resource `{missing[0]}`; nobody provides it.",
+                    remedy=nearest(missing[0], self.resources) or "Add it to Definitions(resources={…}).",
+                )
         for definition in self.assets:
             wanted = [*definition.resources.values(), *definition.required_resource_keys]
             wanted += [item.input_manager_key for item in definition.inputs if item.input_manager_key]
@@ -282,6 +304,7 @@ class Definitions:
                     fingerprint=fingerprint,
                     stored=not definition.stores_nothing,
                     batch=definition.batch,
+                    pool=definition.pool,
                 )
             )
         return nodes

@@ -1,6 +1,8 @@
-"""When a step is tried again and how user code asks for it, and how many partitions a step computes."""
+"""When a step is tried again and how user code asks for it, how many partitions it computes, what it may take."""
 
+import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +14,12 @@ from headwater.catalog.errors import DefinitionError, UserCodeError
 MAX_DELAY = 365 * 86400
 #: What fits the integers of the definitions cache and of every other reader.
 MAX_BATCH = (1 << 53) - 1
+_UNITS = {"": 1, "B": 1} | {
+    unit: base**power
+    for power, letter in enumerate("KMGT", 1)
+    for unit, base in ((f"{letter}B", 1000), (f"{letter}IB", 1024))
+}
+_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
 class Backoff(Enum):
@@ -104,6 +112,48 @@ class BackfillPolicy:
     def multi_run(max_partitions_per_run: int = 1) -> "BackfillPolicy":
         """Steps of up to so many partitions."""
         return BackfillPolicy(max_partitions_per_run)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """What one attempt at a step may take. They change nothing of what it makes, and so make nothing stale.
+
+    Raises `DefinitionError`.
+    """
+
+    #: Seconds.
+    timeout: float | None = None
+    #: Bytes.
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not (_is_delay(self.timeout) and self.timeout > 0):
+            raise DefinitionError(
+                f"A step with timeout={self.timeout!r}.", remedy=f"Give seconds, more than 0 and less than {MAX_DELAY}."
+            )
+        if self.memory is not None and not (_is_count(self.memory) and self.memory > 0):
+            raise DefinitionError(f"A step with memory_limit={self.memory!r}.", remedy="Give bytes, or '2GiB'.")
+
+    def __bool__(self) -> bool:
+        return self.timeout is not None or self.memory is not None
+
+    @staticmethod
+    def of(timeout: float | None, memory_limit: int | str | None) -> "StepLimits":
+        """The limits that a definition gives; memory as bytes, or as text such as "2GiB" or "500 MB"."""
+        return StepLimits(timeout, parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit)
+
+
+#: What a step may take of which nothing is said.
+NO_LIMITS = StepLimits()
+
+
+def parse_bytes(text: str) -> int:
+    """How many bytes a text such as "2GiB" or "500 MB" means. Raises `DefinitionError`."""
+    match = _MEMORY.fullmatch(text)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise DefinitionError(f"{text!r} is no amount of memory.", remedy="Write bytes, or a text such as '2GiB'.")
+    return math.ceil(float(match[1]) * unit)
 
 
 class Failure(Exception):

@@ -156,7 +156,7 @@ def replace_spec(spec: AssetSpec, **changes: Any) -> AssetSpec:
 _OF_DAGSTER = frozenset(
     {
         *("automation_condition", "auto_materialize_policy", "freshness_policy", "op_tags"),
-        *("check_specs", "config_schema", "resource_defs", "dagster_type", "pool", "hooks"),
+        *("check_specs", "config_schema", "resource_defs", "dagster_type"),
         *("legacy_freshness_policy", "non_argument_deps", "internal_asset_deps"),
     }
 )

@@ -79,6 +79,8 @@ class AssetNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     partitions: str | None = None
     #: How many of its partitions one step computes; None for all of them in one step.
     batch: int | None = 1
+    #: The pool in which its step has to find a place.
+    pool: str | None = None
 
     @property
     def partitions_def(self) -> "PartitionsDefinition | None":
@@ -147,7 +149,7 @@ def node_to_json(node: AssetNode) -> dict[str, Any]:
         "source": node.source,
         "partitions_def": None if node.partitions is None else _parsed(node.partitions),
         "backfill_policy": None if node.batch == 1 else {"max_partitions_per_run": node.batch},
-    }
+    } | ({} if node.pool is None else {"pool": node.pool})
 
 
 def _dependency_to_json(dep: Dependency) -> dict[str, Any]:
@@ -190,6 +192,7 @@ def node_from_json(data: Mapping[str, Any]) -> AssetNode:
         source=data["source"],
         partitions=None if partitions is None else canonical_json(partitions),
         batch=1 if policy is None else policy["max_partitions_per_run"],
+        pool=data.get("pool"),
     )
 
 

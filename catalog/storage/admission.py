@@ -1,9 +1,10 @@
 """Which events a storage accepts, and which of them still change anything. The same for every storage.
 
-The life of a run is RunStarted, then anything, then RunEnded; of a step StepStarted, StepRetried, StepEnded. What
-comes after the end of a step or of its run is late: it goes to the log and changes nothing else, so that a worker
-that was given up cannot move what others have built upon since. The life of a backfill is BackfillStarted, then
-BackfillEnded and BackfillResumed until it ended as SUCCESS or CANCELED; what comes after is late too.
+The life of a run is RunQueued and RunMoved, if it has to wait, then RunStarted, then anything, then RunEnded; of a
+step SlotClaimed, StepStarted, StepRetried, StepEnded. What comes after the end of a step or of its run is late: it
+goes to the log and changes nothing else, so that a worker that was given up cannot move what others have built upon
+since. The life of a backfill is BackfillStarted, then BackfillEnded and BackfillResumed until it ended as SUCCESS or
+CANCELED; what comes after is late too.
 """
 
 from collections.abc import Callable
@@ -18,14 +19,23 @@ from headwater.catalog.events import (
     DefinitionsChanged,
     Event,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
 )
-from headwater.catalog.records import BackfillStatus, Materialization, RunStatus, StepStatus
+from headwater.catalog.records import BUSY, OPEN, BackfillStatus, Materialization, RunStatus, StepStatus
 from headwater.catalog.storage.identifiers import check_identifier
 
 #: How a backfill ends for good.
 _OVER = frozenset({BackfillStatus.SUCCESS, BackfillStatus.CANCELED})
+#: From which statuses a run comes to another one, but for its end.
+_MOVES = {
+    RunStatus.QUEUED: frozenset({RunStatus.QUEUED, RunStatus.STARTING}),
+    RunStatus.STARTING: frozenset({RunStatus.QUEUED}),
+    RunStatus.CANCELING: BUSY,
+}
 _OPEN_STEP = frozenset({StepStatus.PENDING, StepStatus.STARTED})
 _UTC = timedelta(0)
 _REMEDY = "This is an error in the program that records: please report it."
@@ -45,7 +55,12 @@ class RunProgress:
 
     number: int
     steps: dict[str, StepProgress]
-    ended: bool = False
+    status: RunStatus = RunStatus.STARTED
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.status.is_over
 
 
 @dataclass(slots=True)
@@ -66,6 +81,8 @@ class Progress:
     find_backfill: Callable[[str], BackfillProgress | None]
     next_number: int
     next_backfill: int
+    #: How often anything was claimed: see `RunStarted.claims_before`.
+    claims: int
     _runs: dict[str, RunProgress] = field(default_factory=dict[str, RunProgress])
     #: What to take back when the transaction fails.
     _started: list[str] = field(default_factory=list[str])
@@ -75,32 +92,62 @@ class Progress:
     _moved: list[tuple[BackfillProgress, BackfillStatus]] = field(
         default_factory=list[tuple[BackfillProgress, BackfillStatus]]
     )
-    _ended: list[tuple[str, RunProgress | StepProgress]] = field(
-        default_factory=list[tuple[str, RunProgress | StepProgress]]
+    #: Runs that moved on, as they were before.
+    _moved_runs: list[tuple[str, RunProgress, RunStatus, dict[str, StepProgress]]] = field(
+        default_factory=list[tuple[str, RunProgress, RunStatus, dict[str, StepProgress]]]
     )
+    _ended_steps: list[StepProgress] = field(default_factory=list[StepProgress])
+    _claimed: int = 0
+
+    def queue(self, event: RunQueued) -> RunProgress:
+        """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
+        if self._find(event.run_id) is not None:
+            raise _known(event.run_id)
+        return self._add(event, {}, RunStatus.QUEUED)
 
     def start(self, event: RunStarted) -> RunProgress:
-        """Take in a new run.
+        """Take in that a run begins.
 
-        Raises `CatalogError` for one that the catalog has already, `ConflictError` where `runs_before` is not met.
+        Raises `CatalogError` for one that began already, `ConflictError` for one that was taken out of the queue, and
+        where `claims_before` is not met.
         """
-        if self._find(event.run_id) is not None:
-            raise CatalogError(f"Run {event.run_id} is in the catalog already.", remedy=_REMEDY)
-        if event.runs_before not in (None, self.next_number):
-            raise ConflictError(
-                f"Run {event.run_id} was to be number {event.runs_before}, and is number {self.next_number}.",
-                remedy="Look again at what the runs in between do.",
-            )
-        if event.backfill_id is not None:
-            self.backfill(event.backfill_id)
         steps = {step.step_key: StepProgress(number) for number, step in enumerate(event.steps)}
         if len(steps) < len(event.steps):
             raise CatalogError(f"Run {event.run_id} plans two steps of the same name.", remedy=_REMEDY)
-        run = RunProgress(self.next_number, steps)
-        self.next_number += 1
-        self._runs[event.run_id] = run
-        self._started.append(event.run_id)
+        run = self._find(event.run_id)
+        if run is not None and run.status not in (RunStatus.QUEUED, RunStatus.STARTING):
+            raise _known(event.run_id) if run.steps else _not_waiting(event.run_id, run.status)
+        self.claim(event)
+        if run is None:
+            return self._add(event, steps, RunStatus.STARTED)
+        self._move(event.run_id, run, RunStatus.STARTED)
+        run.steps = steps
         return run
+
+    def move(self, event: RunMoved) -> bool:
+        """Take in that a run waits or stops; False when that comes late.
+
+        Raises `ConflictError` where the run is not what it was thought to be, and where `claims_before` is not met.
+        """
+        run = self.run(event.run_id)
+        if event.status is RunStatus.CANCELING and run.ended:
+            return False
+        if run.status not in _MOVES[event.status]:
+            raise _not_waiting(event.run_id, run.status)
+        if event.status is RunStatus.STARTING:
+            self.claim(event)
+        self._move(event.run_id, run, event.status)
+        return True
+
+    def claim(self, event: RunStarted | RunMoved | SlotClaimed) -> None:
+        """Take in a claim. Raises `ConflictError` where others claimed something since whoever made it looked."""
+        if event.claims_before not in (None, self.claims):
+            raise ConflictError(
+                f"Run {event.run_id} looked when there were {event.claims_before} claims, and there are {self.claims}.",
+                remedy="Look again at what others do.",
+            )
+        self.claims += 1
+        self._claimed += 1
 
     def run(self, run_id: str) -> RunProgress:
         """A run. Raises `CatalogError` for one that was never started."""
@@ -119,11 +166,16 @@ class Progress:
     def end(self, event: RunEnded | StepEnded) -> bool:
         """Take in an end; False when it comes late."""
         run = self.run(event.run_id)
-        part = self.step(event.run_id, event.step_key) if isinstance(event, StepEnded) else run
-        if run.ended or part.ended:
+        if isinstance(event, RunEnded):
+            if run.ended:
+                return False
+            self._move(event.run_id, run, event.status)
+            return True
+        step = self.step(event.run_id, event.step_key)
+        if run.ended or step.ended:
             return False
-        part.ended = True
-        self._ended.append((event.run_id, part))
+        step.ended = True
+        self._ended_steps.append(step)
         return True
 
     def start_backfill(self, event: BackfillStarted) -> BackfillProgress:
@@ -153,8 +205,8 @@ class Progress:
 
     def commit(self) -> None:
         """The transaction stands. Runs and backfills that are over are forgotten."""
-        for run_id, part in self._ended:
-            if isinstance(part, RunProgress):
+        for run_id, run, *_ in self._moved_runs:
+            if run.ended:
                 self._runs.pop(run_id, None)
         if any(backfill.status in _OVER for backfill, _ in self._moved):
             self._backfills = {key: kept for key, kept in self._backfills.items() if kept.status not in _OVER}
@@ -162,8 +214,10 @@ class Progress:
 
     def rollback(self) -> None:
         """The transaction failed: everything since the last commit did not happen."""
-        for _, part in self._ended:
-            part.ended = False
+        for step in self._ended_steps:
+            step.ended = False
+        for _, run, status, steps in reversed(self._moved_runs):
+            run.status, run.steps = status, steps
         for backfill, status in reversed(self._moved):
             backfill.status = status
         for run_id in self._started:
@@ -172,13 +226,28 @@ class Progress:
             del self._backfills[backfill_id]
         self.next_number -= len(self._started)
         self.next_backfill -= len(self._started_backfills)
+        self.claims -= self._claimed
         self._forget()
 
     def _forget(self) -> None:
         self._started.clear()
-        self._ended.clear()
+        self._moved_runs.clear()
+        self._ended_steps.clear()
+        self._claimed = 0
         self._started_backfills.clear()
         self._moved.clear()
+
+    def _add(self, event: RunQueued | RunStarted, steps: dict[str, StepProgress], status: RunStatus) -> RunProgress:
+        if event.backfill_id is not None:
+            self.backfill(event.backfill_id)
+        run = self._runs[event.run_id] = RunProgress(self.next_number, steps, status)
+        self.next_number += 1
+        self._started.append(event.run_id)
+        return run
+
+    def _move(self, run_id: str, run: RunProgress, status: RunStatus) -> None:
+        self._moved_runs.append((run_id, run, run.status, run.steps))
+        run.status = status
 
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         backfill = self._backfills.get(backfill_id)
@@ -197,14 +266,27 @@ class Progress:
         return run
 
 
+def _known(run_id: str) -> CatalogError:
+    return CatalogError(f"Run {run_id} is in the catalog already.", remedy=_REMEDY)
+
+
+def _not_waiting(run_id: str, status: RunStatus) -> ConflictError:
+    return ConflictError(f"Run {run_id} is {status} by now.", remedy=f"headwater run show {run_id} tells more.")
+
+
 def check(event: Event) -> None:
     """Raise `CatalogError` for an event that no catalog can hold, whatever came before it."""
     _check_time(event.time, type(event).__name__)
     match event:
+        case RunQueued():
+            _check_run(event)
+            _check_other_run(event.behind)
+        case RunMoved():
+            if event.status not in _MOVES:
+                raise CatalogError(f"Run {event.run_id} cannot be moved to {event.status}.", remedy=_REMEDY)
+            _check_other_run(event.behind)
         case RunStarted():
-            check_identifier(event.run_id, "run")
-            if event.backfill_id is not None:
-                check_identifier(event.backfill_id, "backfill")
+            _check_run(event)
             for step in event.steps:
                 for cell in step.cells:
                     check_identifier(cell.version_id, "version")
@@ -212,8 +294,9 @@ def check(event: Event) -> None:
             check_identifier(event.backfill_id, "backfill")
         case BackfillEnded(status=BackfillStatus.STARTED):
             raise CatalogError(f"Backfill {event.backfill_id} cannot end as {event.status}.", remedy=_REMEDY)
-        case RunEnded(status=RunStatus.STARTED):
-            raise CatalogError(f"Run {event.run_id} cannot end as {event.status}.", remedy=_REMEDY)
+        case RunEnded():
+            if event.status in OPEN:
+                raise CatalogError(f"Run {event.run_id} cannot end as {event.status}.", remedy=_REMEDY)
         case StepEnded():
             if event.status in _OPEN_STEP:
                 raise CatalogError(f"Step '{event.step_key}' cannot end as {event.status}.", remedy=_REMEDY)
@@ -224,6 +307,19 @@ def check(event: Event) -> None:
                 _check_time(change.changed, "DefinitionChange")
         case _:
             pass
+
+
+def _check_run(event: RunQueued | RunStarted) -> None:
+    check_identifier(event.run_id, "run")
+    if event.backfill_id is not None:
+        check_identifier(event.backfill_id, "backfill")
+    _check_other_run(event.parent_run_id)
+    _check_other_run(event.root_run_id)
+
+
+def _check_other_run(run_id: str | None) -> None:
+    if run_id is not None:
+        check_identifier(run_id, "run")
 
 
 def _check_materialization(event: StepEnded, made: Materialization) -> None:

@@ -25,6 +25,7 @@ from headwater.catalog.records import (
     PlannedCell,
     Run,
     RunStatus,
+    Slot,
     Step,
 )
 
@@ -164,17 +165,23 @@ class CatalogReader(Protocol):
         asset: AssetKey | None = None,
         job: str | None = None,
         backfill: str | None = None,
+        root: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
         """Runs, newest first; those that planned to build `asset`, if given; older than run `before`, if given.
 
-        `job` and `backfill` are the name and the identifier of what they are to be a part of.
+        `job` and `backfill` are the name and the identifier of what they are to be a part of; with `root`, that run
+        and all other tries at it.
         """
         ...
 
-    def run_count(self) -> int:
-        """How many runs there ever were: what `RunStarted.runs_before` is compared with."""
+    def claims(self) -> int:
+        """How often anything was claimed: what `RunStarted.claims_before` is compared with."""
+        ...
+
+    def slots(self) -> list[Slot]:
+        """The places in pools that are held, oldest first: also by runs whose process died, until they are settled."""
         ...
 
     def backfills(
@@ -262,8 +269,9 @@ class CatalogWriter(CatalogReader, Protocol):
         number of the last event. When it returns, the events survive `kill -9` and power loss; when it raises, none of
         them is there. Raises `ReadOnlyCatalogError`, `DiskFullError`, `CatalogError`.
         A `StepEnded`, `RunEnded` or `BackfillEnded` for what already has a final status changes nothing but the log,
-        and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for a `RunStarted`
-        whose `runs_before` is not the number of runs: of several that looked at the same time, one begins.
+        and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for an event whose
+        `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
+        and for a run that starts, or moves, and is not in the queue any more.
         """
         ...
 

@@ -1,6 +1,7 @@
 """Events as text and back: what the journal keeps until they are in the tables.
 
-A text is a JSON list of `[class name, fields]`, asset keys in their printed form, times in ISO 8601.
+A text is a JSON list of `[class name, fields]`, asset keys in their printed form, times in ISO 8601; what is
+committed at once is a JSON list of `[request, such a list]`.
 """
 
 import functools
@@ -19,7 +20,10 @@ from headwater.catalog.events import (
     Event,
     LogMessage,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepRetried,
     StepStarted,
@@ -29,8 +33,11 @@ from headwater.catalog.keys import AssetKey
 _KINDS: Mapping[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
+        RunQueued,
+        RunMoved,
         RunStarted,
         RunEnded,
+        SlotClaimed,
         StepStarted,
         StepRetried,
         StepEnded,
@@ -57,17 +64,40 @@ def revive(kind: type, value: Any) -> Any:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=plain)
-_entries = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]])
+_Entries = list[tuple[str, msgspec.Raw]]
+_entries = msgspec.json.Decoder(_Entries)
+_appends = msgspec.json.Decoder(list[tuple[str | None, _Entries]])
+
+#: Events, and the name of the request to append them, if it has one.
+Append = tuple[str | None, Sequence[Event]]
 
 
 def write(events: Sequence[Event]) -> str:
     """`events` as text. Raises `UnicodeEncodeError` for text that has no UTF-8 form (see `storage.text`)."""
-    return _encoder.encode([(type(event).__name__, event) for event in events]).decode()
+    return _encoder.encode(_named(events)).decode()
 
 
 def read(text: str) -> list[Event]:
     """The events that `write` wrote. Raises `msgspec.ValidationError` for anything else."""
-    return [_decoder(name).decode(fields) for name, fields in _entries.decode(text)]
+    return _revived(_entries.decode(text))
+
+
+def write_appends(appends: Sequence[Append]) -> str:
+    """What is committed at once, as text. Raises as `write` does."""
+    return _encoder.encode([(request, _named(events)) for request, events in appends]).decode()
+
+
+def read_appends(text: str) -> list[Append]:
+    """What `write_appends` wrote. Raises as `read` does."""
+    return [(request, _revived(entries)) for request, entries in _appends.decode(text)]
+
+
+def _named(events: Sequence[Event]) -> list[tuple[str, Event]]:
+    return [(type(event).__name__, event) for event in events]
+
+
+def _revived(entries: _Entries) -> list[Event]:
+    return [_decoder(name).decode(fields) for name, fields in entries]
 
 
 @functools.cache

@@ -15,7 +15,10 @@ from headwater.catalog.events import (
     EventKind,
     LogMessage,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepRetried,
     StepStarted,
@@ -40,9 +43,11 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
 
     Their `data`, by kind, with whatever is empty or None left out:
 
-    - RUN_START: job, selection, tags, user, host, pid, backfill_id, steps (how many), cells (how many)
+    - RUN_QUEUED: job, selection, tags, user, host, pid, backfill_id, parent_run_id, root_run_id, pools, behind, request
+    - RUN_START: the same without behind, and steps (how many), cells (how many)
+    - RUN_STARTING, RUN_CANCELING, and RUN_QUEUED for a run that gives its turn back: user, host, pid, behind
     - RUN_SUCCESS, RUN_FAILURE, RUN_CANCELED, RUN_INTERRUPTED: error
-    - STEP_START: attempt; STEP_RETRY: attempt, delay (seconds), error
+    - SLOT_CLAIMED: pool, attempt; STEP_START: attempt; STEP_RETRY: attempt, delay (seconds), error
     - STEP_SUCCESS and the other ends of a step: cells, error, logs
     - ASSET_MATERIALIZATION: version_id, data_version, uri, rows, bytes
     - LOG_MESSAGE: level; DEFINITIONS_CHANGED: change, parts
@@ -54,11 +59,19 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     """
     mark: dict[str, Any] = {"late": True} if late else {}
     match event:
+        case RunQueued():
+            yield Entry(EventKind.RUN_QUEUED, event.selection or event.job or "", _run_data(event))
+        case RunMoved():
+            data = _present(user=event.user, host=event.host, pid=event.pid, behind=event.behind) | mark
+            yield Entry(EventKind[f"RUN_{event.status}"], "", data)
         case RunStarted():
-            yield Entry(EventKind.RUN_START, event.selection or event.job or "", _run_data(event))
+            plan = {"steps": len(event.steps), "cells": sum(len(step.cells) for step in event.steps)}
+            yield Entry(EventKind.RUN_START, event.selection or event.job or "", _run_data(event) | plan)
         case RunEnded():
             data = _present(error=error_data(event.error)) | mark
             yield Entry(EventKind[f"RUN_{event.status}"], _message(event.error), data)
+        case SlotClaimed():
+            yield Entry(EventKind.SLOT_CLAIMED, event.pool, {"pool": event.pool, "attempt": event.attempt} | mark)
         case StepStarted():
             yield Entry(EventKind.STEP_START, "", {"attempt": event.attempt} | mark)
         case StepRetried():
@@ -95,8 +108,8 @@ def error_data(error: ErrorRecord | None) -> dict[str, Any] | None:
     return {"kind": error.kind, "message": error.message} | more
 
 
-def _run_data(event: RunStarted) -> dict[str, Any]:
-    data = _present(
+def _run_data(event: RunQueued | RunStarted) -> dict[str, Any]:
+    return _present(
         job=event.job,
         selection=event.selection,
         tags=dict(event.tags),
@@ -104,8 +117,12 @@ def _run_data(event: RunStarted) -> dict[str, Any]:
         host=event.host,
         pid=event.pid,
         backfill_id=event.backfill_id,
+        parent_run_id=event.parent_run_id,
+        root_run_id=event.root_run_id,
+        pools=list(event.pools),
+        behind=event.behind if isinstance(event, RunQueued) else None,
+        request=dict(event.request),
     )
-    return data | {"steps": len(event.steps), "cells": sum(len(step.cells) for step in event.steps)}
 
 
 def _backfill_data(event: BackfillStarted) -> dict[str, Any]:

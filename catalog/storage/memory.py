@@ -19,7 +19,10 @@ from headwater.catalog.events import (
     Event,
     LogMessage,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepRetried,
     StepStarted,
@@ -39,6 +42,7 @@ from headwater.catalog.records import (
     PlannedStep,
     Run,
     RunStatus,
+    Slot,
     Step,
     StepCell,
     StepStatus,
@@ -63,6 +67,8 @@ class _Run:
     progress: RunProgress
     steps: dict[str, Step]
     committed: set[str] = field(default_factory=set[str])
+    #: The last attempt at a step that was to be followed by another one.
+    retried: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class _Keys:
@@ -101,7 +107,8 @@ class MemoryStorage:
         self._dynamic_keys = InMemoryDynamicKeys()
         self._backfills: dict[str, Backfill] = {}
         self._applied: dict[str, int] = {}
-        self._progress = Progress(self._find_progress, self._find_backfill, 0, 0)
+        self._progress = Progress(self._find_progress, self._find_backfill, 0, 0, 0)
+        self._slots: list[Slot] = []
 
     def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
         """See `CatalogWriter.append`."""
@@ -251,6 +258,7 @@ class MemoryStorage:
         asset: AssetKey | None = None,
         job: str | None = None,
         backfill: str | None = None,
+        root: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
@@ -262,6 +270,7 @@ class MemoryStorage:
                 if (statuses is None or kept.run.status in statuses)
                 and (job is None or kept.run.job == job)
                 and (backfill is None or kept.run.backfill_id == backfill)
+                and (root is None or root in (kept.run.run_id, kept.run.root_run_id))
                 and (asset is None or any(cell.asset == asset for step in kept.plan for cell in step.cells))
             ]
             return found[:limit]
@@ -272,10 +281,15 @@ class MemoryStorage:
             kept = _only(self._runs, run_id, "run")
             return _counted(kept) if kept else None
 
-    def run_count(self) -> int:
-        """See `CatalogReader.run_count`."""
+    def claims(self) -> int:
+        """See `CatalogReader.claims`."""
         with self._reading():
-            return len(self._runs)
+            return self._progress.claims
+
+    def slots(self) -> list[Slot]:
+        """See `CatalogReader.slots`."""
+        with self._reading():
+            return [slot for slot in self._slots if self._is_held(slot)]
 
     def backfills(
         self,
@@ -406,12 +420,20 @@ class MemoryStorage:
     def _admit(self, event: Event) -> bool:
         check(event)
         match event:
+            case RunQueued():
+                self._progress.queue(event)
+            case RunMoved():
+                return not self._progress.move(event)
             case RunStarted():
                 self._progress.start(event)
+            case SlotClaimed():
+                if self._progress.step(event.run_id, event.step_key).ended or self._progress.run(event.run_id).ended:
+                    return True
+                self._progress.claim(event)
             case RunEnded() | StepEnded():
                 return not self._progress.end(event)
             case StepStarted() | StepRetried():
-                return self._progress.run(event.run_id).ended or self._progress.step(event.run_id, event.step_key).ended
+                return self._progress.step(event.run_id, event.step_key).ended or self._progress.run(event.run_id).ended
             case LogMessage(step_key=None):
                 self._progress.run(event.run_id)
             case LogMessage(step_key=step_key):
@@ -444,14 +466,34 @@ class MemoryStorage:
 
     def _apply(self, event: Event) -> None:
         match event:
+            case RunQueued():
+                run = replace(_new_run(event), status=RunStatus.QUEUED, queued=event.time, behind=event.behind)
+                self._runs[event.run_id] = _Run(run, (), self._progress.run(event.run_id), {})
+            case RunMoved():
+                kept = self._runs[event.run_id]
+                kept.run = replace(
+                    kept.run,
+                    status=event.status,
+                    moved=event.time,
+                    host=event.host or kept.run.host,
+                    pid=event.pid or kept.run.pid,
+                    start_ticks=event.start_ticks if event.pid else kept.run.start_ticks,
+                    behind=event.behind if event.status is RunStatus.QUEUED else None,
+                )
             case RunStarted():
-                self._runs[event.run_id] = _new_run(event, self._progress.run(event.run_id))
+                self._start_run(event)
+            case SlotClaimed():
+                slot = Slot(pool=event.pool, run_id=event.run_id, step_key=event.step_key, attempt=event.attempt)
+                self._slots.append(slot)
             case RunEnded():
                 kept = self._runs[event.run_id]
-                kept.run = replace(kept.run, status=event.status, ended=event.time, error=event.error)
+                kept.run = replace(kept.run, status=event.status, ended=event.time, error=event.error, behind=None)
             case StepStarted() | StepRetried():
-                steps = self._runs[event.run_id].steps
+                kept = self._runs[event.run_id]
+                steps = kept.steps
                 step = steps[event.step_key]
+                if isinstance(event, StepRetried):
+                    kept.retried[event.step_key] = max(event.attempt, kept.retried.get(event.step_key, 0))
                 started = event.time if isinstance(event, StepStarted) else None
                 steps[event.step_key] = _attempted(step, event.attempt, started)
             case StepEnded():
@@ -487,6 +529,23 @@ class MemoryStorage:
             case LogMessage():
                 pass
 
+    def _start_run(self, event: RunStarted) -> None:
+        kept = self._runs.get(event.run_id)
+        run = replace(
+            _new_run(event) if kept is None else kept.run,
+            status=RunStatus.STARTED,
+            started=event.time,
+            host=event.host,
+            pid=event.pid,
+            start_ticks=event.start_ticks,
+            behind=None,
+        )
+        steps = {
+            one.step_key: Step(run_id=event.run_id, step_key=one.step_key, status=StepStatus.PENDING, reason=one.reason)
+            for one in event.steps
+        }
+        self._runs[event.run_id] = _Run(run, event.steps, self._progress.run(event.run_id), steps)
+
     def _apply_end(self, event: StepEnded) -> None:
         kept = self._runs[event.run_id]
         kept.steps[event.step_key] = replace(
@@ -509,6 +568,11 @@ class MemoryStorage:
             self._failures.pop(made.cell, None)
             kept.committed.add(made.version_id)
 
+    def _is_held(self, slot: Slot) -> bool:
+        kept = self._runs[slot.run_id]
+        ended = kept.steps[slot.step_key].ended is not None or kept.retried.get(slot.step_key, 0) >= slot.attempt
+        return not (ended or kept.run.status.is_over)
+
     def _is_about(self, event: LoggedEvent, asset: AssetKey, partition: str | None) -> bool:
         if event.asset == asset:
             return partition in (None, event.partition)
@@ -519,11 +583,10 @@ class MemoryStorage:
         return any(cell.asset == asset and partition in (None, cell.partition) for cell in step.cells)
 
 
-def _new_run(event: RunStarted, progress: RunProgress) -> _Run:
-    run = Run(
+def _new_run(event: RunQueued | RunStarted) -> Run:
+    return Run(
         run_id=event.run_id,
         status=RunStatus.STARTED,
-        started=event.time,
         job=event.job,
         selection=event.selection,
         tags=event.tags,
@@ -532,12 +595,11 @@ def _new_run(event: RunStarted, progress: RunProgress) -> _Run:
         pid=event.pid,
         start_ticks=event.start_ticks,
         backfill_id=event.backfill_id,
+        parent_run_id=event.parent_run_id,
+        root_run_id=event.root_run_id,
+        pools=event.pools,
+        request=event.request,
     )
-    steps = {
-        step.step_key: Step(run_id=event.run_id, step_key=step.step_key, status=StepStatus.PENDING, reason=step.reason)
-        for step in event.steps
-    }
-    return _Run(run, event.steps, progress, steps)
 
 
 def _new_backfill(event: BackfillStarted) -> Backfill:

@@ -13,7 +13,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -32,13 +32,25 @@ _CLEAN = 1.0
 
 
 class OutputCapture:
-    """Captures stdout and stderr while it is entered. One at a time in a process; a second one captures nothing."""
+    """Captures stdout and stderr while it is entered. One at a time in a process; a second one captures nothing.
+
+    Several processes may write into one `folder`: the names of a process's files begin with its `prefix`.
+    """
 
     _active = threading.Lock()
 
-    def __init__(self, folder: Path | None, *, side_by_side: bool = False, redaction: Redaction | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        prefix: str = "",
+        side_by_side: bool = False,
+        redaction: Redaction | None = None,
+    ) -> None:
         """With a `folder` of None, what is printed is kept nowhere."""
         self._folder = folder
+        self._prefix = prefix
+        self._index = None if folder is None else IndexWriter(folder)
         self._redaction = redaction or Redaction([])
         self._side_by_side = side_by_side
         self._own: dict[str, _Stream] = {}
@@ -59,31 +71,32 @@ class OutputCapture:
         return self
 
     def _begin(self) -> None:
-        if self._folder is None:
+        if self._folder is None or self._index is None:
             for number, name in enumerate(STREAMS, 1):
-                self._own[name] = _Stream(name, number, None, self._redaction)
+                self._own[name] = _Stream(name, number, None, self._prefix, self._redaction)
             return
         # Each by itself, as the folders that `parents` makes have the mode that the umask leaves.
         self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.mkdir(exist_ok=True, mode=0o700)
-        self._index = IndexWriter(self._folder)
         for number, name in enumerate(STREAMS, 1):
-            self._own[name] = _Stream(name, number, self._folder, self._redaction)
+            self._own[name] = _Stream(name, number, self._folder, self._prefix, self._redaction)
         if self._redaction:
             self._index.guard()
         threading.Thread(target=self._bound, name="headwater-logs", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
-        if not self._entered:
-            return
-        self._done.set()
-        for stream in self._own.values():
-            stream.close()
-        if self._folder is not None:
+        if self._entered:
+            self._done.set()
+            for stream in self._own.values():
+                stream.close()
+            self._active.release()
+        if self._folder is not None and self._index is not None:
             with contextlib.suppress(OSError):
-                self._index.close()
-                self._folder.rmdir()  # when nothing was printed
-        self._active.release()
+                if self._prefix:  # other processes go on
+                    self._index.close()
+                else:
+                    self._index.over()
+                    self._folder.rmdir()  # when nothing was printed
 
     @contextlib.contextmanager
     def step(self, number: int, name: str = "", attempt: int = 1) -> Generator[list[LogSlice]]:
@@ -92,13 +105,14 @@ class OutputCapture:
         The list yielded holds its slices once the block has ended.
         """
         slices: list[LogSlice] = []
-        if not self._entered or self._folder is None:
+        index = self._index
+        if not self._entered or index is None:
             yield slices
             return
         places = [stream.begin(number if self._side_by_side else None) for stream in self._own.values()]
         with contextlib.suppress(OSError):  # a full disk is told where it costs more than a place in an index
             for file, start in places:
-                self._index.began(name, attempt, file, start)
+                index.began(name, attempt, file, start)
         try:
             yield slices
         finally:
@@ -107,14 +121,45 @@ class OutputCapture:
             ends = {one.file: one.offset + one.size for one in slices}
             with contextlib.suppress(OSError):
                 for file, start in places:
-                    self._index.ended(name, attempt, file, start, ends.get(file, start))
+                    index.ended(name, attempt, file, start, ends.get(file, start))
 
     def terminal(self) -> TextIO:
         """A stream that still goes where stderr went before."""
         stream = self._own.get("stderr")
         return cast(TextIO, stream.outside) if stream else sys.stderr
 
+    def salvage(self, prefix: str, since: Mapping[str, int], step: str | None, attempt: int = 1) -> list[LogSlice]:
+        """What another process with this `prefix` printed behind `since` of each stream, and died before it said so.
+
+        It is the output of an attempt at `step`, or of none.
+        """
+        slices: list[LogSlice] = []
+        if self._folder is None or self._index is None:
+            return slices
+        for stream in STREAMS:
+            path, start = self._folder / f"{prefix}{stream}", since.get(stream, 0)
+            try:
+                file = os.open(path, _FLAGS & ~os.O_CREAT)
+            except OSError:  # it did not get so far
+                continue
+            try:
+                size = _shorten(file, start)
+            finally:
+                os.close(file)
+            if size > 0:
+                self._redaction.blot(path, start, size)
+                slices.append(LogSlice(stream=stream, file=path.name, offset=start, size=size, attempt=attempt))
+            elif not start:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for one in slices:
+                if step is not None:
+                    self._index.ended(step, attempt, one.file, one.offset, one.offset + one.size)
+        return slices
+
     def _bound(self) -> None:
+        index = self._index
+        assert index is not None  # without a folder, nothing is looked through
         looks = 0
         while not self._done.wait(_LOOK):
             looks += 1
@@ -122,7 +167,7 @@ class OutputCapture:
                 stream.bound()
                 if self._redaction and looks % round(_CLEAN / _LOOK) == 0:
                     with contextlib.suppress(OSError):
-                        stream.clean(self._index.clean)
+                        stream.clean(index.clean)
 
 
 def _explain(error: OSError, folder: Path | None) -> StorageError:
@@ -136,7 +181,7 @@ def _explain(error: OSError, folder: Path | None) -> StorageError:
 class _Stream:
     """One of the two streams: its descriptor, the Python object over it, and the files that they write to."""
 
-    def __init__(self, name: str, number: int, folder: Path | None, redaction: Redaction) -> None:
+    def __init__(self, name: str, number: int, folder: Path | None, prefix: str, redaction: Redaction) -> None:
         self.name = name
         self._redaction = redaction
         self._number = number
@@ -148,7 +193,7 @@ class _Stream:
         self._python: TextIO = getattr(sys, name)
         with contextlib.suppress(ValueError, OSError):
             self._python.flush()
-        self._path = Path(os.devnull) if folder is None else folder / name
+        self._path = Path(os.devnull) if folder is None else folder / f"{prefix}{name}"
         self._file = os.open(self._path, _FLAGS if folder else os.O_WRONLY | os.O_CLOEXEC, 0o600)
         self._saved = os.dup(number)
         self.outside = _Outside(self._python, self._saved)

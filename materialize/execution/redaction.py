@@ -25,12 +25,16 @@ class Redaction:
     """Replaces the values of `references` wherever they occur, and `secrets` by what is shown for each."""
 
     def __init__(self, references: Iterable[EnvVar], secrets: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._names: dict[str, str] = {}
+        #: Each value, and what is shown in its place.
+        self.secrets: dict[str, str] = {}
         values = [(one.get_value() or "", one.reference) for one in references if one.kind is str]
         for value, shown in (*values, *secrets.items()):
             if len(value) >= SHORTEST:
-                for form in (value, repr(value)[1:-1], quote(value, safe="")):
-                    self._names.setdefault(form, shown)
+                self.secrets.setdefault(value, shown)
+        self._names: dict[str, str] = {}
+        for value, shown in self.secrets.items():
+            for form in (value, repr(value)[1:-1], quote(value, safe="")):
+                self._names.setdefault(form, shown)
         # The longest first: one value may begin with another.
         forms = sorted(self._names, key=len, reverse=True)
         self._forms = re.compile("|".join(map(re.escape, forms)))

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -56,8 +56,10 @@ class Resources:
                 yield from resource_references(spec.io_manager if spec else None)
 
     @contextlib.contextmanager
-    def set_up(self, run: RunInfo, redaction: Redaction) -> Generator[dict[str, Any]]:
-        """The resources, ready for use; torn down afterwards in reverse order.
+    def set_up(
+        self, run: RunInfo, redaction: Redaction, only: Collection[str] | None = None
+    ) -> Generator[dict[str, Any]]:
+        """The resources, ready for use, all or `only` some; torn down afterwards in reverse order.
 
         One that cannot be set up is left out, for `check` to say. Raises `ResourceError`, without secrets, for one
         that cannot be torn down.
@@ -66,7 +68,7 @@ class Resources:
         with contextlib.ExitStack() as stack:
             ready: dict[str, Any] = {}
             for name, resource in self.values.items():
-                if not isinstance(resource, ConfigurableResource):
+                if not isinstance(resource, ConfigurableResource) or (only is not None and name not in only):
                     ready[name] = resource
                     continue
                 try:
@@ -91,7 +93,12 @@ class Resources:
         for step in self._steps:
             self._definitions.config_of(step, self._run_config)
             used |= self._needed_by(step)
-        return used
+        return used | self.of_hooks()
+
+    def of_hooks(self) -> set[str]:
+        """Those that hooks of the steps and of the run use."""
+        hooks = self._definitions.run_hooks.union(*map(self._definitions.hooks_of, self._steps))
+        return {name for hook in hooks for name in hook.required_resource_keys}
 
     def _needed_by(self, step: AssetsDefinition) -> set[str]:
         """What a step is given, and what stores its assets and loads its inputs."""

@@ -7,17 +7,19 @@ one lock keeps decisions and events in order.
 """
 
 import contextlib
-import getpass
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError
+from headwater.catalog.definitions.hooks import HookDefinition, HookEvent
+from headwater.catalog.errors import ConflictError, TimedOutError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -34,7 +36,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.processes import start_ticks, this_host
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -53,13 +55,16 @@ from headwater.io.compute_logs import ComputeLogManager, compute_log_manager
 from headwater.materialize.conflict import refuse_taken
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
+from headwater.materialize.execution.hooks import HookContext, call_hook
 from headwater.materialize.execution.interrupt import Interruption
+from headwater.materialize.execution.pooled import PooledSteps, pools_of
 from headwater.materialize.execution.python_logs import level_of, logged_by, python_logging
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
 from headwater.materialize.execution.state import Decision, Left, RunState, worst
 from headwater.materialize.execution.step import (
+    CANCELED,
     Attempt,
     CellFailure,
     StepEnvironment,
@@ -72,13 +77,18 @@ from headwater.materialize.execution.step import (
 )
 from headwater.materialize.execution.versions import Versions
 from headwater.materialize.executors.base import Executor
+from headwater.materialize.executors.fit import PROCESSES, THREADS, check_fit
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
+from headwater.materialize.monitoring import max_runtime, too_long
 from headwater.materialize.planner import Plan, PlanCell, PlanStep
+from headwater.materialize.queue import check_turn, open_runs
 from headwater.materialize.reader import UNFINISHED
+from headwater.materialize.waiting_run import WaitingRun
 
 if TYPE_CHECKING:
     from headwater.materialize.cell_table import CellTable
+    from headwater.materialize.executors.processes import Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +103,11 @@ class RunRequest:
     #: That of partitions; needed where the plan holds any.
     table: "CellTable | None" = None
     run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: `in_process`, or `threads` with `max_workers` of them.
+    #: `in_process`, or `threads` or `processes` with `max_workers` of them.
     executor: str = "in_process"
     max_workers: int | None = None
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    selection: str | None = None
-    #: The backfill that it is part of.
-    backfill_id: str | None = None
+    #: What it is about, and where it stands in the queue.
+    place: WaitingRun
     #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
     supersede: bool = False
     #: Called just before it begins, when nobody else can begin unnoticed: may raise `CellTakenError`.
@@ -123,19 +131,17 @@ class RunOutcome:
     exception: BaseException | None = None
     #: The signal that asked it to stop, even if nothing was left to stop.
     signal: int | None = None
+    #: Why it failed, where that is not what a step failed of.
+    error: ErrorRecord | None = None
 
 
 def execute(request: RunRequest, instance: Instance) -> RunOutcome:
     """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised.
 
-    Raises `CellTakenError` when another run that goes on builds something of it, having done nothing.
+    Raises `CellTakenError` when another run that goes on builds something of it, `QueuedError` when limits do not let
+    it begin, and `RunStoppedError` when it was canceled before, having done nothing.
     """
-    coordinator = _Coordinator(request, instance)
-    instance.running.add(coordinator.run_id)
-    try:
-        return coordinator.run()
-    finally:
-        instance.running.discard(coordinator.run_id)
+    return _Coordinator(request, instance).run()
 
 
 class _Coordinator:
@@ -143,8 +149,9 @@ class _Coordinator:
         self.request = request
         self.instance = instance
         self.clock = instance.clock
-        self.run_id = new_id(self.clock.now())
-        self.info = RunInfo(run_id=self.run_id, tags=request.tags)
+        self.place = request.place
+        self.run_id = self.place.run_id
+        self.info = RunInfo(run_id=self.run_id, tags=self.place.asked.tags)
         self.state = RunState(
             request.plan,
             request.graph,
@@ -171,6 +178,11 @@ class _Coordinator:
         self.printed: dict[str, tuple[LogSlice, ...]] = {}
         #: The steps of which there was an attempt.
         self.attempted: set[str] = set()
+        self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits, self._wake)
+        #: Hooks to call when the lock is free, and with what.
+        self.hooks: list[tuple[HookDefinition, HookContext]] = []
+        #: Why the run is given up, once it took too long.
+        self.overdue: ErrorRecord | None = None
 
     def run(self) -> RunOutcome:
         assets = [cell.cell.asset for step in self.request.plan.steps for cell in step.cells]
@@ -179,6 +191,10 @@ class _Coordinator:
         self.log_level = level_of(settings.python_logs)
         self.redaction = Redaction([*resources.references(), *settings.references], settings.secrets)
         self.managers = IOManagers(self.request.definitions, resources.values, self.instance.artifacts)
+        check_fit(self.request.executor, self.request.definitions, self.managers, assets)
+        logs = compute_log_manager(settings, self.instance.home)
+        folder = logs.folder(self.run_id)
+        self.pool = self._pool(assets, folder) if self.request.executor == PROCESSES else None
         self.planned = self._planned_cells()
         self.versions = Versions.of(
             self.request.plan,
@@ -188,25 +204,27 @@ class _Coordinator:
             self.instance.catalog,
         )
         self.recorder = Recorder(self.instance.catalog.append)
-        logs = compute_log_manager(settings, self.instance.home)
         self.capture = OutputCapture(
-            logs.folder(self.run_id),
-            side_by_side=self.request.executor == "threads",
+            folder,
+            side_by_side=self.request.executor == THREADS,
             redaction=self.redaction,
         )
-        self.interruption = Interruption(on_first=self._on_first_signal, on_stuck=self._on_stuck)
+        self.interruption = Interruption(on_first=self._on_first_signal, on_second=self._wake, on_stuck=self._on_stuck)
         try:
             self._start()
             try:
                 for cell in self.planned.values():
                     if cell.folder is not None:
                         self.managers.for_output(cell.asset).check_writable(cell.asset, cell.partition)
+                # Processes that compute have resources of their own; here are only those of hooks then.
+                only = resources.of_hooks() if self.pool else None
                 with (
                     self.interruption,
+                    self._in_time(),
                     self._keeping(logs),
                     self.capture,
                     python_logging(settings.python_logs, self._log, self.redaction.text),
-                    resources.set_up(self.info, self.redaction) as ready,
+                    resources.set_up(self.info, self.redaction, only) as ready,
                 ):
                     self.environment = StepEnvironment(
                         definitions=self.request.definitions,
@@ -215,8 +233,9 @@ class _Coordinator:
                         check_resources=resources.check,
                         log=self._log,
                     )
-                    with self._executor() as executor:
+                    with self._executor() as executor, self.pooled:
                         self._loop(executor)
+                    self._hook_run()
             except BaseException as error:
                 # A place that cannot be used, a resource that cannot be torn down, a catalog that cannot be written
                 # any more, or an error of ours: whatever it is, nothing stays unfinished that can be finished.
@@ -250,28 +269,37 @@ class _Coordinator:
             )
             for step in self.request.plan.steps
         )
+        catalog, asked = self.instance.catalog, self.place.asked
+        self.place.pools, self.place.first_pools = pools_of(self.request.plan, self.request.graph)
         while True:
-            runs_before = None if self.request.supersede else self.instance.catalog.run_count()
-            if runs_before is not None:
-                refuse_taken(self.instance.catalog, self.planned)
+            claims_before = catalog.claims()
+            self.place.check_not_stopped()
+            others = open_runs(catalog)
+            if not self.request.supersede:
+                refuse_taken(catalog, self.planned, others)
+            check_turn(self.instance, self.place.as_run(), others)
             self.request.check()
             started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,
                 steps=steps,
-                selection=self.request.selection,
-                backfill_id=self.request.backfill_id,
-                tags=self.request.tags,
+                selection=asked.selection,
+                backfill_id=asked.backfill_id,
+                tags=asked.tags,
+                parent_run_id=asked.parent_run_id,
+                root_run_id=asked.root_run_id,
+                pools=self.place.pools,
+                request=asked.request,
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
                 start_ticks=start_ticks(os.getpid()),
-                runs_before=runs_before,
+                claims_before=claims_before,
             )
             events = [self.redaction.event(event) for event in (changes, started) if event is not None]
             try:
-                self.instance.catalog.append(events)
-            except ConflictError:  # another run began at this moment
+                catalog.append(events)
+            except ConflictError:  # another one was granted something at this moment, or this one was canceled
                 continue
             break
         if self.request.listener is not None:
@@ -283,6 +311,7 @@ class _Coordinator:
         self._proceed(executor)
         while self.in_flight:
             executor.advance()
+            self.pooled.check()
             self._proceed(executor)  # a signal may have come
 
     def _take(self, result: StepResult) -> None:
@@ -292,6 +321,8 @@ class _Coordinator:
         with self.lock:
             self._settle(result, executor)
             self._proceed(executor)
+        self._call_hooks()
+        with self.lock:
             # Last: until then there is something to wait for, if only what goes wrong here.
             self.in_flight -= 1
 
@@ -300,16 +331,14 @@ class _Coordinator:
         with self.lock:
             if not self.state.canceled and (self.interruption.requested is not None or self.request.stop_asked()):
                 self.state.cancel()
-                for spec in executor.abandon():
-                    failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-                    self._settle(StepResult(spec=spec, seconds=0.0, failure=failure), executor)
+                for spec in (*executor.abandon(), *self.pooled.take_all()):
+                    self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
                     self.in_flight -= 1
             while decisions := self.state.ready():
                 for decision in decisions:
                     if decision.status is None:
                         self.decisions[decision.step.key] = decision
-                        executor.submit(self._spec(decision.step, decision.run))
-                        self.in_flight += 1
+                        self._submit(executor, self._spec(decision.step, decision.run))
                     else:
                         self._leave(decision, decision.status)
 
@@ -359,8 +388,72 @@ class _Coordinator:
         again = {(one.cell.asset, one.cell.partition) for one in passing}
         decision = self.decisions[spec.step_key]
         cells = [cell for cell in decision.run if (cell.cell.asset, cell.cell.partition) in again]
-        executor.submit(self._spec(decision.step, cells, attempt=spec.attempt + 1), delay)
+        self._submit(executor, self._spec(decision.step, cells, attempt=spec.attempt + 1), delay)
+
+    def _submit(self, executor: Executor, spec: StepSpec, delay: float = 0.0) -> None:
+        """Have a step attempted; one of a pool when it has a place there."""
+        pool = self.request.definitions.definition_of(spec.cells[0].asset).pool
+        if pool is None or not self.pooled.is_limited(pool):
+            executor.submit(spec, delay)
+        else:
+            self.pooled.add(spec, pool, delay)
         self.in_flight += 1
+
+    def _admit(self, spec: StepSpec) -> None:
+        """A step has its place in a pool. From any thread."""
+        executor = self.executor
+        assert executor is not None  # it is there as long as steps wait
+        with self.lock:
+            if self.state.canceled:
+                self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
+                self.in_flight -= 1
+            else:
+                executor.submit(spec)
+        executor.wake()
+
+    def _say_waits(self, spec: StepSpec, text: str) -> None:
+        self._log(spec.step_key, "INFO", text)
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Generator[None]:
+        """A block that is interrupted when the run takes longer than it may."""
+        seconds = max_runtime(self.instance.settings, self.place.asked.tags)
+        if seconds is None:
+            yield
+            return
+        timer = threading.Timer(seconds, self._out_of_time, [seconds])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # or else its signal might come when nobody takes it
+
+    def _out_of_time(self, seconds: float) -> None:
+        self.overdue = too_long(seconds)
+        self._wake()
+        self.interruption.stop(signal.SIGTERM)
+
+    def _hook(self, event: HookEvent, context: HookContext, hooks: Iterable[HookDefinition]) -> None:
+        """Have hooks called as soon as nobody is kept waiting by it."""
+        chosen = sorted((hook for hook in hooks if hook.event is event), key=lambda hook: hook.name)
+        self.hooks += [(hook, context.for_hook(hook, self.environment.resources)) for hook in chosen]
+
+    def _hook_run(self) -> None:
+        status, error, _ = self._verdict()
+        if status is not RunStatus.CANCELED:
+            event = HookEvent.RUN_SUCCESS if status is RunStatus.SUCCESS else HookEvent.RUN_FAILURE
+            first = error or next((step.error for step in self.ended if step.error is not None), None)
+            context = HookContext(run=self.info, log=self._log, error=first, op_exception=self.exception)
+            self._hook(event, context, self.request.definitions.run_hooks)
+        self._call_hooks()
+
+    def _call_hooks(self) -> None:
+        with self.lock:
+            hooks, self.hooks = self.hooks, []
+        for hook, context in hooks:
+            call_hook(hook, context, self._log)
 
     def _end_step(self, result: StepResult, failed: Sequence[CellFailure]) -> None:
         """Record the end of a step: what it made, all at once, and what failed."""
@@ -405,6 +498,20 @@ class _Coordinator:
             made=tuple(made.values()),
             error=failure.error if failure else None,
         )
+        self.pooled.released()
+        event = {StepStatus.SUCCESS: HookEvent.STEP_SUCCESS, StepStatus.FAILURE: HookEvent.STEP_FAILURE}.get(ended)
+        if event is not None:
+            context = HookContext(
+                run=self.info,
+                log=self._log,
+                step_key=spec.step_key,
+                cells=tuple(cell.cell for cell in decision.run),
+                materializations=tuple(made.values()),
+                error=failure.error if failure else None,
+                op_exception=failure.exception if failure else None,
+            )
+            definition = self.request.definitions.definition_of(decision.run[0].cell.asset)
+            self._hook(event, context, self.request.definitions.hooks_of(definition))
 
     @staticmethod
     def _own_error(failure: StepFailure | None, of_step: StepFailure | None) -> ErrorRecord | None:
@@ -435,7 +542,7 @@ class _Coordinator:
             logs=self.printed.get(step.key, ()),
             message=message,
         )
-        self.ended.append(self.redaction.event(event))
+        self.ended.append(cast(StepEnded, self.redaction.event(event)))
         self._emit(event)
         self.state.finished(
             step.key,
@@ -490,29 +597,75 @@ class _Coordinator:
             return None
         return policy.calculate_delay(spec.attempt)
 
-    def _attempt(self, spec: StepSpec) -> Attempt:
-        """What executors in this process call: an attempt, announced, captured and open to interruption."""
+    def _began(self, spec: StepSpec) -> None:
+        """An attempt begins."""
         self._emit(StepStarted(time=self.clock.now(), run_id=self.run_id, step_key=spec.step_key, attempt=spec.attempt))
         self.attempted.add(spec.step_key)
         self.running[spec.step_key] = spec
+
+    def _over(self, spec: StepSpec) -> None:
+        """An attempt has computed."""
+        del self.running[spec.step_key]
+        if self.executor is not None and self.request.stop_asked():
+            self.executor.wake()  # or else the next step might begin before anybody looks
+
+    def _attempt(self, spec: StepSpec) -> Attempt:
+        """What executors in this process call: an attempt, announced, captured and open to interruption."""
+        self._began(spec)
         with self.capture.step(spec.number, spec.step_key, spec.attempt) as logs, logged_by(spec.step_key):
             try:
                 with self.interruption.interruptible():
                     attempt = attempt_step(spec, self.environment)
             except KeyboardInterrupt:  # it came between two lines of ours
                 attempt = Attempt(spec, 0.0)
-                attempt.failure = StepFailure(error=_CANCELED, canceled=True, allow_retries=False)
-        del self.running[spec.step_key]
-        if self.executor is not None and self.request.stop_asked():
-            self.executor.wake()  # or else the next step might begin before anybody looks
+                attempt.failure = CANCELED
+        self._over(spec)
         attempt.logs = tuple(logs)
         return attempt
 
     def _executor(self) -> Executor:
-        if self.request.executor == "threads":
+        if self.pool is not None:
+            from headwater.materialize.executors.processes import Coordinator, ProcessExecutor
+
+            def settle(result: StepResult) -> None:
+                self._over(result.spec)
+                self._take(result)
+
+            run = Coordinator(
+                began=self._began,
+                settle=settle,
+                log=self._log,
+                sweep=self._sweep,
+                salvage=self.capture.salvage,
+                stopping=lambda: self.interruption.stopping,
+            )
+            return ProcessExecutor(self.pool, self.request.definitions, run, self.clock)
+        if self.request.executor == THREADS:
             workers = self.request.max_workers or os.cpu_count() or 1
             return ThreadExecutor(self._attempt, self._take, self.clock, workers)
         return InProcessExecutor(self._attempt, self._take, self.clock)
+
+    def _pool(self, assets: Sequence[AssetKey], log_folder: Path | None) -> "Pool":
+        from headwater.materialize.executors.processes import Pool
+
+        return Pool.of(
+            self.request.definitions,
+            run=self.info,
+            run_config=self.request.run_config,
+            assets=assets,
+            artifacts=self.instance.artifacts,
+            log_folder=log_folder,
+            python_logs=self.instance.settings.python_logs,
+            secrets=self.redaction.secrets,
+            max_workers=self.request.max_workers,
+        )
+
+    def _sweep(self, spec: StepSpec) -> None:
+        """Remove whatever an attempt has written."""
+        for cell in spec.cells:
+            if cell.folder is not None:
+                with contextlib.suppress(Exception):  # it is left to a later sweep
+                    self.managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, self.run_id)
 
     def _spec(self, step: PlanStep, cells: Sequence[PlanCell], attempt: int = 1) -> StepSpec:
         """What an attempt at some cells of a step is told."""
@@ -569,14 +722,8 @@ class _Coordinator:
         return definition.key(cell.partition)
 
     def _end(self) -> RunOutcome:
-        signal = self.interruption.requested
-        canceled = any(step.status is StepStatus.CANCELED for step in self.ended)
-        if canceled:
-            status, code = RunStatus.CANCELED, 128 + (signal or 2)
-        else:
-            status = RunStatus.FAILURE if self.exit_code else RunStatus.SUCCESS
-            code = self.exit_code
-        self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status))
+        status, error, code = self._verdict()
+        self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status, error=error))
         self.recorder.flush()
         return RunOutcome(
             run_id=self.run_id,
@@ -584,8 +731,17 @@ class _Coordinator:
             steps=tuple(self.ended),
             exit_code=code,
             exception=self.exception,
-            signal=signal,
+            signal=None if self.overdue else self.interruption.requested,
+            error=error,
         )
+
+    def _verdict(self) -> tuple[RunStatus, ErrorRecord | None, int]:
+        """How the run ends: its status, why as far as no step says so, and the exit code."""
+        if any(step.status is StepStatus.CANCELED for step in self.ended):
+            if self.overdue is not None:
+                return RunStatus.FAILURE, self.overdue, TimedOutError.exit_code
+            return RunStatus.CANCELED, None, 128 + (self.interruption.requested or 2)
+        return RunStatus.FAILURE if self.exit_code else RunStatus.SUCCESS, None, self.exit_code
 
     def _emit(self, *events: Event) -> None:
         events = tuple(map(self.redaction.event, events))
@@ -608,6 +764,9 @@ class _Coordinator:
         else:
             said = "Stopping: nothing new is started."
         self.capture.terminal().write(f"\n{said}\n")
+        self._wake()
+
+    def _wake(self) -> None:
         if self.executor is not None:
             self.executor.wake()
 
@@ -615,7 +774,7 @@ class _Coordinator:
         """User code does not let itself be stopped: record that, say so, and leave without it."""
         with contextlib.suppress(Exception):
             # Not through `_emit`: its lock may be held by what is stuck.
-            self.recorder.append(*self._last_events(_CANCELED, canceled=True))
+            self.recorder.append(*self._last_events(CANCELED.error, canceled=True))
             self.recorder.flush()
             stuck = f"{', '.join(self.running)} did not stop, and was left" if self.running else "stopped"
             self.capture.terminal().write(f"\n{RunStatus.CANCELED}  {stuck}\nrun {self.run_id}\n")
@@ -642,8 +801,8 @@ class _Coordinator:
                     message=_OVER,
                 )
             )
-        status = RunStatus.CANCELED if canceled else RunStatus.FAILURE
-        events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=error))
+        status = RunStatus.CANCELED if canceled and self.overdue is None else RunStatus.FAILURE
+        events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=self.overdue or error))
         return events
 
     def _fingerprint(self, key: AssetKey) -> Fingerprint:
@@ -653,7 +812,6 @@ class _Coordinator:
 
 
 _OVER = "the run ended before it"
-_CANCELED = ErrorRecord(kind="Canceled", message="the run was canceled")
 
 
 def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsChanged | None:
@@ -677,11 +835,3 @@ def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsCha
     if not changes and not definitions:
         return None
     return DefinitionsChanged(time=now, changes=tuple(changes), definitions=tuple(definitions))
-
-
-def user_name() -> str:
-    """Who runs this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in many containers
-        return str(os.getuid())

@@ -107,6 +107,12 @@ class StepFailure:
     exception: BaseException | None = field(default=None, compare=False, repr=False)
 
 
+#: What became of an attempt that the run was not to wait for.
+CANCELED = StepFailure(
+    error=ErrorRecord(kind="Canceled", message="the run was canceled"), canceled=True, allow_retries=False
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellFailure:
     """Why one cell of an attempt failed."""

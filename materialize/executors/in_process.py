@@ -1,7 +1,5 @@
 """Executors that compute in this process: one step at a time, or several in threads."""
 
-import heapq
-import itertools
 import queue
 import threading
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import Self
 
 from headwater.catalog.clock import Clock
 from headwater.materialize.execution.step import Attempt, StepResult, StepSpec
+from headwater.materialize.execution.waiting import WaitingSteps
 
 #: Threads that wait for the disk while the next independent step computes.
 PUBLISHERS = 4
@@ -35,20 +34,16 @@ class _InProcess:
     ) -> None:
         self._attempt = attempt
         self._settle = settle
-        self._clock = clock
         #: A simple queue, as its `put` may be called by a signal handler at any time.
         self._news: queue.SimpleQueue[_News | BaseException] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._waiting: list[tuple[float, int, StepSpec]] = []
-        self._count = itertools.count()
+        self._waiting = WaitingSteps(clock)
         #: Outputs that are written and not published.
         self._unpublished = 0
 
     def submit(self, spec: StepSpec, delay: float = 0.0) -> None:
         """Have a step attempted, not before `delay` seconds have passed."""
-        due = self._clock.monotonic() + delay if delay > 0 else 0.0
-        with self._lock:
-            heapq.heappush(self._waiting, (due, next(self._count), spec))
+        self._waiting.add(spec, delay)
 
     def wake(self) -> None:
         """End the waiting in `advance`."""
@@ -56,10 +51,7 @@ class _InProcess:
 
     def abandon(self) -> list[StepSpec]:
         """Give up what has not started yet, and return it."""
-        with self._lock:
-            specs = [spec for *_, spec in sorted(self._waiting)]
-            self._waiting.clear()
-        return specs
+        return self._waiting.take_all()
 
     def _written(self, attempt: Attempt) -> None:
         """An attempt is going to be published."""
@@ -79,12 +71,6 @@ class _InProcess:
         else:
             self._news.put(_News.RESULT)
 
-    def _due(self) -> StepSpec | None:
-        with self._lock:
-            if self._waiting and self._waiting[0][0] <= self._clock.monotonic():
-                return heapq.heappop(self._waiting)[2]
-        return None
-
     def _next(self, *, wait: bool, timeout: float | None = None) -> _News | None:
         """The next piece of news; None when there is none in time. Raises what went wrong in another thread."""
         try:
@@ -97,9 +83,7 @@ class _InProcess:
 
     def _wait(self) -> _News | None:
         """Wait for news, at most until the next step is due."""
-        with self._lock:
-            due = self._waiting[0][0] if self._waiting else None
-        return self._next(wait=True, timeout=None if due is None else max(0.0, due - self._clock.monotonic()))
+        return self._next(wait=True, timeout=self._waiting.seconds())
 
 
 class InProcessExecutor(_InProcess):
@@ -121,7 +105,7 @@ class InProcessExecutor(_InProcess):
             if self._unpublished >= MAX_WAITING:
                 self._next(wait=True)
                 return
-            spec = self._due()
+            spec = self._waiting.take()
             if spec is not None:
                 attempt = self._attempt(spec)
                 if not self._waiting:  # nothing to do meanwhile: spare the hand-over to another thread
@@ -157,7 +141,7 @@ class ThreadExecutor(_InProcess):
     def advance(self) -> None:
         """Start the steps that are due as workers come free, until a result was handed over."""
         while True:
-            while self._running < self._max_workers and (spec := self._due()) is not None:
+            while self._running < self._max_workers and (spec := self._waiting.take()) is not None:
                 self._running += 1
                 self._workers.submit(self._compute, spec)
             news = self._wait() if self._running < self._max_workers else self._next(wait=True)

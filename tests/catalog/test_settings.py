@@ -109,6 +109,7 @@ def test_a_deployed_dagster_yaml_is_taken_over(tmp_path: Path) -> None:
         ("run_queue: {max_concurrent_runs: 2}", "run_queue.max_concurrent_runs", 2),
         ("concurrency: {runs: {max_concurrent_runs: 0}}", "run_queue.max_concurrent_runs", 0),
         ("concurrency: {pools: {default_limit: 3}}", "concurrency.pools.default_limit", 3),
+        ("concurrency: {pools: {limits: {duckdb: 1}}}", "concurrency.pools.limits", {"duckdb": 1}),
         ("concurrency: {default_op_concurrency_limit: 3}", "concurrency.pools.default_limit", 3),
         ("concurrency: {pools: {granularity: run}}", "concurrency.pools.granularity", "run"),
         ("run_coordinator: {class: DefaultRunCoordinator}", "run_coordinator", "default"),

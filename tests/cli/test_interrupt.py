@@ -82,6 +82,15 @@ def test_the_second_signal_stops_the_running_step(project: ProjectFolder, execut
     assert project.built() == {"slow": "SUCCESS", "after": "SUCCESS"}
 
 
+@pytest.mark.parametrize("executor", ["in_process", "threads", "processes"])
+def test_one_signal_stops_a_step_that_does_not_end(project: ProjectFolder, executor: str) -> None:
+    process = start(project, "for _ in range(60000): time.sleep(0.01)", "--executor", executor)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert outcomes(project)[1]["slow"] in ("CANCELED", "INTERRUPTED")
+
+
 def test_a_step_that_swallows_the_interrupt_does_not_keep_the_process(project: ProjectFolder) -> None:
     body = """
     while True:

@@ -14,6 +14,8 @@ import pytest
 from tests.project import ProjectFolder
 
 CANARY = "canary-7f31-do-not-tell"
+#: Those that differ in who prints.
+EXECUTORS = ("in_process", "processes")
 
 #: Prints a line, waits for a file, prints another.
 SLOW = """
@@ -82,9 +84,10 @@ class Follower:
         return self.text
 
 
-def test_a_running_step_is_followed_until_the_run_is_over(project: ProjectFolder) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_running_step_is_followed_until_the_run_is_over(project: ProjectFolder, executor: str) -> None:
     project.write(SLOW)
-    running = project.start("materialize", "--json")
+    running = project.start("materialize", "--json", "--executor", executor)
     folder = run_folder(project)
     follower = Follower(project, folder.name)
     only = project.run("logs", folder.name[:13])  # what is there, while the run may hold the catalog
@@ -104,9 +107,35 @@ def test_a_running_step_is_followed_until_the_run_is_over(project: ProjectFolder
     assert line == {"step": "first", "attempt": 1, "stream": "stdout", "text": "first says hello\n"}
 
 
-def test_following_ends_with_a_run_that_is_killed(project: ProjectFolder) -> None:
+def test_following_goes_on_when_a_worker_dies_or_leaves(project: ProjectFolder) -> None:
+    project.write(
+        SLOW
+        + """
+    @asset
+    def dies() -> int:
+        print("dies at once", flush=True)
+        os._exit(3)
+    """
+    )
+    running = project.start("materialize", "--executor", "processes", "--max-workers", "2")
+    folder = run_folder(project)
+    follower = Follower(project, folder.name)
+    until(lambda: "dies at once" in follower.text and "slow begins" in follower.text)
+    until(lambda: '"step": "dies", "attempt": 1, "file": "worker-' in (folder / "steps.jsonl").read_text())
+    assert follower.process.poll() is None
+    (project.path / "go").touch()
+    running.communicate(timeout=60)
+    assert running.returncode == 4
+    assert "slow ends" in follower.end()
+    assert (folder / "steps.jsonl").read_text().count("over") == 1
+    steps = {one["key"]: one["stdout"] for one in project.json("logs", folder.name)["steps"]}
+    assert steps["dies"] == "dies at once\n"
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_following_ends_with_a_run_that_is_killed(project: ProjectFolder, executor: str) -> None:
     project.write(SLOW)
-    running = project.start("materialize")
+    running = project.start("materialize", "--executor", executor)
     folder = run_folder(project)
     follower = Follower(project, folder.name)
     until(lambda: "slow begins" in follower.text)
@@ -132,7 +161,8 @@ def test_files_that_go_and_come_while_they_are_followed(project: ProjectFolder) 
     follower.end()
 
 
-def test_no_secret_is_seen_by_a_follower_or_left_by_a_kill(project: ProjectFolder) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_no_secret_is_seen_by_a_follower_or_left_by_a_kill(project: ProjectFolder, executor: str) -> None:
     project.env["TOKEN"] = CANARY
     project.env["LOG_PASSWORD"] = f"{CANARY}-settings"
     project.write(
@@ -155,7 +185,7 @@ def test_no_secret_is_seen_by_a_follower_or_left_by_a_kill(project: ProjectFolde
     )
     settings = "storage: {postgres: {postgres_db: {password: {env: LOG_PASSWORD}}}}"
     project.write(settings, ".headwater/instance.yaml")
-    running = project.start("materialize")
+    running = project.start("materialize", "--executor", executor)
     folder = run_folder(project)
     follower = Follower(project, folder.name)
     until(lambda: follower.text.count("token ***") > 50 or CANARY in follower.text)
@@ -173,7 +203,8 @@ def assert_nowhere(folder: Path, text: str) -> None:
     assert holding == []
 
 
-def test_settings_secrets_reach_no_output(project: ProjectFolder) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_settings_secrets_reach_no_output(project: ProjectFolder, executor: str) -> None:
     project.env["LOG_PASSWORD"] = CANARY
     project.write(
         """
@@ -205,7 +236,7 @@ def test_settings_secrets_reach_no_output(project: ProjectFolder) -> None:
         """,
         ".headwater/instance.yaml",
     )
-    done = project.run("materialize", code=4)
+    done = project.run("materialize", "--executor", executor, code=4)
     run = project.json("runs")["runs"][0]["run_id"]
     told = [done, project.run("logs", run), project.run("events", run), project.run("run", "show", run)]
     told += [project.run("instance", "show"), project.run("instance", "show", "--json")]
@@ -217,7 +248,7 @@ def test_settings_secrets_reach_no_output(project: ProjectFolder) -> None:
     assert_nowhere(project.path, CANARY)
 
 
-@pytest.mark.parametrize("executor", ["in_process", "threads"])
+@pytest.mark.parametrize("executor", ["in_process", "threads", "processes"])
 def test_output_that_is_not_kept(project: ProjectFolder, executor: str) -> None:
     project.write(SLOW)
     project.write("compute_logs: {class: NoOpComputeLogManager}", ".headwater/instance.yaml")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.catalog.errors import CatalogError
+from headwater.catalog.errors import CatalogError, ConflictError
 from headwater.catalog.events import (
     AssetDefinition,
     BackfillStarted,
@@ -17,6 +18,7 @@ from headwater.catalog.events import (
     DynamicPartitionsChanged,
     Event,
     LogMessage,
+    RunQueued,
     RunStarted,
     StepRetried,
 )
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 ASSETS = ("a", "b", "c/d", "ü%2F")
 PARTITIONS = (None, "p", "q", "2024-01-01")
 DYNAMIC = "abcdefg"
-ENDED_RUNS = [status for status in RunStatus if status is not RunStatus.STARTED]
+ENDED_RUNS = [status for status in RunStatus if status.is_over]
+MOVES = (RunStatus.STARTING, RunStatus.STARTING, RunStatus.QUEUED, RunStatus.CANCELING)
 ENDED_BACKFILLS = [status for status in BackfillStatus if status is not BackfillStatus.STARTED]
 ENDED_STEPS = [status for status in StepStatus if status not in (StepStatus.PENDING, StepStatus.STARTED)]
 
@@ -54,6 +57,7 @@ class Author:
         self._draw = data.draw
         self._history = history
         self._runs: list[RunStarted] = []
+        self._queued: list[RunQueued] = []
         self._backfills: list[BackfillStarted] = []
 
     def events(self) -> list[Event]:
@@ -61,9 +65,20 @@ class Author:
         return [self._event() for _ in range(self._draw(st.integers(1, 4)))]
 
     def _event(self) -> Event:
-        kinds: list[Callable[[], Event]] = [self._start, self._redefine, self._change_keys, self._backfill]
+        kinds: list[Callable[[], Event]] = [self._start, self._queue, self._redefine, self._change_keys, self._backfill]
+        if self._queued:
+            kinds += [self._move, self._move, self._leave]
         if self._runs:
-            kinds += [self._step, self._retry, self._succeed, self._succeed, self._fail, self._log, self._finish]
+            kinds += [
+                self._claim,
+                self._step,
+                self._retry,
+                self._succeed,
+                self._succeed,
+                self._fail,
+                self._log,
+                self._finish,
+            ]
         return self._draw(st.sampled_from(kinds))()
 
     def _start(self) -> Event:
@@ -74,10 +89,44 @@ class Author:
         wide = self._draw(st.integers(0, 7)) == 0
         steps = [(asset, [f"w{i}" for i in range(300)] if wide else self._draw(keys)) for asset in assets]
         backfill = self._draw(st.sampled_from((None, *(one.backfill_id for one in self._backfills))))
-        self._runs.append(
-            self._history.start(*steps, job=self._draw(st.sampled_from((None, "x"))), backfill_id=backfill)
+        more = {"job": self._draw(st.sampled_from((None, "x"))), "claims_before": self._claims()}
+        run = self._history.start(*steps, backfill_id=backfill, pid=self._draw(st.integers(0, 3)), **more)
+        if self._queued and self._draw(st.booleans()):
+            run = replace(run, run_id=self._draw(st.sampled_from(self._queued)).run_id)
+        self._runs.append(run)
+        return run
+
+    def _claims(self) -> int | None:
+        """How many claims somebody has seen, rightly or not."""
+        return self._draw(st.sampled_from((None, None, None, len(self._runs), 1)))
+
+    def _queue(self) -> Event:
+        others = (None, *(one.run_id for one in self._runs))
+        run = self._history.queue(
+            selection=self._draw(st.sampled_from((None, "a"))),
+            tags={"k": self._draw(st.text(max_size=3))},
+            pools=tuple(self._draw(st.lists(st.sampled_from("pq"), unique=True))),
+            behind=self._draw(st.sampled_from(others)),
+            root_run_id=self._draw(st.sampled_from(others)),
+            request={"selection": "a", "partitions": ["p"], "force": True},
+            pid=self._draw(st.integers(0, 3)),
         )
-        return self._runs[-1]
+        self._queued.append(run)
+        return run
+
+    def _move(self) -> Event:
+        run = self._draw(st.sampled_from([*self._queued, *self._runs]))
+        behind = self._draw(st.sampled_from((None, *(one.run_id for one in self._runs))))
+        more = {"behind": behind, "pid": self._draw(st.integers(0, 3)), "host": self._draw(st.sampled_from(("", "h")))}
+        return self._history.move(run, self._draw(st.sampled_from(MOVES)), claims_before=self._claims(), **more)
+
+    def _leave(self) -> Event:
+        return self._history.finish(self._draw(st.sampled_from(self._queued)), self._draw(st.sampled_from(ENDED_RUNS)))
+
+    def _claim(self) -> Event:
+        run, step = self._pick()
+        more = {"attempt": self._draw(st.integers(1, 3)), "claims_before": self._claims()}
+        return self._history.claim(run, step, self._draw(st.sampled_from("pq")), **more)
 
     def _pick(self) -> tuple[RunStarted, int]:
         run = self._draw(st.sampled_from(self._runs))
@@ -204,6 +253,10 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "partition": [storage.materializations(key, "p") for key in keys],
         "current": [storage.current(key, partition) for key in keys for partition in PARTITIONS],
         "runs": runs,
+        "claims": storage.claims(),
+        "slots": storage.slots(),
+        "tries": [storage.runs(root=run.run_id) for run in runs],
+        "queued": storage.runs(statuses=[RunStatus.QUEUED]),
         "one run": [storage.run(run.run_id) for run in runs],
         "started": storage.runs(statuses=[RunStatus.STARTED]),
         "runs of an asset": storage.runs(asset=keys[0]),
@@ -222,7 +275,7 @@ def append(storage: MemoryStorage | DuckDBStorage, events: list[Event]) -> int |
     """What appending comes to: the number of the last event, or the words of the refusal."""
     try:
         return storage.append(events)
-    except CatalogError as error:
+    except (CatalogError, ConflictError) as error:
         return error.message
 
 

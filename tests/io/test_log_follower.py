@@ -29,7 +29,7 @@ def test_pieces_by_step(tmp_path: Path) -> None:
             ("two", "stdout", b"TWO"),
             ("three", "stderr", b"aside"),
         ]
-        index.close()
+        index.over()
         assert pieces(follower) == [] and follower.over
 
 
@@ -55,7 +55,7 @@ def test_nothing_is_shown_before_it_is_clean(tmp_path: Path) -> None:
         assert pieces(follower) == [(None, "stdout", b"0123")]
         index.ended("one", 1, "stdout", 0, 8)
         assert pieces(follower) == [("one", "stdout", b"4567")]
-        index.close()
+        index.over()
         assert pieces(follower) == [(None, "stdout", b"89")]
 
 

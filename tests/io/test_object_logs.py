@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from headwater.catalog.records import LogSlice
 from headwater.catalog.settings_file import load_settings
 from headwater.io.compute_logs import ComputeLogManager, compute_log_manager
@@ -74,7 +76,8 @@ def test_a_store_that_does_not_answer_harms_nobody(bucket: Bucket, tmp_path: Pat
     assert "headwater-log-uploads" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_run_whose_logs_are_in_a_bucket(bucket: Bucket, project: ProjectFolder) -> None:
+@pytest.mark.parametrize(("executor", "file"), [("in_process", ""), ("processes", "worker-1.")])
+def test_a_run_whose_logs_are_in_a_bucket(bucket: Bucket, project: ProjectFolder, executor: str, file: str) -> None:
     project.env["LOGS_SECRET"] = bucket.options["aws_secret_access_key"]
     project.write(
         """
@@ -109,9 +112,8 @@ def test_a_run_whose_logs_are_in_a_bucket(bucket: Bucket, project: ProjectFolder
         """,
         ".headwater/instance.yaml",
     )
-    done = project.json("materialize")
-    run = done["run_id"]
-    assert sorted(bucket.keys()) == [f"compute-log/{run}/stderr/0", f"compute-log/{run}/stdout/0"]
+    run = project.json("materialize", "--executor", executor)["run_id"]
+    assert sorted(bucket.keys()) == [f"compute-log/{run}/{file}{stream}/0" for stream in ("stderr", "stdout")]
     assert list((project.path / ".headwater" / "logs").iterdir()) == []
     found = {step["key"]: step for step in project.json("logs", run)["steps"]}
     assert found["one"]["stdout"] == f"one says {'*' * len(project.env['LOGS_SECRET'])}\n"

@@ -138,7 +138,7 @@ def _contents(connection: "DuckDBPyConnection", source: Path) -> Contents:
     ((_, last),) = ask(connection, "identity")
     found = Contents(version=version, seq=seq, in_journal=seq - count, last=aware_or_none(last))
     texts = ask(connection, "journal")
-    return replace(found, last=journal.read(texts[-1][0])[-1].time) if texts else found
+    return replace(found, last=journal.read_appends(texts[-1][0])[-1][1][-1].time) if texts else found
 
 
 if __name__ == "__main__":

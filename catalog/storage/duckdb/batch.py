@@ -18,13 +18,16 @@ from headwater.catalog.events import (
     EventKind,
     LogMessage,
     RunEnded,
+    RunMoved,
+    RunQueued,
     RunStarted,
+    SlotClaimed,
     StepEnded,
     StepRetried,
     StepStarted,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import BackfillStatus, ErrorRecord, Fingerprint, Materialization
+from headwater.catalog.records import BackfillStatus, ErrorRecord, Fingerprint, Materialization, RunStatus
 from headwater.catalog.storage.admission import Progress, check
 from headwater.catalog.storage.duckdb.dictionary import Dictionary, Value
 from headwater.catalog.storage.duckdb.rows import (
@@ -49,6 +52,7 @@ from headwater.catalog.storage.duckdb.tables import (
     MATERIALIZATION,
     PLANNED_CELL,
     RUN,
+    SLOT,
     STEP,
     Row,
     Rows,
@@ -74,7 +78,7 @@ class Known:
 
 
 #: Tables that rows are only added to.
-_GROWING = (EVENT, RUN, STEP, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL, APPLIED_REQUEST)
+_GROWING = (EVENT, RUN, STEP, SLOT, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL, APPLIED_REQUEST)
 #: What a cell with a partition has in its last columns.
 _APART = (None, None, None, "null", None)
 
@@ -91,6 +95,9 @@ class Batch:
         self.seq = known.seq
         #: Of runs that ended: number, time, status, error.
         self.ended_runs: list[Row] = []
+        #: Of runs that wait, or have waited, by number: status, when it moved, when it started, host, process, how
+        #: many steps it has, each None where that stays; the run that it waits for, and how many claims it made.
+        self.moved_runs: dict[int, Row] = {}
         #: Of backfills that ended or go on, by number: status, time of the end, error, and user, host and process,
         #: None where they stay.
         self.moved_backfills: dict[int, Row] = {}
@@ -192,8 +199,21 @@ class Batch:
     def _add(self, event: Event) -> None:
         progress = self.known.progress
         match event:
+            case RunQueued():
+                run = progress.queue(event).number
+                self._add_run(run, event)
+                self._log(event, run)
+            case RunMoved():
+                self._move_run(event)
             case RunStarted():
                 self._start_run(event)
+            case SlotClaimed():
+                run, step = progress.run(event.run_id), progress.step(event.run_id, event.step_key)
+                late = run.ended or step.ended
+                if not late:
+                    progress.claim(event)
+                    self._rows[SLOT.name].append((run.number, step.number, event.attempt, event.pool))
+                self._log(event, run.number, step.number, late=late, attempt=event.attempt)
             case RunEnded():
                 run = progress.run(event.run_id)
                 late = not progress.end(event)
@@ -232,12 +252,35 @@ class Batch:
             said = (asset, entry.partition, attempt, late, entry.message, json_text(entry.data))
             self._rows[EVENT.name].append((self.seq, time, entry.kind.value, run, step, *said))
 
-    def _start_run(self, event: RunStarted) -> None:
-        progress = self.known.progress
-        run = progress.start(event).number
-        number = self.known.assets.number
-        backfill = None if event.backfill_id is None else progress.backfill(event.backfill_id).number
+    def _add_run(self, run: int, event: RunQueued | RunStarted) -> None:
+        backfill = None if event.backfill_id is None else self.known.progress.backfill(event.backfill_id).number
         self._rows[RUN.name].append(run_row(run, event, backfill))
+
+    def _move_run(self, event: RunMoved) -> None:
+        progress = self.known.progress
+        run = progress.run(event.run_id).number
+        late = not progress.move(event)
+        self._log(event, run, late=late)
+        if not late:
+            at, claims = timestamp(event.time), int(event.status is RunStatus.STARTING)
+            moved = (event.status.value, at, None, event.host or None, event.pid or None, event.start_ticks, None)
+            self._change_run(run, moved, event.behind, claims)
+
+    def _change_run(self, run: int, row: Row, behind: str | None, claims: int) -> None:
+        *before, _, claimed = self.moved_runs.get(run, (*(None for _ in row), None, 0))
+        kept = (old if new is None else new for old, new in zip(before, row, strict=True))
+        self.moved_runs[run] = (*kept, behind, claimed + claims)
+
+    def _start_run(self, event: RunStarted) -> None:
+        progress, number = self.known.progress, self.known.assets.number
+        new = progress.next_number
+        run = progress.start(event).number
+        if run == new:
+            self._add_run(run, event)
+        else:
+            process = (event.host, event.pid, event.start_ticks)
+            started = (RunStatus.STARTED.value, None, timestamp(event.time), *process, len(event.steps))
+            self._change_run(run, started, None, 1)
         for at, step in enumerate(event.steps):
             self._rows[STEP.name].append((run, at, step.step_key, step.reason))
             for cell in step.cells:

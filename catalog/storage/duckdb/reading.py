@@ -23,6 +23,7 @@ from headwater.catalog.records import (
     PlannedCell,
     Run,
     RunStatus,
+    Slot,
     Step,
     StepStatus,
 )
@@ -208,6 +209,7 @@ class Reader:
         asset: AssetKey | None = None,
         job: str | None = None,
         backfill: str | None = None,
+        root: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
@@ -215,13 +217,16 @@ class Reader:
         if before is not None and self._run_number(before) is None:
             raise _unknown("run", before)
         number = None if asset is None else self._assets.find(asset)
-        if (asset is not None and number is None) or (backfill is not None and not is_identifier(backfill)):
+        if asset is not None and number is None:
+            return []
+        if not all(is_identifier(one) for one in (backfill, root) if one is not None):
             return []
         return self._runs(
             statuses=None if statuses is None else json_text(list(statuses)),
             asset=number,
             job=job,
             backfill=backfill,
+            root=root,
             limit=limit,
             before=before,
         )
@@ -230,9 +235,16 @@ class Reader:
         """See `CatalogReader.run`."""
         return _only(self._runs, run_id, "run")
 
-    def run_count(self) -> int:
-        """See `CatalogReader.run_count`."""
-        return self._ask("run_count")[0][0]
+    def claims(self) -> int:
+        """See `CatalogReader.claims`."""
+        return self._ask("claims")[0][0]
+
+    def slots(self) -> list[Slot]:
+        """See `CatalogReader.slots`."""
+        return [
+            Slot(pool=pool, run_id=run_id, step_key=step_key, attempt=attempt)
+            for pool, run_id, step_key, attempt in self._ask("slots")
+        ]
 
     def backfills(
         self,

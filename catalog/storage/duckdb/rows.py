@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headwater.catalog.events import AssetDefinition, BackfillStarted, RunStarted
+from headwater.catalog.events import AssetDefinition, BackfillStarted, RunQueued, RunStarted
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
@@ -79,14 +79,16 @@ def aware_or_none(time: datetime | None) -> datetime | None:
     return None if time is None else time.replace(tzinfo=UTC)
 
 
-def run_row(number: int, event: RunStarted, backfill: int | None) -> Row:
+def run_row(number: int, event: RunQueued | RunStarted, backfill: int | None) -> Row:
     """A row of `run`."""
+    time = timestamp(event.time)
+    waits = isinstance(event, RunQueued)
     return (
         number,
         event.run_id,
-        timestamp(event.time),
+        None if waits else time,
         None,
-        RunStatus.STARTED.value,
+        (RunStatus.QUEUED if waits else RunStatus.STARTED).value,
         event.job,
         event.selection,
         json_text(event.tags),
@@ -94,9 +96,17 @@ def run_row(number: int, event: RunStarted, backfill: int | None) -> Row:
         event.host,
         event.pid,
         event.start_ticks,
-        len(event.steps),
+        0 if waits else len(event.steps),
         backfill,
         None,
+        time if waits else None,
+        None,
+        event.parent_run_id,
+        event.root_run_id,
+        json_text(event.pools),
+        event.behind if waits else None,
+        json_text(event.request),
+        0 if waits else 1,
     )
 
 
@@ -123,12 +133,15 @@ def backfill_row(number: int, event: BackfillStarted) -> Row:
 
 def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
     """A run from a row of query `runs`."""
-    run_id, status, started, ended, job, selection, tags, user, host, pid, ticks, error, backfill_id = row
+    run_id, status, started, ended, job, selection, tags, user, host, pid, ticks, error, backfill_id, *queue = row
+    queued, moved, parent, root, pools, behind, request = queue
     return Run(
         run_id=run_id,
         status=RunStatus(status),
-        started=aware(started),
+        started=aware_or_none(started),
         ended=aware_or_none(ended),
+        queued=aware_or_none(queued),
+        moved=aware_or_none(moved),
         job=job,
         selection=selection,
         tags=from_json(tags, dict[str, str]),
@@ -138,6 +151,11 @@ def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
         start_ticks=ticks,
         error=None if error is None else from_json(error, ErrorRecord),
         backfill_id=backfill_id,
+        parent_run_id=parent,
+        root_run_id=root,
+        pools=from_json(pools, tuple[str, ...]),
+        behind=behind,
+        request=from_json(request, dict[str, Any]),
         step_counts=step_counts,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import CatalogError, DiskFullError, ReadOnlyCatalogError
 from headwater.catalog.events import Event
-from headwater.catalog.records import BackfillStatus
+from headwater.catalog.records import BackfillStatus, RunStatus
 from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, StepProgress
 from headwater.catalog.storage.duckdb.backup import Backup, make
 from headwater.catalog.storage.duckdb.batch import Known
@@ -151,13 +151,13 @@ class DuckDBStorage(Reader):
         self._assets = Dictionary(self._load_assets)
         self._fingerprints = Dictionary(self._load_fingerprints)
         with self._database.cursor() as cursor:
-            ((seq, next_run, cells, partitions, next_backfill),) = ask(cursor, "writer_state")
+            ((seq, next_run, cells, partitions, next_backfill, claims),) = ask(cursor, "writer_state")
             built = {asset for (asset,) in ask(cursor, "assets_with_cells")}
         return Known(
             seq=seq,
             assets=self._assets,
             fingerprints=self._fingerprints,
-            progress=Progress(self._find_progress, self._find_backfill, next_run, next_backfill),
+            progress=Progress(self._find_progress, self._find_backfill, next_run, next_backfill, claims),
             built=built,
             cells=cells,
             partitions=partitions,
@@ -179,4 +179,4 @@ class DuckDBStorage(Reader):
                 return None
             number, status = runs[0]
             rows = ask(cursor, "run_steps", run=number)
-        return RunProgress(number, {key: StepProgress(at, ended) for key, at, ended in rows}, status != "STARTED")
+        return RunProgress(number, {key: StepProgress(at, ended) for key, at, ended in rows}, RunStatus(status))

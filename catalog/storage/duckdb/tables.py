@@ -138,7 +138,7 @@ def _strict(parameter: str, structure: Any) -> str:
     return f"from_json_strict({parameter}, '{json.dumps(structure)}')"
 
 
-JOURNAL = Table("journal", {"first": "BIGINT", "last": "BIGINT", "request": "VARCHAR", "events": "VARCHAR"})
+JOURNAL = Table("journal", {"last": "BIGINT", "appends": "VARCHAR"})
 APPLIED_REQUEST = Table("applied_request", {"request": "VARCHAR", "seq": "BIGINT"})
 ASSET = Table("asset", {"asset_id": "INTEGER", "key": "VARCHAR"})
 FINGERPRINT = Table(
@@ -180,8 +180,17 @@ RUN = Table(
         "steps": "INTEGER",
         "backfill_no": "INTEGER",
         "error": "VARCHAR",
+        "queued": "TIMESTAMP",
+        "moved": "TIMESTAMP",
+        "parent_run_id": "UUID",
+        "root_run_id": "UUID",
+        "pools": "VARCHAR",
+        "behind": "UUID",
+        "request": "VARCHAR",
+        "claims": "INTEGER",
     },
 )
+SLOT = Table("slot", {"run_no": "INTEGER", "step_no": "INTEGER", "attempt": "INTEGER", "pool": "VARCHAR"})
 BACKFILL = Table(
     "backfill",
     {

@@ -6,7 +6,8 @@ and is then as durable as can be; its events are moved on into the tables togeth
 come together, before anybody asks a question, when the catalog is closed, and when the next one opens it after this
 process was killed. Nobody who asks through a storage can tell the difference. A large append skips the journal.
 
-Appends that wait for each other share a commit: whoever's turn it is takes along everybody who came meanwhile.
+Appends that wait for each other share a commit, and a row: whoever's turn it is takes along everybody who came
+meanwhile. Waiting for more to come (PostgreSQL's commit_delay) was tried, and gave nothing.
 """
 
 import contextlib
@@ -107,25 +108,24 @@ class Writer:
 
     def _write(self, group: "Sequence[_Append]") -> None:
         batch = self._take()
-        before = batch.seq
-        rows: list[Row] = []
+        appends: list[journal.Append] = []
         for one in group:
-            first = batch.seq + 1
+            before = batch.seq
             batch.add(one.events)
             one.seq = batch.seq
-            if batch.seq >= first:
+            if batch.seq > before:
                 batch.remember(one.request)
-                rows.append((first, batch.seq, one.request, one.events))
-        if batch.seq == before:
+                appends.append((one.request, one.events))
+        if not appends:
             self._pending = batch
             return
         small = batch.size < ENOUGH_EVENTS and not batch.is_wide
-        entries = [(first, last, request, journal.write(events)) for first, last, request, events in rows if small]
+        text = journal.write_appends(appends) if small else ""
         try:
             with self._database.reported():
                 if small:
                     self._unsettled = True
-                    JOURNAL.insert(self._database.writer, JOURNAL.rows(entries))
+                    JOURNAL.insert(self._database.writer, JOURNAL.rows([(batch.seq, text)]))
                     self._pending = batch
                 else:
                     self._move(batch)
@@ -157,9 +157,10 @@ class Writer:
             batch = Batch(self._load())
             with self._database.cursor() as cursor:
                 texts = ask(cursor, "journal")
-            for text, request in texts:
-                batch.add(journal.read(text))
-                batch.remember(request)
+            for (text,) in texts:
+                for request, events in journal.read_appends(text):
+                    batch.add(events)
+                    batch.remember(request)
         return batch
 
     def _move(self, batch: Batch) -> None:
@@ -173,6 +174,11 @@ class Writer:
             _execute(connection, "add_partition_keys", first=first, keys=json_text(batch.new_partitions))
         for table, rows in batch.rows():
             table.insert(connection, rows)
+        if batch.moved_runs:
+            names = ("run_no", "status", "moved", "started", "host", "pid", "start_ticks", "steps", "behind", "claims")
+            _execute(
+                connection, "move_runs", runs=_lists(names, [(run, *row) for run, row in batch.moved_runs.items()])
+            )
         if batch.ended_runs:
             _execute(connection, "end_runs", runs=_lists(("run_no", "ended", "status", "error"), batch.ended_runs))
         if batch.moved_backfills:

@@ -35,6 +35,7 @@ from headwater.catalog.records import (
     PlannedCell,
     Run,
     RunStatus,
+    Slot,
     Step,
 )
 from headwater.catalog.storage import lock
@@ -253,15 +254,29 @@ class SharedStorage:
         asset: AssetKey | None = None,
         job: str | None = None,
         backfill: str | None = None,
+        root: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Run]:
         """See `CatalogReader.runs`."""
-        return self._ask("runs", statuses=statuses, asset=asset, job=job, backfill=backfill, limit=limit, before=before)
+        return self._ask(
+            "runs",
+            statuses=statuses,
+            asset=asset,
+            job=job,
+            backfill=backfill,
+            root=root,
+            limit=limit,
+            before=before,
+        )
 
-    def run_count(self) -> int:
-        """See `CatalogReader.run_count`."""
-        return self._ask("run_count")
+    def claims(self) -> int:
+        """See `CatalogReader.claims`."""
+        return self._ask("claims")
+
+    def slots(self) -> list[Slot]:
+        """See `CatalogReader.slots`."""
+        return self._ask("slots")
 
     def backfills(
         self, *, statuses: Collection[BackfillStatus] | None = None, limit: int = 100, before: str | None = None

@@ -39,6 +39,7 @@ from headwater.catalog.records import (
     PlannedCell,
     Run,
     RunStatus,
+    Slot,
     Step,
 )
 from headwater.catalog.storage import journal
@@ -272,13 +273,15 @@ OPERATIONS: Mapping[str, Operation] = {
             "asset": AssetKey | None,
             "job": str | None,
             "backfill": str | None,
+            "root": str | None,
             "limit": int,
             "before": str | None,
         },
         list[Run],
         give_arguments={"statuses": _listed},
     ),
-    "run_count": Operation({}, int),
+    "claims": Operation({}, int),
+    "slots": Operation({}, list[Slot]),
     "backfills": Operation(
         {"statuses": list[BackfillStatus] | None, "limit": int, "before": str | None},
         list[Backfill],

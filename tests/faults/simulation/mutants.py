@@ -13,10 +13,10 @@ from headwater.materialize.execution.step import Attempt, StepResult
 from tests.faults.simulation.world import Replaced, World
 
 _RUN = "headwater.materialize.execution.run"
-_API = "headwater.materialize.api"
+_MONITORING = "headwater.materialize.monitoring"
 _PROCESSES = "headwater.catalog.processes"
 #: Every module that asks when a process began.
-_ASKING = (_PROCESSES, _RUN, "headwater.materialize.backfill_signals")
+_ASKING = (_PROCESSES, _RUN, "headwater.materialize.backfill_signals", "headwater.materialize.waiting_run")
 
 
 def _nothing(*_: object) -> None:
@@ -79,7 +79,7 @@ def no_compare_and_set(world: World) -> None:
     """A run begins whoever else began since it looked."""
 
     def started(**fields: Any) -> RunStarted:
-        fields["runs_before"] = None
+        fields["claims_before"] = None
         return RunStarted(**fields)
 
     world.mutations = [Replaced(_RUN, "RunStarted", started)]
@@ -105,7 +105,7 @@ def acknowledge_before_commit(world: World) -> None:
 
 def everybody_is_dead(world: World) -> None:
     """Who settles what killed runs left does not ask whether they were killed."""
-    world.mutations = [Replaced(_API, "is_interrupted", _true)]
+    world.mutations = [Replaced(_MONITORING, "is_interrupted", _true)]
 
 
 def nobody_sweeps(world: World) -> None:

@@ -23,13 +23,12 @@ create table migration (
     program varchar not null
 );
 
--- Events that are committed and not yet in the tables below: what a small append writes, one row each. The writer
--- moves them on before anybody asks a question, so that they are left behind only by a process that was killed.
+-- Events that are committed and not yet in the tables below: what small appends write, one row for a commit, which
+-- costs the same for eight that wait for each other as for one. The writer moves them on before anybody asks a
+-- question, so that they are left behind only by a process that was killed.
 create table journal (
-    first bigint not null,
     last bigint not null,
-    request varchar,
-    events varchar not null
+    appends varchar not null
 );
 
 -- What other processes asked the one that owns this file to append, and the last event that it became: whoever lost
@@ -84,10 +83,12 @@ create table event (
     data varchar not null
 );
 
+-- A run is QUEUED and maybe STARTING before it is STARTED, or STARTED at once. claims: how often it claimed something
+-- that others wanted too. request: what was asked for. behind: the run that it waits for in the queue.
 create table run (
     run_no integer not null,
     run_id uuid not null,
-    started timestamp not null,
+    started timestamp,
     ended timestamp,
     status varchar not null,
     job varchar,
@@ -99,7 +100,23 @@ create table run (
     start_ticks bigint,
     steps integer not null,
     backfill_no integer,
-    error varchar
+    error varchar,
+    queued timestamp,
+    moved timestamp,
+    parent_run_id uuid,
+    root_run_id uuid,
+    pools varchar not null,
+    behind uuid,
+    request varchar not null,
+    claims integer not null
+);
+
+-- Places in pools that attempts at steps were given. They are held until the attempt ends, which is in the events.
+create table slot (
+    run_no integer not null,
+    step_no integer not null,
+    attempt integer not null,
+    pool varchar not null
 );
 
 -- targets: [{"asset", "cells", "partitions"}]. How far it got is in the events and versions of its runs.

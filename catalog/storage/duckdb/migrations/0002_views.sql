@@ -126,7 +126,8 @@ select
     run_id, status, started, ended, date_diff('microsecond', started, ended) / 1e6 as seconds, job, selection,
     tags::json as tags, user_name, host, pid, steps, error::json ->> '$.kind' as error,
     error::json ->> '$.message' as error_message,
-    (select backfill_id from backfill where backfill.backfill_no = run.backfill_no) as backfill_id
+    (select backfill_id from backfill where backfill.backfill_no = run.backfill_no) as backfill_id,
+    queued, parent_run_id, root_run_id
 from run;
 
 create view steps as
@@ -140,7 +141,8 @@ with progress as (
         any_value(time) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended,
         any_value(data) filter (kind not in ('STEP_START', 'STEP_RETRY'))::json as data
     from event
-    where step_no is not null and not late and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+    where step_no is not null and not late
+        and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE', 'SLOT_CLAIMED')
     group by run_no, step_no
 )
 select
@@ -194,7 +196,7 @@ with said as (
                 as cell
         from event
         where step_no is not null and not late
-            and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+            and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE', 'SLOT_CLAIMED')
             and (
                 kind <> 'STEP_SUCCESS'
                 or regexp_matches(data, '"status":"(VERIFIED|FAILURE|SKIPPED|CANCELED|INTERRUPTED)"')

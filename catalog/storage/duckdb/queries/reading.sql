@@ -143,12 +143,15 @@ order by seq desc
 -- Runs, newest first.
 select
     run_no, run_id::varchar, status, started, ended, job, selection, tags, user_name, host, pid, start_ticks, error,
-    (select backfill_id::varchar from backfill where backfill.backfill_no = run.backfill_no), steps
+    (select backfill_id::varchar from backfill where backfill.backfill_no = run.backfill_no),
+    queued, moved, parent_run_id::varchar, root_run_id::varchar, pools,
+    if(status = 'QUEUED', behind::varchar, null), request, steps
 from run
 where true
     and backfill_no = (select backfill_no from backfill where backfill_id = $backfill::uuid) --if backfill
     and status in (select unnest(from_json_strict($statuses, '["VARCHAR"]'))) --if statuses
     and job = $job --if job
+    and (run_id = $root::uuid or root_run_id = $root::uuid) --if root
     and run_no in (select run_no from planned_cell where asset_id = $asset) --if asset
     and run_no < (select run_no from run where run_id = $before::uuid) --if before
     and run_id between $least::uuid and $greatest::uuid --if least
@@ -207,7 +210,8 @@ from (
     from event
     where run_no in (select unnest(from_json_strict($runs, '["INTEGER"]')))
         and run_no >= $least
-        and step_no is not null and not late and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+        and step_no is not null and not late
+        and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE', 'SLOT_CLAIMED')
     group by run_no, step_no
 )
 group by run_no, ended
@@ -223,7 +227,8 @@ with progress as (
         any_value(time) filter (kind not in ('STEP_START', 'STEP_RETRY')) as ended,
         any_value(data) filter (kind not in ('STEP_START', 'STEP_RETRY')) as data
     from event
-    where run_no = $run and step_no is not null and not late and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+    where run_no = $run and step_no is not null and not late
+        and kind not in ('ASSET_MATERIALIZATION', 'LOG_MESSAGE', 'SLOT_CLAIMED')
     group by step_no
 )
 select step.step_no, step_key, reason, started, coalesce(attempts, 0), ended_as, ended, data, progress.step_no is null
@@ -285,6 +290,27 @@ where true
 order by seq desc
 limit $limit
 
--- name: run_count
--- How many runs there ever were.
-select count(*) from run
+-- name: claims
+-- How often anything was claimed.
+select (select coalesce(sum(claims), 0) from run)::bigint + (select count(*) from slot)
+
+-- name: slots
+-- The places in pools that attempts hold: neither they nor their runs have ended.
+with held as (
+    select slot.rowid as place, run_id, slot.*
+    from slot join run on run.run_no = slot.run_no
+    where run.status in ('STARTED', 'CANCELING')
+), ended as (
+    select run_no, step_no, max(if(kind = 'STEP_RETRY', attempt, 2147483647)) as attempt
+    from event
+    where run_no in (select run_no from held) and run_no >= (select min(run_no) from held)
+        and step_no is not null and not late
+        and kind not in ('STEP_START', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE', 'SLOT_CLAIMED')
+    group by run_no, step_no
+)
+select pool, run_id::varchar, step_key, held.attempt
+from held
+join step on step.run_no = held.run_no and step.step_no = held.step_no
+left join ended on ended.run_no = held.run_no and ended.step_no = held.step_no
+where ended.attempt is null or ended.attempt < held.attempt
+order by held.place

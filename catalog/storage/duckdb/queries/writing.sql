@@ -1,12 +1,13 @@
 -- name: writer_state
 -- What a writer keeps in memory: the last event, the next run, how many cells and partition keys there are, the
--- next backfill.
+-- next backfill, how often anything was claimed.
 select
     (select coalesce(max(seq), 0) from event),
     (select coalesce(max(run_no) + 1, 0) from run),
     (select count(*) from cell),
     (select count(*) from partition_key),
-    (select coalesce(max(backfill_no) + 1, 0) from backfill)
+    (select coalesce(max(backfill_no) + 1, 0) from backfill),
+    (select coalesce(sum(claims), 0) from run)::bigint + (select count(*) from slot)
 
 -- name: assets_with_cells
 -- The assets that have a cell.
@@ -23,8 +24,8 @@ from (select coalesce(max(seq), 0) as seq, count(*) as count from event) as tabl
 select value, (select max(time) from event) from meta where name = 'catalog_id'
 
 -- name: journal
--- The events that are not in the tables yet, and the request that asked for them.
-select events, request from journal order by first
+-- The events that are not in the tables yet, and the requests that asked for them.
+select appends from journal order by last
 
 -- name: applied_request
 -- The last event of what a request asked for.
@@ -44,7 +45,7 @@ with ended as (
     select distinct step_no
     from event
     where run_no = $run and not late and step_no is not null
-        and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE')
+        and kind not in ('STEP_START', 'STEP_RETRY', 'ASSET_MATERIALIZATION', 'LOG_MESSAGE', 'SLOT_CLAIMED')
 )
 select step_key, step.step_no, ended.step_no is not null
 from step left join ended on ended.step_no = step.step_no
@@ -120,6 +121,29 @@ from (
     )
 ) as over
 where run.run_no = over.run_no
+
+-- name: move_runs
+-- Note that runs that wait, or have waited, go on.
+update run set
+    status = gone.status, moved = coalesce(gone.moved, run.moved), started = coalesce(gone.started, run.started),
+    host = coalesce(gone.host, run.host), pid = coalesce(gone.pid, run.pid),
+    start_ticks = coalesce(gone.start_ticks, run.start_ticks), steps = coalesce(gone.steps, run.steps),
+    behind = gone.behind, claims = run.claims + gone.claims
+from (
+    select
+        unnest(lists.run_no) as run_no, unnest(lists.status) as status, unnest(lists.moved) as moved,
+        unnest(lists.started) as started, unnest(lists.host) as host, unnest(lists.pid) as pid,
+        unnest(lists.start_ticks) as start_ticks, unnest(lists.steps) as steps, unnest(lists.behind) as behind, unnest(lists.claims) as claims
+    from (
+        select from_json_strict(
+            $runs,
+            '{"run_no": ["INTEGER"], "status": ["VARCHAR"], "moved": ["TIMESTAMP"], "started": ["TIMESTAMP"],
+              "host": ["VARCHAR"], "pid": ["BIGINT"], "start_ticks": ["BIGINT"], "steps": ["INTEGER"], "behind": ["UUID"],
+              "claims": ["INTEGER"]}'
+        ) as lists
+    )
+) as gone
+where run.run_no = gone.run_no
 
 -- name: move_backfills
 -- Note that backfills ended or go on.

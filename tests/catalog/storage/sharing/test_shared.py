@@ -241,11 +241,13 @@ def test_errors_arrive_as_they_were_raised(home: Path, history: "History") -> No
         assert caught.value.name == "rums" and "runs" in caught.value.known and "Did you mean" in caught.value.remedy
         with pytest.raises(UsageError, match="too short"):
             storage.run("abc")
-        first, second = (replace(history.start(name), runs_before=0) for name in ("a", "b"))
+        first, second = (replace(history.start(name), claims_before=0) for name in ("a", "b"))
         storage.append([first])
         with pytest.raises(ConflictError):
             storage.append([second])
-        assert storage.run_count() == 1
+        assert storage.claims() == 1
+        storage.append([history.claim(first, pool="p", claims_before=1)])
+        assert [slot.pool for slot in storage.slots()] == ["p"]
 
 
 def test_sql_values_survive_the_socket(home: Path) -> None:

@@ -1,0 +1,106 @@
+"""Processes that carry out runs by themselves: they survive the terminal, and whoever started them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headwater.catalog.errors import StorageError
+from headwater.catalog.events import RunQueued
+from headwater.catalog.ids import new_id
+from headwater.catalog.instance import Instance
+from headwater.catalog.processes import start_ticks, this_host, user_name
+from headwater.catalog.records import Run
+from headwater.materialize.retries import group, is_to_be_retried, retry_tags
+
+#: Below the home: what processes of their own print, and the errors that end them.
+LOGS = Path("logs", "runs")
+
+
+def spawn(home: Path, origin: Mapping[str, Any], arguments: Sequence[str], name: str) -> "subprocess.Popen[bytes]":
+    """Start the command line in a session of its own, which no terminal ends. It prints to `log_file(home, name)`.
+
+    `origin` is that of the project (`Project.origin`). Raises `StorageError` where that cannot be.
+    """
+    options = [["--home", str(home)], *(["-f", file] for file in origin["files"])]
+    options += [["-m", module] for module in origin["modules"]]
+    command = [sys.executable, "-P", "-m", "headwater", *(word for option in options for word in option), *arguments]
+    file = log_file(home, name)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        log = os.open(file, flags, 0o600)
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=origin["folder"],
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+    except OSError as error:
+        raise StorageError(
+            f"A process of its own could not be started: {error.strerror}.", remedy=f"See to {file.parent}."
+        ) from None
+
+
+def log_file(home: Path, name: str) -> Path:
+    """Where a process of its own prints to."""
+    return home / LOGS / f"{name}.log"
+
+
+def launch(instance: Instance, request: Mapping[str, Any], **about: Any) -> tuple[str, "subprocess.Popen[bytes]"]:
+    """Record a run as QUEUED and start a process that carries it out when its turn comes.
+
+    `about` is what else `RunQueued` holds. Returns the run's identifier once it is recorded, and the process.
+    """
+    now = instance.clock.now()
+    run_id = new_id(now)
+    process = spawn(instance.home, request["origin"], ["run", "execute", run_id], run_id)
+    try:
+        instance.catalog.append(
+            [
+                RunQueued(
+                    time=instance.clock.now(),
+                    run_id=run_id,
+                    user=user_name(),
+                    host=this_host(),
+                    pid=process.pid,
+                    start_ticks=start_ticks(process.pid),
+                    request=request,
+                    **about,
+                )
+            ]
+        )
+    except BaseException:
+        process.kill()
+        raise
+    return run_id, process
+
+
+def relaunch(instance: Instance, run: Run) -> str:
+    """Start another try at a run that is over, in a process of its own. Returns its identifier.
+
+    For a run whose `request` says where its definitions are, and that `is_to_be_retried` is true of.
+    """
+    number = len(group(instance.catalog, run))
+    run_id, _ = launch(
+        instance,
+        run.request,
+        selection=run.selection,
+        tags=retry_tags(run.tags, number),
+        pools=run.pools,
+        parent_run_id=run.run_id,
+        root_run_id=run.root_run_id or run.run_id,
+    )
+    return run_id
+
+
+def due_retries(instance: Instance, runs: Sequence[Run]) -> list[Run]:
+    """Those of `runs` that are to be tried again and can be, by another process."""
+    return [run for run in runs if run.request.get("origin") and is_to_be_retried(instance, run)]
