@@ -7,7 +7,6 @@ from headwater.catalog.events import RunStarted
 from headwater.catalog.storage.admission import Progress
 from headwater.io.local import LocalStore
 from headwater.io.location import version_path
-from headwater.materialize.backfill import _Backfiller  # pyright: ignore[reportPrivateUsage]
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.step import Attempt, StepResult
 from tests.faults.simulation.world import Replaced, World
@@ -128,11 +127,6 @@ def starts_by_the_clock(world: World) -> None:
     world.mutations = [Replaced(module, "start_ticks", start) for module in _ASKING]
 
 
-def no_second_look_at_a_backfill(world: World) -> None:
-    """A backfill's run begins on what was seen before another run of it ended."""
-    world.mutations = [Replaced(_Backfiller, "_check_unchanged", _nothing)]
-
-
 MUTANTS: Mapping[str, Callable[[World], None]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -148,6 +142,5 @@ MUTANTS: Mapping[str, Callable[[World], None]] = {
         nobody_sweeps,
         numbers_are_processes,
         starts_by_the_clock,
-        no_second_look_at_a_backfill,
     )
 }
