@@ -39,10 +39,7 @@ def start_ticks(pid: int) -> int | None:
     it is when somebody sets the clock.
     """
     fields = _status(pid)
-    try:
-        return int(fields[19])
-    except (ValueError, IndexError):
-        return None
+    return int(fields[19]) if len(fields) > 19 else None
 
 
 def is_running(host: str, pid: int, ticks: int | None) -> bool:
@@ -53,9 +50,10 @@ def is_running(host: str, pid: int, ticks: int | None) -> bool:
     """
     if host != this_host() or not exists(pid):
         return False
-    if _status(pid)[:1] in ([b"Z"], [b"X"]):  # it is dead, and nobody has asked how it ended
+    fields = _status(pid)
+    if fields and fields[0] in (b"Z", b"X"):  # it is dead, and nobody has asked how it ended
         return False
-    return ticks is None or start_ticks(pid) in (None, ticks)
+    return ticks is None or len(fields) <= 19 or int(fields[19]) == ticks
 
 
 def _status(pid: int) -> list[bytes]:

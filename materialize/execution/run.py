@@ -282,8 +282,8 @@ class _Coordinator:
             others = open_runs(catalog)
             if not self.request.supersede:
                 refuse_taken(catalog, self.planned, others)
-            self.request.check()
             check_turn(self.instance, self.place.as_run(), others)
+            self.request.check()
             started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,

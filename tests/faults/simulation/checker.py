@@ -15,7 +15,7 @@ from headwater.materialize.doctor import _identifiers  # pyright: ignore[reportP
 from tests.faults.simulation.scenario import Actors, History, populate, whole
 from tests.faults.simulation.world import NoFaults, World
 
-_ENDS = {f"RUN_{status}" for status in RunStatus if status is not RunStatus.STARTED}
+_ENDS = {f"RUN_{status}" for status in RunStatus if status.is_over}
 
 
 def simulate(world: World, people: Callable[[World], History] = populate) -> list[str]:
@@ -138,7 +138,7 @@ def settled(world: World) -> Iterator[str]:
     Those are listed by `headwater catalog doctor`, as they are called by the version that they were to be.
     """
     catalog = world.storage
-    if catalog.runs(statuses=[RunStatus.STARTED]):
+    if catalog.runs(statuses=[status for status in RunStatus if not status.is_over]):
         yield "a run is recorded as going on, and everybody is dead"
     if catalog.backfills(statuses=[BackfillStatus.STARTED]):
         yield "a backfill is recorded as going on, and everybody is dead"

@@ -7,16 +7,15 @@ from headwater.catalog.events import RunStarted
 from headwater.catalog.storage.admission import Progress
 from headwater.io.local import LocalStore
 from headwater.io.location import version_path
-from headwater.materialize.backfill import _Backfiller  # pyright: ignore[reportPrivateUsage]
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.step import Attempt, StepResult
 from tests.faults.simulation.world import Replaced, World
 
 _RUN = "headwater.materialize.execution.run"
-_API = "headwater.materialize.api"
+_MONITORING = "headwater.materialize.monitoring"
 _PROCESSES = "headwater.catalog.processes"
 #: Every module that asks when a process began.
-_ASKING = (_PROCESSES, _RUN, "headwater.materialize.backfill_signals")
+_ASKING = (_PROCESSES, _RUN, "headwater.materialize.backfill_signals", "headwater.materialize.waiting_run")
 
 
 def _nothing(*_: object) -> None:
@@ -79,7 +78,7 @@ def no_compare_and_set(world: World) -> None:
     """A run begins whoever else began since it looked."""
 
     def started(**fields: Any) -> RunStarted:
-        fields["runs_before"] = None
+        fields["claims_before"] = None
         return RunStarted(**fields)
 
     world.mutations = [Replaced(_RUN, "RunStarted", started)]
@@ -105,7 +104,7 @@ def acknowledge_before_commit(world: World) -> None:
 
 def everybody_is_dead(world: World) -> None:
     """Who settles what killed runs left does not ask whether they were killed."""
-    world.mutations = [Replaced(_API, "is_interrupted", _true)]
+    world.mutations = [Replaced(_MONITORING, "is_interrupted", _true)]
 
 
 def nobody_sweeps(world: World) -> None:
@@ -128,11 +127,6 @@ def starts_by_the_clock(world: World) -> None:
     world.mutations = [Replaced(module, "start_ticks", start) for module in _ASKING]
 
 
-def no_second_look_at_a_backfill(world: World) -> None:
-    """A backfill's run begins on what was seen before another run of it ended."""
-    world.mutations = [Replaced(_Backfiller, "_check_unchanged", _nothing)]
-
-
 MUTANTS: Mapping[str, Callable[[World], None]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -148,6 +142,5 @@ MUTANTS: Mapping[str, Callable[[World], None]] = {
         nobody_sweeps,
         numbers_are_processes,
         starts_by_the_clock,
-        no_second_look_at_a_backfill,
     )
 }

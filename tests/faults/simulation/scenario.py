@@ -6,10 +6,10 @@ from typing import Any
 
 import headwater as hw
 from headwater.catalog.errors import CellTakenError, ConflictError, HeadwaterError
-from headwater.catalog.records import BackfillStatus, Cell, Materialization
+from headwater.catalog.records import BackfillStatus, Cell, Materialization, RunStatus
 from headwater.io.engines import arrow
-from headwater.materialize.api import recover
 from headwater.materialize.backfill import BackfillSettings, backfill, cancel_backfill, resume_backfill
+from headwater.materialize.monitoring import recover
 from tests.faults.simulation.scheduler import Process
 from tests.faults.simulation.world import World
 
@@ -119,7 +119,9 @@ class Actors:
         self.rng = world.rng
 
     def tell(self, outcome: Any) -> None:
-        """A run was said to be over."""
+        """A run was said to be over. One that was canceled before it began need not be known to the catalog."""
+        if outcome.status is RunStatus.CANCELED and not outcome.steps:
+            return
         made = [m for step in outcome.steps for m in step.materializations]
         self.history.acknowledged.append((outcome.run_id, str(outcome.status), made))
 

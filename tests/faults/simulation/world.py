@@ -115,6 +115,23 @@ class Clock:
         self._world.scheduler.block(seconds)
 
 
+class _OfProcess:
+    """A set that each process has for itself."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._sets: dict[Process | None, set[str]] = {}
+
+    def add(self, item: str) -> None:
+        self._sets.setdefault(self._world.process, set()).add(item)
+
+    def discard(self, item: str) -> None:
+        self._sets.setdefault(self._world.process, set()).discard(item)
+
+    def __contains__(self, item: str) -> bool:
+        return item in self._sets.get(self._world.process, ())
+
+
 class Catalog:
     """The one storage as a process sees it: each call may be its last, an append's also after the commit."""
 
@@ -277,7 +294,9 @@ class World:
             "headwater.catalog.processes",
             "headwater.materialize.backfill",
             "headwater.materialize.backfill_signals",
+            "headwater.materialize.monitoring",
             "headwater.materialize.reader",
+            "headwater.materialize.waiting_run",
             "headwater.materialize.execution.run",
         )
         users_of_threads = (
@@ -292,6 +311,7 @@ class World:
             Replaced("headwater.materialize.executors.in_process", "queue", queue_of(self.scheduler)),
             Replaced("headwater.materialize.executors.in_process", "ThreadPoolExecutor", pool_of(self.scheduler)),
             Replaced("headwater.catalog.processes", "Path", self.system.proc),
+            Replaced(Instance, "running", _OfProcess(self)),
         ]
 
     @contextlib.contextmanager
