@@ -149,7 +149,7 @@ class PooledSteps:
                     continue
                 self._waiting.remove(one)
             try:
-                catalog.append([claim])
+                catalog.append([claim], by=self._run_id)
             except ConflictError:  # somebody else claimed something at this moment
                 with self._changed:
                     self._waiting.insert(0, one)
