@@ -69,7 +69,7 @@ class RunQueued:
     user: str = ""
     host: str = ""
     pid: int = 0
-    #: When process `pid` began: see `processes.start_ticks`.
+    #: See `RunStarted`.
     start_ticks: int | None = None
     backfill_id: str | None = None
     parent_run_id: str | None = None
@@ -95,10 +95,9 @@ class RunMoved:
     #: The process that has it from now on; 0 where that stays.
     host: str = ""
     pid: int = 0
-    #: When process `pid` began: see `processes.start_ticks`.
-    start_ticks: int | None = None
     behind: str | None = None
     #: See `RunStarted`.
+    start_ticks: int | None = None
     claims_before: int | None = None
 
 

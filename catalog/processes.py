@@ -39,7 +39,10 @@ def start_ticks(pid: int) -> int | None:
     it is when somebody sets the clock.
     """
     fields = _status(pid)
-    return int(fields[19]) if len(fields) > 19 else None
+    try:
+        return int(fields[19])
+    except (ValueError, IndexError):
+        return None
 
 
 def is_running(host: str, pid: int, ticks: int | None) -> bool:
@@ -50,10 +53,9 @@ def is_running(host: str, pid: int, ticks: int | None) -> bool:
     """
     if host != this_host() or not exists(pid):
         return False
-    fields = _status(pid)
-    if fields and fields[0] in (b"Z", b"X"):  # it is dead, and nobody has asked how it ended
+    if _status(pid)[:1] in ([b"Z"], [b"X"]):  # it is dead, and nobody has asked how it ended
         return False
-    return ticks is None or len(fields) <= 19 or int(fields[19]) == ticks
+    return ticks is None or start_ticks(pid) in (None, ticks)
 
 
 def _status(pid: int) -> list[bytes]:

@@ -31,7 +31,7 @@ def words(context: click.Context) -> list[str]:
             options.append(parameter.opts[0])
         else:
             values = cast(tuple[object, ...], value) if isinstance(value, tuple) else (value,)
-            given = (str(Path(one).absolute()) if parameter.name == "config" else str(one) for one in values)
+            given = (str(Path(str(one)).absolute()) if parameter.name == "config" else str(one) for one in values)
             options += [f"{parameter.opts[0]}={one}" for one in given]
     return [*options, *arguments]
 

@@ -17,10 +17,12 @@ from typing import Any, Self
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.processes import is_running, start_ticks, this_host
-from headwater.catalog.records import Backfill
+from headwater.catalog.processes import exists, is_running, start_ticks, this_host
+from headwater.catalog.records import Backfill, BackfillStatus
+from headwater.catalog.storage.base import CatalogWriter
 from headwater.catalog.storage.identifiers import is_identifier
 from headwater.materialize.backfill_standing import AssetProgress, BackfillProgress
+from headwater.materialize.heartbeat import Heartbeat
 
 _RUNNING = "running-backfill"
 _REQUESTS = "cancel-backfill"
@@ -48,9 +50,10 @@ class Running:
 
 
 class Beacon:
-    """Says how far a backfill has come, while it is entered."""
+    """Says how far a backfill has come, and to other hosts that it goes on, while it is entered."""
 
-    def __init__(self, home: Path, clock: Clock, record: Backfill) -> None:
+    def __init__(self, home: Path, clock: Clock, record: Backfill, catalog: CatalogWriter) -> None:
+        self._heartbeat = Heartbeat(catalog, record.backfill_id)
         self._path = home / _RUNNING / record.backfill_id
         self._clock = clock
         self._told = float("-inf")
@@ -65,16 +68,23 @@ class Beacon:
         }
 
     def __enter__(self) -> Self:
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._heartbeat.__exit__(kind, error, traceback)
         for path in (self._path, self._draft):
             with contextlib.suppress(OSError):
                 path.unlink()
         with contextlib.suppress(OSError):
             self._path.parent.rmdir()  # refused while there are others
+
+    @property
+    def is_over(self) -> bool:
+        """Whether somebody else ended the backfill."""
+        return self._heartbeat.is_over
 
     @property
     def _draft(self) -> Path:
@@ -107,6 +117,16 @@ def running_backfill(home: Path, beginning: str = "") -> Running | None:
             if found is not None:
                 return found
     return None
+
+
+def goes_on(home: Path, found: Backfill) -> bool:
+    """Whether a process carries out a backfill, of whatever host and home."""
+    if found.status is not BackfillStatus.STARTED:
+        return False
+    if running_backfill(home, found.backfill_id) is not None:
+        return True
+    here = found.host == this_host()
+    return not found.lapsed and not (here and (found.pid == os.getpid() or not exists(found.pid)))
 
 
 def _read(path: Path) -> Running | None:

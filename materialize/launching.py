@@ -75,7 +75,8 @@ def launch(instance: Instance, request: Mapping[str, Any], **about: Any) -> tupl
                     request=request,
                     **about,
                 )
-            ]
+            ],
+            by=run_id,
         )
     except BaseException:
         process.kill()

@@ -17,6 +17,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import ErrorRecord, Run, RunStatus
 from headwater.materialize.execution.step import describe_failure
+from headwater.materialize.heartbeat import Heartbeat
 from headwater.materialize.queue import check_turn, open_runs
 
 #: Seconds before the first second look, doubling up to `dequeue_interval_seconds`.
@@ -48,17 +49,20 @@ class WaitingRun:
         self.asked = asked
         self.run_id = run_id or new_id(instance.clock.now())
         self.is_recorded = run_id is not None
+        self.heartbeat = Heartbeat(instance.catalog, self.run_id)
         #: The pools of its plan, and those of its first steps.
         self.pools: tuple[str, ...] = ()
         self.first_pools: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         self.instance.running.add(self.run_id)
+        self.heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.heartbeat.__exit__(kind, error, trace)
         if self.is_recorded and error is not None:
             with contextlib.suppress(Exception):  # what is raised already says more
                 self._end_unbegun(error)
@@ -93,7 +97,7 @@ class WaitingRun:
         if isinstance(why, QueuedError) and why.is_final:
             raise why
         behind = why.run_id if isinstance(why, CellTakenError) else None
-        self.instance.catalog.append([self._queued(behind)])
+        self.instance.catalog.append([self._queued(behind)], by=self.run_id)
         self.is_recorded = True
         clock, longest = self.instance.clock, self.instance.settings.run_queue.dequeue_interval_seconds
         pause, tidied = min(_FIRST_LOOK, longest), clock.monotonic()
@@ -123,7 +127,7 @@ class WaitingRun:
                     claims_before=claims,
                 )
                 with contextlib.suppress(ConflictError):
-                    self.instance.catalog.append([moved])
+                    self.instance.catalog.append([moved], by=self.run_id)
                     return
                 continue
             self.instance.clock.sleep(min(_FIRST_LOOK * 4, self.instance.settings.run_queue.dequeue_interval_seconds))

@@ -84,7 +84,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (monitoring.poll_interval_seconds, monitoring.max_runtime_seconds) == (120, 0)
     assert settings.retention.sensor.purge_after_days.skipped == 7
     assert settings.retention.schedule.purge_after_days.skipped == -1
-    assert (settings.artifacts(tmp_path), settings.catalog(tmp_path)) == (tmp_path, tmp_path)
+    assert (settings.artifacts(tmp_path), settings.catalog_folder(tmp_path)) == (tmp_path, tmp_path)
 
 
 def test_a_deployed_dagster_yaml_is_taken_over(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from headwater.catalog.cell_hash import inputs_hash, version_hash
 from headwater.catalog.clock import SystemClock
-from headwater.catalog.errors import CatalogError, ConflictError, UsageError
+from headwater.catalog.errors import CatalogError, ConflictError, RunOverError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -1124,15 +1124,24 @@ def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> Non
         request={"force": True},
     )
     assert reopen().runs(statuses=[RunStatus.QUEUED]) == [expected]
-    assert (reopen().claims(), expected.created, expected.seen) == (1, queued.time, queued.time)
-    starting = history.move(queued, RunStatus.STARTING, pid=8, host="i", claims_before=1)
+    assert (reopen().claims(), expected.created) == (1, queued.time)
+    starting = history.move(queued, RunStatus.STARTING, pid=8, host="i", start_ticks=3, claims_before=1)
     reopen().append([starting])
-    expected = replace(expected, status=RunStatus.STARTING, moved=starting.time, host="i", pid=8, behind=None)
+    expected = replace(
+        expected, status=RunStatus.STARTING, moved=starting.time, host="i", pid=8, start_ticks=3, behind=None
+    )
     assert reopen().run(queued.run_id) == expected
-    assert (reopen().claims(), expected.seen) == (2, starting.time)
-    started = replace(history.start("c"), run_id=queued.run_id, host="i", pid=8, claims_before=2)
+    assert reopen().claims() == 2
+    started = replace(history.start("c"), run_id=queued.run_id, host="i", pid=9, start_ticks=4, claims_before=2)
     reopen().append([started])
-    expected = replace(expected, status=RunStatus.STARTED, started=started.time, step_counts={StepStatus.PENDING: 1})
+    expected = replace(
+        expected,
+        status=RunStatus.STARTED,
+        started=started.time,
+        pid=9,
+        start_ticks=4,
+        step_counts={StepStatus.PENDING: 1},
+    )
     assert reopen().run(queued.run_id) == expected
     canceling, end = history.move(started, RunStatus.CANCELING), history.finish(started, RunStatus.CANCELED)
     reopen().append([canceling, history.succeed(started), end])
@@ -1209,3 +1218,36 @@ def test_tries_at_one_thing(storage: CatalogWriter, history: "History") -> None:
     assert [run.run_id for run in storage.runs(root=first.run_id)] == [third.run_id, second.run_id, first.run_id]
     assert [run.parent_run_id for run in storage.runs(root=first.run_id)] == [second.run_id, first.run_id, None]
     assert storage.runs(root="nonsense") == []
+
+
+def test_who_is_over_adds_nothing_more(storage: CatalogWriter, history: "History") -> None:
+    run, other = history.start("a"), history.start("b")
+    assert storage.append([run], by=run.run_id) == 1
+    assert storage.append([], by=run.run_id) == 1, "a sign of life is no event"
+    storage.append([history.finish(run, RunStatus.INTERRUPTED), other])
+    before = storage.events(limit=None)
+    for late in ([history.succeed(run)], []):
+        with pytest.raises(RunOverError, match=run.run_id):
+            storage.append(late, by=run.run_id)
+    assert storage.events(limit=None) == before
+    assert storage.current(AssetKey("a")) is None
+    storage.append([history.succeed(other)], by=other.run_id)
+    assert storage.current(AssetKey("b")) is not None
+    backfill = history.backfill("a")
+    storage.append([backfill], by=backfill.backfill_id)
+    storage.append([history.stop(backfill, BackfillStatus.FAILURE)], by=backfill.backfill_id)
+    storage.append([], by=backfill.backfill_id)
+    storage.append([history.stop(backfill, BackfillStatus.CANCELED)])
+    with pytest.raises(RunOverError, match=backfill.backfill_id):
+        storage.append([], by=backfill.backfill_id)
+
+
+def test_who_has_just_given_a_sign_of_life_is_not_taken_for_gone(storage: CatalogWriter, history: "History") -> None:
+    run = history.start("a")
+    storage.append([run], by=run.run_id)
+    (found,) = storage.runs()
+    assert not found.lapsed
+    with pytest.raises(ConflictError, match=run.run_id):
+        storage.append([history.finish(run, RunStatus.INTERRUPTED)], lapsed=[run.run_id])
+    (found,) = storage.runs()
+    assert found.status is RunStatus.STARTED

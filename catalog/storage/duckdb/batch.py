@@ -95,8 +95,9 @@ class Batch:
         self.seq = known.seq
         #: Of runs that ended: number, time, status, error.
         self.ended_runs: list[Row] = []
-        #: Of runs that wait, or have waited, by number: status, when it moved, when it started, host, process, how
-        #: many steps it has, each None where that stays; the run that it waits for, and how many claims it made.
+        #: Of runs that wait, or have waited, by number: status, when it moved, when it started, host, process, when
+        #: that began, how many steps it has, each None where that stays; the run that it waits for, and how many
+        #: claims it made.
         self.moved_runs: dict[int, Row] = {}
         #: Of backfills that ended or go on, by number: status, time of the end, error, and user, host and process,
         #: None where they stay.
@@ -278,7 +279,7 @@ class Batch:
         if run == new:
             self._add_run(run, event)
         else:
-            process = (event.host, event.pid, event.start_ticks)
+            process = event.host, event.pid, event.start_ticks
             started = (RunStatus.STARTED.value, None, timestamp(event.time), *process, len(event.steps))
             self._change_run(run, started, None, 1)
         for at, step in enumerate(event.steps):

@@ -127,7 +127,7 @@ where run.run_no = over.run_no
 update run set
     status = gone.status, moved = coalesce(gone.moved, run.moved), started = coalesce(gone.started, run.started),
     host = coalesce(gone.host, run.host), pid = coalesce(gone.pid, run.pid),
-    start_ticks = coalesce(gone.start_ticks, run.start_ticks), steps = coalesce(gone.steps, run.steps),
+    start_ticks = if(gone.pid is null, run.start_ticks, gone.start_ticks), steps = coalesce(gone.steps, run.steps),
     behind = gone.behind, claims = run.claims + gone.claims
 from (
     select
@@ -138,8 +138,8 @@ from (
         select from_json_strict(
             $runs,
             '{"run_no": ["INTEGER"], "status": ["VARCHAR"], "moved": ["TIMESTAMP"], "started": ["TIMESTAMP"],
-              "host": ["VARCHAR"], "pid": ["BIGINT"], "start_ticks": ["BIGINT"], "steps": ["INTEGER"], "behind": ["UUID"],
-              "claims": ["INTEGER"]}'
+              "host": ["VARCHAR"], "pid": ["BIGINT"], "start_ticks": ["BIGINT"], "steps": ["INTEGER"],
+              "behind": ["UUID"], "claims": ["INTEGER"]}'
         ) as lists
     )
 ) as gone
