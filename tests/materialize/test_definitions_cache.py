@@ -103,7 +103,7 @@ def test_remembered_until_the_file_changes(looker: Looker) -> None:
 
 def test_a_file_that_changed_just_now_is_not_trusted(looker: Looker) -> None:
     """It may have changed after it was read."""
-    date(looker.project.write(PLAIN), 0)
+    date(looker.project.write(PLAIN), -60)
     assert looker.loads()
     assert looker.loads()
     looker.write(PLAIN)
