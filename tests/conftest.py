@@ -37,12 +37,14 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> ProjectFolder:
+def project(tmp_path: Path) -> Iterator[ProjectFolder]:
     """An empty project whose definitions are in assets.py."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "headwater.toml").write_text('files = ["assets.py"]\n', "utf-8")
-    return ProjectFolder(folder)
+    made = ProjectFolder(folder)
+    yield made
+    made.end()
 
 
 @pytest.fixture

@@ -37,6 +37,17 @@ class ProjectFolder:
 
     path: Path
     env: dict[str, str] = field(default_factory=dict[str, str])
+    _started: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]], init=False, repr=False)
+        default_factory=list["subprocess.Popen[str]"], init=False, repr=False
+    )
+
+    def end(self) -> None:
+        """Kill what a test left running: its pipes would otherwise be reported as another test's."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            with process:  # closes the pipes and waits
+                pass
 
     def write(self, source: str, name: str = "assets.py") -> Path:
         """Write a source file."""
@@ -65,15 +76,14 @@ class ProjectFolder:
 
     def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
         """Start a command and return at once."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "headwater", *arguments],
             cwd=self.path,
             env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
         )
+        self._started.append(process)
+        return process
 
     def run(self, *arguments: str, code: int | None = 0, timeout: float = 120) -> Done:
         """Run a command; with a `code`, it has to exit with that."""

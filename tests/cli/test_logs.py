@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,13 +65,7 @@ class Follower:
     def __init__(self, project: ProjectFolder, *arguments: str) -> None:
         self._out = project.path / "followed.txt"
         with self._out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headwater", "logs", *arguments, "--follow"],
-                cwd=project.path,
-                env=project.environment(),
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = project.start("logs", *arguments, "--follow", stdout=out, stderr=subprocess.STDOUT)
 
     @property
     def text(self) -> str:
@@ -90,10 +83,10 @@ def test_a_running_step_is_followed_until_the_run_is_over(project: ProjectFolder
     running = project.start("materialize", "--json", "--executor", executor)
     folder = run_folder(project)
     follower = Follower(project, folder.name)
-    only = project.run("logs", folder.name[:13])  # what is there, while the run may hold the catalog
     until(lambda: "from a child" in follower.text)
-    assert "slow ends" not in follower.text
+    only = project.run("logs", folder.name[:13])  # what is there, while the run holds the catalog
     assert "first says hello" in only.out
+    assert "slow ends" not in follower.text
     found = project.json("logs", folder.name)
     assert {step["key"]: step["stdout"] for step in found["steps"]}["first"] == "first says hello\n"
     (project.path / "go").touch()
