@@ -34,6 +34,7 @@ _NAMES = {
         "run_success_hook",
         "success_hook",
     ),
+    "headwater.catalog.definitions.job": ("JobDefinition", "define_asset_job"),
     "headwater.catalog.definitions.policies": (
         "BackfillPolicy",
         "Backoff",
@@ -140,6 +141,7 @@ if TYPE_CHECKING:
         run_success_hook,
         success_hook,
     )
+    from headwater.catalog.definitions.job import JobDefinition, define_asset_job
     from headwater.catalog.definitions.policies import (
         BackfillPolicy,
         Backoff,

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "materialize": ("headwater.cli.build:materialize", "Build what is stale, and nothing else."),
     "backfill": ("headwater.cli.backfills:backfill", "Build many partitions, in runs that can be resumed."),
     "backfills": ("headwater.cli.backfills:backfills", "List backfills."),
+    "jobs": ("headwater.cli.jobs:jobs", "List jobs."),
     "runs": ("headwater.cli.runs:runs", "List runs."),
     "run": ("headwater.cli.runs:run", "Show, cancel or retry one run."),
     "logs": ("headwater.cli.logs:logs", "Print what a run's steps printed."),

@@ -109,6 +109,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
             ("queued", output.rfc3339(found.queued)),
             ("started", output.rfc3339(found.started)),
             ("took", output.duration(took) if (took := _took(found)) is not None else None),
+            ("job", found.job),
             ("selection", found.selection),
             ("backfill", found.backfill_id),
             ("retry of", found.parent_run_id),
@@ -287,6 +288,7 @@ def retry_run(context: click.Context, run_id: str | None, strategy: str, interru
             app,
             instance,
             as_json,
+            job=found.job,
             selection=found.selection,
             tags=found.tags,
             retry_of=found.run_id,
@@ -480,6 +482,7 @@ def _describe_error(error: ErrorRecord | None) -> dict[str, Any] | None:
 def _about(run: Run) -> str:
     """What a run was to build, and what for."""
     of = [] if run.backfill_id is None else [f"(backfill {run.backfill_id[:13]})"]
+    of += [] if run.job is None else [f"(job {run.job})"]
     return " ".join([*([run.selection] if run.selection else []), *of])
 
 

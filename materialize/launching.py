@@ -101,6 +101,7 @@ def relaunch(instance: Instance, run: Run) -> str:
     run_id, _ = launch(
         instance,
         run.request,
+        job=run.job,
         selection=run.selection,
         tags=retry_tags(run.tags, number),
         pools=run.pools,

@@ -29,6 +29,7 @@ _TIDY = 2.0
 class Asked:
     """What a run is about, before anybody knows its plan."""
 
+    job: str | None = None
     selection: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     backfill_id: str | None = None
@@ -166,6 +167,7 @@ class WaitingRun:
         return RunQueued(
             time=now,
             run_id=self.run_id,
+            job=asked.job,
             selection=asked.selection,
             tags=asked.tags,
             user=user_name(),
