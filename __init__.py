@@ -45,6 +45,16 @@ _NAMES = {
     ),
     "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
     "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
+    "headwater.catalog.definitions.schedule": (
+        "DefaultScheduleStatus",
+        "RunRequest",
+        "ScheduleDefinition",
+        "ScheduleEvaluationContext",
+        "SkipReason",
+        "build_schedule_context",
+        "build_schedule_from_partitioned_job",
+        "schedule",
+    ),
     "headwater.catalog.definitions.selection": ("AssetSelection",),
     "headwater.catalog.errors": ("HeadwaterError",),
     "headwater.catalog.instance": ("Instance",),
@@ -152,6 +162,16 @@ if TYPE_CHECKING:
     )
     from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
     from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
+    from headwater.catalog.definitions.schedule import (
+        DefaultScheduleStatus,
+        RunRequest,
+        ScheduleDefinition,
+        ScheduleEvaluationContext,
+        SkipReason,
+        build_schedule_context,
+        build_schedule_from_partitioned_job,
+        schedule,
+    )
     from headwater.catalog.definitions.selection import AssetSelection
     from headwater.catalog.errors import HeadwaterError
     from headwater.catalog.instance import Instance

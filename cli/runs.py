@@ -321,6 +321,7 @@ def _retry_interrupted(app: App, as_json: bool) -> None:
 def execute_run(context: click.Context, run_id: str) -> None:
     """Carry out a run that is in the queue, when its turn comes: what --detach starts."""
     from headwater.cli.build import carry_out, report
+    from headwater.materialize.launching import launch_waiting
     from headwater.materialize.monitoring import stop_canceled
     from headwater.materialize.partition_choice import PartitionChoice
     from headwater.materialize.waiting_run import Asked, WaitingRun
@@ -334,7 +335,9 @@ def execute_run(context: click.Context, run_id: str) -> None:
                 find_run(instance.catalog, run_id)  # which says that there is none
             instance.clock.sleep(0.02)
         with WaitingRun(instance, Asked(), run_id) as place:
-            place.take_turn(lambda: stop_canceled(instance))
+            if not place.take_turn(lambda: stop_canceled(instance)):
+                output.note(f"Run {run_id} is carried out by another process.")
+                return
             _ = app.definitions
             asked = {**found.request}
             chosen = asked.pop("partitions")
@@ -350,6 +353,7 @@ def execute_run(context: click.Context, run_id: str) -> None:
             retry_of=found.parent_run_id,
             **given,
         )
+        launch_waiting(instance)
     report(result, False)
     context.exit(result.outcome.exit_code if result.outcome else 0)
 

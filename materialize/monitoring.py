@@ -147,6 +147,7 @@ def cancel(instance: Instance, run: Run) -> Run:
         found = catalog.run(run.run_id) or run
         if found.status.is_over:
             return found
+        run = found
     if run.host != this_host():
         raise UsageError(f"Run {run.run_id} goes on on {run.host}.", remedy="Cancel it there.")
     if run.status is RunStatus.CANCELING:

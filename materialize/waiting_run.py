@@ -100,13 +100,16 @@ class WaitingRun:
                 tidy()
                 tidied = clock.monotonic()
 
-    def take_turn(self, tidy: Callable[[], object]) -> None:
+    def take_turn(self, tidy: Callable[[], object]) -> bool:
         """Wait until it may begin and note that it does, so that its place is kept while its plan is made.
 
-        For one that is in the queue already. Raises `RunStoppedError` and `QueuedError`.
+        For one that is in the queue already; False where another process took it. Raises `RunStoppedError` and
+        `QueuedError`.
         """
         behind: str | None = None
         while True:
+            if self._status in (RunStatus.STARTING, RunStatus.STARTED):
+                return False
             claims = self.instance.catalog.claims()
             if self._may_begin(behind):
                 moved = RunMoved(
@@ -119,7 +122,7 @@ class WaitingRun:
                 )
                 with contextlib.suppress(ConflictError):
                     self.instance.catalog.append([moved])
-                    return
+                    return True
                 continue
             self.instance.clock.sleep(min(_FIRST_LOOK * 4, self.instance.settings.run_queue.dequeue_interval_seconds))
             tidy()

@@ -97,7 +97,8 @@ class History:
 
     def automate(self, name: str = "s", status: AutomationStatus | None = None, **more: Any) -> AutomationMoved:
         """A schedule that is started, stopped or seen; by default for the first time, and decided until 2026-01-01."""
-        return AutomationMoved(**{"time": self.time(), "name": name, "status": status, "until": instant(0)} | more)
+        known: dict[str, Any] = {"time": self.time(), "name": name, "status": status, "until": instant(0)}
+        return AutomationMoved(**(known | more))
 
     def tick(
         self, at: int, after: int, name: str = "s", status: TickStatus = TickStatus.SKIPPED, **more: Any

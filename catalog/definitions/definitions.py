@@ -15,6 +15,7 @@ from headwater.catalog.definitions.dependencies import merge_columns, merge_mapp
 from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
 from headwater.catalog.definitions.job import JobDefinition, named
 from headwater.catalog.definitions.resource import describe_resource, hash_json
+from headwater.catalog.definitions.schedule import ScheduleDefinition, check_schedule
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec
@@ -44,7 +45,7 @@ Kind = TypeVar("Kind")
 
 
 class Definitions:
-    """The assets, jobs and resources of a project.
+    """The assets, jobs, schedules and resources of a project.
 
     `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
     `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
@@ -60,6 +61,7 @@ class Definitions:
         executor: Any = None,
         hooks: Iterable[HookDefinition] = (),
         jobs: Iterable[JobDefinition] = (),
+        schedules: Iterable[ScheduleDefinition] = (),
     ) -> None:
         found = [] if assets is None else _collect(assets)
         #: As they were given; `assets` holds them with every parameter settled.
@@ -75,11 +77,22 @@ class Definitions:
         self.assets: Sequence[AssetsDefinition] = self._resolve(
             [d for d in self._given if isinstance(d, AssetsDefinition)]
         )
-        #: By name.
-        self.jobs: Mapping[str, JobDefinition] = named(jobs, JobDefinition, "job", "define_asset_job(…)")
+        given = named(schedules, ScheduleDefinition, "schedule", "ScheduleDefinition(…)")
+        their_jobs = [one.job for one in given.values() if isinstance(one.job, JobDefinition)]
+        #: By name; those of schedules too.
+        self.jobs: Mapping[str, JobDefinition] = named(
+            [*named(jobs, JobDefinition, "job", "define_asset_job(…)").values(), *their_jobs], JobDefinition, "job", ""
+        )
         self._check_resources()
         for job in self.jobs.values():
             job.check(self.graph)
+        for one in given.values():
+            check_schedule(one, self.jobs)
+        #: By name.
+        self.schedules: Mapping[str, ScheduleDefinition] = {
+            name: one.settled(self.jobs[one.job_name].partitions(self.graph)) if one.of_partitions else one
+            for name, one in given.items()
+        }
         _ = self.graph
 
     @staticmethod
@@ -89,9 +102,11 @@ class Definitions:
         executor = None
         hooks: set[HookDefinition] = set()
         jobs: dict[int, JobDefinition] = {}
+        schedules: dict[int, ScheduleDefinition] = {}
         for one in definitions:
             hooks |= one.hooks
             jobs |= {id(job): job for job in one.jobs.values()}
+            schedules |= {id(kept): kept for kept in one.schedules.values()}
             for name, resource in one.resources.items():
                 if name in resources and resources[name] is not resource:
                     raise DefinitionError(
@@ -100,7 +115,9 @@ class Definitions:
                     )
                 resources[name] = resource
             executor = one.executor if one.executor is not None else executor
-        return Definitions([one._given for one in definitions], resources, executor, hooks, jobs.values())
+        return Definitions(
+            [one._given for one in definitions], resources, executor, hooks, jobs.values(), schedules.values()
+        )
 
     @cached_property
     def graph(self) -> AssetGraph:
@@ -118,6 +135,13 @@ class Definitions:
                 f"There is no job `{name}`.", remedy=nearest(name, self.jobs, "`headwater jobs` lists what there is.")
             )
         return self.jobs[name]
+
+    def schedule(self, name: str) -> ScheduleDefinition:
+        """The schedule called `name`. Raises `UsageError`."""
+        if name not in self.schedules:
+            hint = nearest(name, self.schedules, "`headwater schedules` lists what there is.")
+            raise UsageError(f"There is no schedule `{name}`.", remedy=hint)
+        return self.schedules[name]
 
     def in_job(self, job: JobDefinition) -> "Definitions":
         """The same, with the hooks of a job besides."""
