@@ -342,7 +342,7 @@ def _requests(value: object, name: str) -> Requests:
         case _:
             pass
     raise UserCodeError(
-        f"The schedule `{name}` gave {with_article(type(value).__name__)}.",
+        f"The schedule `{name}` gave {with_article(type(cast(object, value)).__name__)}.",
         remedy="It returns or yields RunRequests, or a SkipReason, or a run's configuration.",
     )
 

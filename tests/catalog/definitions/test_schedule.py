@@ -64,7 +64,8 @@ def test_it_has_the_name_of_its_job_and_is_stopped_and_its_job_need_not_be_liste
 )
 def test_what_makes_no_sense_is_refused_at_once(settings: Any, error: type[DefinitionError], message: str) -> None:
     with pytest.raises(error) as raised:
-        ScheduleDefinition(**{"job": JOB, "cron_schedule": "0 6 * * *", **settings})
+        given: dict[str, Any] = {"job": JOB, "cron_schedule": "0 6 * * *", **settings}
+        ScheduleDefinition(**given)
     assert message in raised.value.message
     assert "test_schedule.py" in raised.value.message
 
@@ -127,7 +128,10 @@ def test_what_a_function_may_not_give(value: Any) -> None:
 
 
 def test_should_execute_is_asked_first() -> None:
-    one = ScheduleDefinition(JOB, "@daily", should_execute=lambda context: context.scheduled_execution_time.day == 1)
+    def on_the_first(context: ScheduleEvaluationContext) -> bool:
+        return context.scheduled_execution_time.day == 1
+
+    one = ScheduleDefinition(JOB, "@daily", should_execute=on_the_first)
     assert isinstance(wanted(one), SkipReason)
     assert wanted(one, datetime(2024, 3, 1, tzinfo=UTC)) == [RunRequest()]
 
