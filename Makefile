@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format lint types contracts bench bench-peers clean
+.PHONY: help env demo test check faults soak format lint types contracts bench bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,15 @@ demo: $(READY) ## build the sample project, change one asset, rebuild only what 
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) -q
+
+# What of the fault suite.
+TESTS ?= tests/faults
+
+faults: $(READY) ## faults: simulated, at every call, real kills (minutes)
+	HEADWATER_FAULTS=commit $(BIN)/python -m pytest -n $(JOBS) -q -m faults $(TESTS) tests/catalog/storage/duckdb/test_damage.py
+
+soak: $(READY) ## the same for hours; TESTS=tests/faults/test_simulation.py for a part
+	HEADWATER_FAULTS=soak $(BIN)/python -m pytest -n $(JOBS) -q -m faults --timeout=0 $(TESTS)
 
 check: format lint types contracts test ## everything that must hold before a commit
 

@@ -79,7 +79,7 @@ def shared(count: int) -> Load:
         with Instance.open(home) as instance:
             run_id = new_run(instance)
             with company(home):
-                instance.catalog.run_count()
+                instance.catalog.claims()
                 keeper = keeper_of(home)
                 before = cpu_seconds(keeper)
                 taken, wall = together(count, _write, home, run_id)
@@ -123,7 +123,7 @@ def take_over() -> Row:
         with Instance.open(home) as instance:
             run_id = new_run(instance)
             with company(home):
-                instance.catalog.run_count()
+                instance.catalog.claims()
                 done = threading.Event()
                 killer = threading.Thread(target=_kill_keepers, args=(home, done))
                 killer.start()
@@ -148,7 +148,7 @@ def idle() -> Row:
         with Instance.open(home) as instance:
             new_run(instance)
             with company(home):
-                instance.catalog.run_count()
+                instance.catalog.claims()
                 keeper = keeper_of(home)
                 before = cpu_seconds(keeper)
                 time.sleep(seconds)
@@ -247,7 +247,7 @@ def _write_sqlite(path: Path, _: str, seconds: float, barrier: Any, answers: Any
 
 def _stay(home: Path, ready: Any, leave: Any) -> None:
     with Instance.open(home) as instance:
-        instance.catalog.run_count()
+        instance.catalog.claims()
         ready.set()
         leave.wait()
 

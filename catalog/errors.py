@@ -28,10 +28,12 @@
     ├── CatalogError              exit 6   the catalog file
     │   ├── CatalogCorruptError, LostCommitsError, ForeignCatalogError
     │   ├── CatalogTooNewError, ReadOnlyCatalogError, ForkedCatalogError
+    │   ├── UnreachableCatalogError, AccessDeniedError   of a catalog on another host
     │   └── InsecurePermissionsError       others than the owner may write it
     ├── BusyError                 exit 7   somebody else holds it
     ├── ConflictError             exit 7   what was done before does not allow it
-    │   └── CellTakenError                 another run builds it; names the run
+    │   ├── CellTakenError                 another run builds it; names the run
+    │   └── RunOverError                   somebody else ended the run meanwhile
     └── TimedOutError             exit 8
 
 Every error says what happened, why, and what to do: `message` and `remedy`. `code` is stable.
@@ -315,6 +317,18 @@ class ForkedCatalogError(CatalogError):
     code = "E-FORK"
 
 
+class UnreachableCatalogError(CatalogError):
+    """A server of a catalog that does not answer, or is not who it should be."""
+
+    code = "E-UNREACHABLE"
+
+
+class AccessDeniedError(CatalogError):
+    """A server of a catalog that does not do this for whoever has this token."""
+
+    code = "E-ACCESS"
+
+
 class InsecurePermissionsError(CatalogError):
     """A catalog file or folder that others than its owner may change."""
 
@@ -333,6 +347,12 @@ class ConflictError(HeadwaterError):
 
     code = "E-CONFLICT"
     exit_code = 7
+
+
+class RunOverError(ConflictError):
+    """What a run or backfill says that somebody else ended meanwhile: it was taken for gone, or canceled."""
+
+    code = "E-RUN-OVER"
 
 
 class CellTakenError(ConflictError):

@@ -77,6 +77,8 @@ class RunQueued:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     backfill_id: str | None = None
     parent_run_id: str | None = None
     root_run_id: str | None = None
@@ -101,6 +103,8 @@ class RunMoved:
     #: The process that has it from now on; 0 where that stays.
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     behind: str | None = None
     #: See `RunStarted`.
     claims_before: int | None = None
@@ -123,6 +127,8 @@ class RunStarted:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None
     parent_run_id: str | None = None

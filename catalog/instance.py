@@ -1,5 +1,6 @@
 """An instance: one home folder with its catalog, opened."""
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from headwater.catalog.clock import Clock, SystemClock
+from headwater.catalog.config import EnvVar
 from headwater.catalog.documents import find_settings
 from headwater.catalog.errors import InvalidKeyError
 from headwater.catalog.keys import validate_partition_key
@@ -14,9 +16,12 @@ from headwater.catalog.keys import validate_partition_key
 if TYPE_CHECKING:
     from headwater.catalog.settings import Settings
     from headwater.catalog.storage.base import CatalogWriter
+    from headwater.catalog.storage.sharing.remote import Address
 
 #: Seconds to wait for another process that holds the catalog.
 DEFAULT_WAIT = 10.0
+#: The variable that says where a catalog is served.
+SERVED_AT = "HEADWATER_CATALOG"
 
 
 class Instance:
@@ -46,15 +51,24 @@ class Instance:
         read_only: bool = False,
         wait: float = DEFAULT_WAIT,
         clock: Clock | None = None,
+        catalog: str | None = None,
     ) -> "Instance":
         """Open a home, made if there is none, together with any number of other processes.
 
         With `read_only`, nothing is made; a home without a catalog is then an empty one, unless something is left of a
         catalog. Waits up to `wait` seconds for a process that holds the catalog and cannot share it. Raises `BusyError`
         naming that one, and `CatalogError`.
+
+        The catalog is the one that another host serves at the URL `catalog`, where that is given, or the variable
+        HEADWATER_CATALOG, or `catalog.url` in the settings. Raises `UnreachableCatalogError` and `AccessDeniedError`.
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()
+        address = catalog_address(path, catalog)
+        if address is not None:
+            from headwater.catalog.storage.sharing.shared import SharedStorage
+
+            return Instance(path, SharedStorage(address, wait=wait, read_only=read_only, clock=clock), clock)
         folder = catalog_folder(path)
         if read_only and not (folder / "catalog.duckdb").exists():
             from headwater.catalog.storage.duckdb.opening import check_absent
@@ -150,4 +164,38 @@ def catalog_folder(home: Path) -> Path:
         return home
     from headwater.catalog.settings_file import load_settings
 
-    return load_settings(home).catalog(home)
+    return load_settings(home).catalog_folder(home)
+
+
+def catalog_address(home: Path, url: str | None = None) -> "Address | None":
+    """Where the catalog of a home is served: at `url`, or where the environment or its settings say; None for nowhere.
+
+    Raises `ConfigError`, and `UsageError` for an address or a token that is none, or not there.
+    """
+    url = url or os.environ.get(SERVED_AT)
+    if url is None and find_settings(home) is None:
+        return None
+    from headwater.catalog.settings import ServedCatalog
+    from headwater.catalog.settings_file import load_settings
+
+    settings = load_settings(home)
+    served = settings.catalog
+    configured = served.url.resolve("catalog:url") if isinstance(served.url, EnvVar) else served.url
+    if not (url or configured):
+        return None
+    from headwater.catalog.storage.sharing.remote import Address
+    from headwater.catalog.storage.sharing.tokens import VARIABLE, check_token, read_token
+
+    if url not in (None, configured):
+        served = ServedCatalog()  # another server is told nothing of this one's token
+    if served.token_file is not None:
+        token = read_token(settings.folder(served.token_file, home))
+    else:
+        token = served.token or EnvVar(VARIABLE)
+        source = "catalog:token"
+        if isinstance(token, EnvVar):
+            source = token.name
+            token = token.resolve(f"The catalog at {url or configured}")
+        token = check_token(token, source)
+    ca_file = None if served.ca_file is None else settings.folder(served.ca_file, home)
+    return Address.of(str(url or configured), token, ca_file)

@@ -3,11 +3,7 @@
 import getpass
 import os
 import socket
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-#: Linux tells when it was booted in whole seconds.
-_COARSE = timedelta(seconds=2)
 
 
 def this_host() -> str:
@@ -36,21 +32,28 @@ def exists(pid: int) -> bool:
     return True
 
 
-def is_running(host: str, pid: int, since: datetime) -> bool:
-    """Whether the process that had this number at a time still goes on. One on another host cannot share a catalog.
+def start_ticks(pid: int) -> int | None:
+    """When a process began, in clock ticks since the system was booted; None where that cannot be known.
 
-    Where the system tells when processes began (Linux: proc(5), /proc/pid/stat), another one that got the number
-    since is not taken for it.
+    Together with its number that names a process (Linux: proc(5), /proc/pid/stat). Unlike a time of day it stays what
+    it is when somebody sets the clock.
+    """
+    fields = _status(pid)
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def is_running(host: str, pid: int, ticks: int | None) -> bool:
+    """Whether the process that had this number, and began at these `start_ticks`, still goes on.
+
+    One on another host cannot share a catalog. Where the ticks are not known, one that got the number since is taken
+    for it.
     """
     if host != this_host() or not exists(pid):
         return False
-    if pid == os.getpid():
-        return True
     fields = _status(pid)
     if fields and fields[0] in (b"Z", b"X"):  # it is dead, and nobody has asked how it ended
         return False
-    began = _began(fields)
-    return began is None or began <= since + _COARSE
+    return ticks is None or len(fields) <= 19 or int(fields[19]) == ticks
 
 
 def _status(pid: int) -> list[bytes]:
@@ -60,15 +63,3 @@ def _status(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return []
-
-
-def _began(fields: list[bytes]) -> datetime | None:
-    """When a process began; None where that cannot be known, or it is gone."""
-    try:
-        ticks = int(fields[19])  # since boot
-        boot = next(
-            int(line[6:]) for line in Path("/proc/stat").read_bytes().splitlines() if line.startswith(b"btime ")
-        )
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
-    return datetime.fromtimestamp(boot, UTC) + timedelta(seconds=ticks / os.sysconf("SC_CLK_TCK"))

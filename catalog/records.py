@@ -271,6 +271,8 @@ class Run:
     user: str = ""
     host: str = ""
     pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
     error: ErrorRecord | None = None
     #: The backfill that it is a part of.
     backfill_id: str | None = None
@@ -285,6 +287,8 @@ class Run:
     request: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: How many steps have each status.
     step_counts: Mapping[StepStatus, int] = field(default_factory=dict[StepStatus, int])
+    #: Whether it has not ended, and gave no sign of life for longer than a lease lasts.
+    lapsed: bool = False
 
     @property
     def created(self) -> datetime:
@@ -292,11 +296,6 @@ class Run:
         found = self.queued or self.started
         assert found is not None  # a run begins in one of the two ways
         return found
-
-    @property
-    def seen(self) -> datetime:
-        """A moment at which the process that it has now was there."""
-        return self.started or (self.moved if self.status is not RunStatus.QUEUED else None) or self.created
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +354,8 @@ class Backfill:
     #: How many cells its targets have.
     total: int = 0
     error: ErrorRecord | None = None
+    #: Whether it has not ended, and gave no sign of life for longer than a lease lasts.
+    lapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ SECRETS = frozenset(
         "secret_access_key",
         "service_account_key",
         "session_token",
+        "token",
     }
 )
 
@@ -74,6 +75,18 @@ class CatalogStorage(Setting, frozen=True, kw_only=True):
     """Where runs, events and schedules are recorded: one DuckDB catalog, in the home unless `base_dir` is given."""
 
     base_dir: str | None = None
+
+
+class ServedCatalog(Setting, frozen=True, kw_only=True):
+    """The catalog that another host serves, in place of one in a folder."""
+
+    #: `headwater+tls://HOST:PORT`.
+    url: str | None = None
+    #: Without one and without a file, that of the variable HEADWATER_CATALOG_TOKEN.
+    token: str | None = None
+    token_file: str | None = None
+    #: The certificates to trust; those of the system without it.
+    ca_file: str | None = None
 
 
 class Scheduler(Setting, frozen=True, kw_only=True):
@@ -321,6 +334,7 @@ class Settings(Setting, frozen=True, kw_only=True):
 
     local_artifact_storage: LocalArtifactStorage = LocalArtifactStorage()
     storage: CatalogStorage = CatalogStorage()
+    catalog: ServedCatalog = ServedCatalog()
     scheduler: Scheduler = Scheduler()
     #: Whether runs are started by the daemon, out of the queue, or at once.
     run_coordinator: Literal["queued", "default"] = "queued"
@@ -353,7 +367,7 @@ class Settings(Setting, frozen=True, kw_only=True):
     secrets: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
 
     def folder(self, base_dir: str, home: Path) -> Path:
-        """A folder that the settings name; a relative one starts from the home.
+        """A folder or file that the settings name; a relative one starts from the home.
 
         Raises `ConfigError` for a variable that is not set.
         """
@@ -365,8 +379,8 @@ class Settings(Setting, frozen=True, kw_only=True):
         base_dir = self.local_artifact_storage.base_dir
         return home if base_dir is None else self.folder(base_dir, home)
 
-    def catalog(self, home: Path) -> Path:
-        """Where the catalog lies."""
+    def catalog_folder(self, home: Path) -> Path:
+        """Where the home's own catalog lies."""
         return home if self.storage.base_dir is None else self.folder(self.storage.base_dir, home)
 
 

@@ -33,6 +33,7 @@ from headwater.catalog.settings import (
     RunQueue,
     S3Logs,
     Scheduler,
+    ServedCatalog,
     Setting,
     Settings,
     describe,
@@ -67,8 +68,16 @@ _REFUSED = {
     ),
     "defs_state_storage": ("definitions have no state of their own", "Remove it."),
 }
-#: Keys that name a folder, which is no secret.
-_FOLDERS = ("base_dir", "local_dir", "service_account_path", "application_credentials")
+#: Keys that name a place, which is no secret.
+_PLACES = (
+    "base_dir",
+    "local_dir",
+    "service_account_path",
+    "application_credentials",
+    "catalog:url",
+    "token_file",
+    "ca_file",
+)
 #: A shorter value says too little to be a secret, and occurs in texts that have nothing to do with it.
 _SHORTEST_SECRET = 4
 
@@ -135,6 +144,7 @@ class _Parser:
             elif key not in composed:
                 self._unknown(key, "", [*composed, *classes, *plain])
         values |= self._storage(given) | self._queue(given)
+        self._check_served(values.get("catalog"), given)
         retries = values.get("run_retries")
         if retries is not None and retries.enabled and "run_retries.max_retries" not in self._sources:
             self._warn("run_retries:enabled", "nothing is retried without max_retries, which is 0 unless it is given")
@@ -207,6 +217,18 @@ class _Parser:
             self._sources["storage.base_dir"] = path
             return {"storage": CatalogStorage(base_dir=folder)}
         return {}
+
+    def _check_served(self, catalog: ServedCatalog | None, given: Mapping[str, Any]) -> None:
+        """A catalog is with a server or in a folder, and its token in one place."""
+        if catalog is None:
+            return
+        folders = [key for key in ("storage", *_SPLIT) if key in given]
+        if catalog.url is not None and folders:
+            self._fail("catalog:url", f"the catalog is served, and in a folder by {folders[0]}.", "Keep one of them.")
+        if catalog.url is None and catalog != ServedCatalog():
+            self._fail("catalog", "it lacks url.", "Add it: headwater+tls://HOST:PORT.")
+        if catalog.token is not None and catalog.token_file is not None:
+            self._fail("catalog", "it has token and token_file.", "Keep one of them.")
 
     def _one_storage(self, kind: str, config: Any, path: str, folders: dict[str, str]) -> None:
         if kind == "files":
@@ -334,7 +356,7 @@ class _Parser:
     def _from_environment(self, kind: Any, variable: str, path: str) -> Any:
         if kind is str or str in get_args(kind):
             reference = EnvVar(variable)
-            if not path.endswith(_FOLDERS):
+            if not path.endswith(_PLACES):
                 self._references[variable] = reference
             return reference
         text = EnvVar(variable).resolve(f"{self._file.name}: {path}")

@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headwater.catalog.clock import SystemClock
-from headwater.catalog.instance import Instance
+from headwater.catalog.errors import UsageError
+from headwater.catalog.instance import Instance, catalog_address, catalog_folder
 from headwater.cli.streams import stdout_to_stderr
 from headwater.materialize.project import Project, find_project
 
@@ -36,6 +38,8 @@ class App:
     modules: Sequence[str] = ()
     workspace: str | None = None
     wait: float = 10.0
+    #: The URL of the catalog, where the command line says so.
+    catalog: str | None = None
     debug: bool = False
 
     @cached_property
@@ -64,14 +68,32 @@ class App:
     @contextmanager
     def reading(self) -> Generator[Instance]:
         """The instance, for commands that only read."""
-        with Instance.open(self.project.home, read_only=True, wait=self.wait) as instance:
+        with self.open(read_only=True) as instance:
             yield instance
 
     @contextmanager
     def writing(self) -> Generator[Instance]:
         """The instance, for commands that write."""
-        with Instance.open(self.project.home, wait=self.wait) as instance:
+        with self.open() as instance:
             yield instance
+
+    def open(self, *, read_only: bool = False, wait: float | None = None) -> Instance:
+        """The instance, to be closed."""
+        return Instance.open(
+            self.project.home,
+            read_only=read_only,
+            wait=self.wait if wait is None else wait,
+            catalog=self.catalog,
+        )
+
+    def own_catalog(self) -> Path:
+        """The folder of the home's catalog. Raises `UsageError` where another host serves it."""
+        served = catalog_address(self.project.home, self.catalog)
+        if served is not None:
+            raise UsageError(
+                f"The catalog is served at {served}, and this takes its files.", remedy=f"Do it on {served.host}."
+            )
+        return catalog_folder(self.project.home)
 
     @contextmanager
     def reader(self) -> Generator["Reader"]:
@@ -123,6 +145,7 @@ def _completing(context: click.Context) -> App:
         files=root.get("files") or (),
         modules=root.get("modules") or (),
         workspace=root.get("workspace"),
+        catalog=root.get("catalog"),
         wait=0.0,  # whoever presses Tab does not wait for a run
     )
 

@@ -376,13 +376,13 @@ class _Shown:
     @staticmethod
     def of(instance: "Instance", found: Backfill) -> "_Shown":
         """What the catalog knows of it, and whether it goes on."""
-        from headwater.materialize.backfill_signals import running_backfill
+        from headwater.materialize.backfill_signals import goes_on
         from headwater.materialize.backfill_standing import recorded_progress
 
         over = found.status is not BackfillStatus.STARTED
         return _Shown(
             backfill_id=found.backfill_id,
-            status=found.status if over or running_backfill(instance.home, found.backfill_id) else _INTERRUPTED,
+            status=found.status if over or goes_on(instance.home, found) else _INTERRUPTED,
             progress=recorded_progress(found, instance.catalog.backfill_cells(found.backfill_id)),
             runs=found.runs,
             started=found.started,

@@ -267,7 +267,6 @@ def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "R
     """Make a run, and show how it goes."""
     import headwater.materialize.api as api
     from headwater.cli.progress import Progress
-    from headwater.materialize.launching import origin_of
 
     definitions = app.definitions
     steps = {node.key: node.step for node in definitions.graph if node.step is not None}
@@ -279,7 +278,7 @@ def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "R
             listener=progress.show,
             on_wait=_say_wait,
             on_retry=_say_retry,
-            origin=origin_of(app.project),
+            origin=app.project.origin,
             **asked,
         )
 
@@ -297,7 +296,7 @@ def _detach(
     from headwater.materialize.api import run_request
     from headwater.materialize.execution.pooled import pools_of
     from headwater.materialize.jobs import selection_of
-    from headwater.materialize.launching import launch, log_file, origin_of
+    from headwater.materialize.launching import launch, log_file
     from headwater.materialize.monitoring import max_runtime
     from headwater.materialize.retries import RetryRule
 
@@ -316,7 +315,7 @@ def _detach(
         of_job = app.definitions.job(job)
         shown, tags = str(selection_of(of_job, narrowed)), {**of_job.tags, **tags}
         asked["executor"] = asked["executor"] or of_job.executor
-    request = run_request(origin_of(app.project), narrowed, choice, run_config, job=job, **asked)
+    request = run_request(app.project.origin, narrowed, choice, run_config, job=job, **asked)
     run_id, process = launch(
         instance, {**request, "first_pools": list(first)}, job=job, selection=shown, tags=tags, pools=pools
     )

@@ -10,9 +10,10 @@ import click
 
 from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import ConflictError, HeadwaterError, UsageError
-from headwater.catalog.instance import catalog_folder
+from headwater.catalog.instance import catalog_address, catalog_folder
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
+from headwater.cli.serving import serve
 
 if TYPE_CHECKING:
     from headwater.catalog.definitions.definitions import Definitions
@@ -37,7 +38,10 @@ def _span(context: click.Context, parameter: click.Parameter, value: str) -> tim
 
 @click.group()
 def catalog() -> None:
-    """Back the catalog up, restore it, examine it, bring it up to date."""
+    """Back the catalog up, restore it, examine it, bring it up to date, serve it to other hosts."""
+
+
+catalog.add_command(serve)
 
 
 @catalog.command()
@@ -58,6 +62,7 @@ def backup(app: App, target: Path | None, force: bool, as_json: bool) -> None:
     """
     from headwater.catalog.storage.duckdb.backup import BACKUPS, SupportsBackup, default_name
 
+    app.own_catalog()
     folder = app.project.home / BACKUPS if target is None else target if target.is_dir() else None
     with app.writing() as instance:
         if target is None:
@@ -99,7 +104,7 @@ def restore(app: App, file: Path, yes: bool, as_json: bool) -> None:
     from headwater.catalog.storage.duckdb.restoring import restoring
     from headwater.catalog.storage.sharing.keeper import dismiss
 
-    folder = catalog_folder(app.project.home)
+    folder = app.own_catalog()
     dismiss(folder)
     with restoring(file, folder, wait=app.wait, clock=SystemClock()) as found:
         if not as_json or not yes:
@@ -169,7 +174,7 @@ def migrate(app: App, dry_run: bool, as_json: bool) -> None:
     from headwater.catalog.storage.duckdb.opening import migrate as bring_up_to_date
     from headwater.catalog.storage.sharing.keeper import dismiss
 
-    folder = catalog_folder(app.project.home)
+    folder = app.own_catalog()
     dismiss(folder)
     found = bring_up_to_date(folder, wait=app.wait, dry_run=dry_run)
     if as_json:
@@ -216,13 +221,16 @@ def doctor(
 
     app = context.ensure_object(App)
     clock = SystemClock()
+    served = catalog_address(app.project.home, app.catalog)
     folder = catalog_folder(app.project.home)
-    dismiss(folder)  # while somebody writes, the database itself is not read
-    examined = examine(folder, clock=clock) if folder.is_dir() else None
+    examined = None
+    if served is None and folder.is_dir():
+        dismiss(folder)  # while somebody writes, the database itself is not read
+        examined = examine(folder, clock=clock)
     problems = list(examined.problems) if examined else []
     notes = list(examined.notes) if examined else []
     data = None
-    if examined is not None and (examined.contents or examined.holder):
+    if served or (examined is not None and (examined.contents or examined.holder)):
         try:
             definitions = _definitions(app, notes)
             with _opened(app, examined) as instance:
@@ -262,17 +270,17 @@ def _definitions(app: App, notes: list[HeadwaterError]) -> "Definitions | None":
         return None
 
 
-def _opened(app: App, examined: "Examination") -> "Instance":
+def _opened(app: App, examined: "Examination | None") -> "Instance":
     """The instance, for reading; what a killed process left in the journal is left there."""
     from headwater.catalog.instance import Instance
 
     home = app.project.home
-    if examined.contents is not None and examined.contents.in_journal:
+    if examined is not None and examined.contents is not None and examined.contents.in_journal:
         from headwater.catalog.storage.duckdb.opening import open_copy
 
         clock = SystemClock()
         return Instance(home, open_copy(catalog_folder(home).resolve(), wait=app.wait, clock=clock), clock)
-    return Instance.open(home, read_only=True, wait=app.wait)
+    return app.open(read_only=True)
 
 
 def _as_json(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
 from headwater.catalog.instance import Instance
 from headwater.cli import output
 from headwater.cli.app import App
-from headwater.materialize.launching import log_file, origin_of, spawn
+from headwater.materialize.launching import log_file, spawn
 
 #: Seconds between two looks at whether it has begun.
 _LOOK = 0.05
@@ -21,7 +22,7 @@ def words(context: click.Context) -> list[str]:
     options: list[str] = []
     arguments: list[str] = []
     for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
+        value: Any = context.params.get(parameter.name or "")
         if parameter.name in _OURS or value in (None, False, (), ""):
             continue
         if isinstance(parameter, click.Argument):
@@ -29,8 +30,8 @@ def words(context: click.Context) -> list[str]:
         elif value is True:
             options.append(parameter.opts[0])
         else:
-            values = value if isinstance(value, tuple) else (value,)
-            given = (str(Path(one).absolute()) if parameter.name == "config" else str(one) for one in values)
+            values = cast(tuple[object, ...], value) if isinstance(value, tuple) else (value,)
+            given = (str(Path(str(one)).absolute()) if parameter.name == "config" else str(one) for one in values)
             options += [f"{parameter.opts[0]}={one}" for one in given]
     return [*options, *arguments]
 
@@ -44,7 +45,7 @@ def detach(
     One that ends before it begins has its say here.
     """
     home = app.project.home
-    process = spawn(home, origin_of(app.project), command, name)
+    process = spawn(home, app.project.origin, command, name)
     log = log_file(home, name)
     while True:
         ended = process.poll()

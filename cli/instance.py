@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import click
 
+from headwater.catalog.instance import catalog_address
 from headwater.catalog.settings import describe
 from headwater.catalog.settings_file import load_settings
 from headwater.cli import output
@@ -32,6 +33,13 @@ def show(app: App, as_json: bool) -> None:
     home = app.project.home
     settings = load_settings(home)
     shown = describe(settings)
+    served = catalog_address(home, app.catalog)
+    warnings = list(settings.warnings)
+    if served is not None:
+        warnings.append(
+            f"catalog: data without a root of its own and what steps print lie in {settings.artifacts(home)} of this "
+            "host, and other hosts read them only where that folder is shared; a bucket serves all of them."
+        )
     if as_json:
         output.say_json(
             {
@@ -39,17 +47,24 @@ def show(app: App, as_json: bool) -> None:
                 "file": None if settings.file is None else str(settings.file),
                 "settings": shown,
                 "sources": settings.sources,
-                "warnings": list(settings.warnings),
+                "catalog": None if served is None else str(served),
+                "warnings": warnings,
             }
         )
         return
-    output.facts([("home", str(home)), ("settings", str(settings.file or "none; these are the defaults"))])
+    output.facts(
+        [
+            ("home", str(home)),
+            ("catalog", None if served is None else str(served)),
+            ("settings", str(settings.file or "none; these are the defaults")),
+        ]
+    )
     output.say()
     output.table(
         ["SETTING", "FROM", "VALUE"],  # the last may be long, and is cut to the terminal
         [(name, settings.sources.get(name, "default"), _text(value)) for name, value in _leaves(shown)],
     )
-    for warning in settings.warnings:
+    for warning in warnings:
         output.note(f"Warning: {warning}")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from headwater.catalog.errors import BusyError, UsageError, nearest
-from headwater.catalog.instance import Instance
 from headwater.catalog.printable import printable
 from headwater.catalog.records import LoggedEvent, Run, RunStatus, Step
 from headwater.catalog.settings_file import load_settings
@@ -59,7 +58,7 @@ def logs(app: App, run_id: str, step: str | None, stream: str | None, follow: bo
         _follow(app, manager, run_id, live, step, streams, as_json=as_json)
         return
     try:
-        with Instance.open(home, read_only=True, wait=app.wait if live is None or live.over else 0) as instance:
+        with app.open(read_only=True, wait=None if live is None or live.over else 0) as instance:
             found = settled(find_run(instance.catalog, run_id))
             steps = instance.catalog.steps(found.run_id)
             wanted = steps if step is None else _find_steps(found, steps, step)
@@ -268,7 +267,7 @@ def _follow(
 def _is_over(app: App, run_id: str) -> bool:
     """Whether a run is known and over. Who cannot look into the catalog does not know, and so says no."""
     try:
-        with Instance.open(app.project.home, read_only=True, wait=0) as instance:
+        with app.open(read_only=True, wait=0) as instance:
             return settled(find_run(instance.catalog, run_id)).status in _OVER
     except BusyError:
         return False

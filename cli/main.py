@@ -10,6 +10,7 @@ import click
 
 import headwater
 from headwater.catalog.errors import DiskFullError, HeadwaterError, StorageError
+from headwater.catalog.instance import SERVED_AT
 from headwater.catalog.printable import printable
 from headwater.cli.app import App
 from headwater.cli.streams import OutputError, drop_answer, take_streams
@@ -40,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "versions": ("headwater.cli.data:versions", "List an asset's versions."),
     "sql": ("headwater.cli.data:sql", "Query the catalog and the assets' data."),
     "instance": ("headwater.cli.instance:instance", "Show what the instance is told by its settings."),
-    "catalog": ("headwater.cli.catalog:catalog", "Back the catalog up, restore it, examine it, migrate it."),
+    "catalog": ("headwater.cli.catalog:catalog", "Back the catalog up, restore, examine, migrate or serve it."),
     "completion": ("headwater.cli.completion:completion", "Print the completion script of a shell."),
 }
 
@@ -83,6 +84,7 @@ Examples:
 """,
 )
 @click.option("--home", metavar="DIR", help="The home: catalog, logs, data. [default: .headwater beside the settings]")
+@click.option("--catalog", metavar="URL", help="Where another host serves the catalog. [default: that of the home]")
 @click.option("-f", "--file", "files", metavar="FILE", multiple=True, help="A Python file with definitions.")
 @click.option("-m", "--module", "modules", metavar="MODULE", multiple=True, help="A module with definitions.")
 @click.option("-w", "--workspace", metavar="FILE", help="A workspace file that lists files and modules.")
@@ -101,6 +103,7 @@ Examples:
 def cli(
     context: click.Context,
     home: str | None,
+    catalog: str | None,
     files: tuple[str, ...],
     modules: tuple[str, ...],
     workspace: str | None,
@@ -109,7 +112,11 @@ def cli(
     debug: bool,
 ) -> None:
     """Headwater: define data assets, know exactly what is stale and why, rebuild only that."""
-    context.obj = App(home=home, files=files, modules=modules, workspace=workspace, wait=wait, debug=debug)
+    context.obj = App(
+        home=home, files=files, modules=modules, workspace=workspace, wait=wait, catalog=catalog, debug=debug
+    )
+    if catalog is not None:
+        os.environ[SERVED_AT] = catalog  # for the processes that it starts
     if no_color or os.environ.get("NO_COLOR"):
         context.color = False
     elif os.environ.get("FORCE_COLOR"):

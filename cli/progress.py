@@ -114,7 +114,7 @@ class Progress:
         with self._lock:
             match event:
                 case RunStarted():
-                    self._total = len(event.steps)
+                    self._finished, self._total = 0, len(event.steps)
                     self._many = self._find_many(event.steps)
                 case StepStarted():
                     now = self._running[event.step_key] = time.monotonic()

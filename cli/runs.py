@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from headwater.catalog.errors import BusyError, TimedOutError, UsageError
+from headwater.catalog.errors import BusyError, DefinitionError, TimedOutError, UsageError
 from headwater.catalog.events import EventKind
+from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import to_json as metadata_to_json
 from headwater.catalog.records import OPEN, Cell, ErrorRecord, LoggedEvent, Run, RunStatus, Step, StepStatus
@@ -315,6 +316,21 @@ def _retry_interrupted(app: App, as_json: bool) -> None:
         output.table(["RUN", "RETRY OF"], [(new, old) for old, new in started])
 
 
+def _load_definitions(app: App, instance: Instance) -> None:
+    """Import them, as often as the settings say where that fails."""
+    queue = instance.settings.run_queue
+    for attempt in range(queue.max_user_code_failure_retries + 1):
+        try:
+            _ = app.definitions
+        except DefinitionError as error:
+            if attempt == queue.max_user_code_failure_retries:
+                raise
+            output.note(f"{error.message} Trying again in {output.duration(queue.user_code_failure_retry_delay)}.")
+            instance.clock.sleep(queue.user_code_failure_retry_delay)
+        else:
+            return
+
+
 @run.command("execute", hidden=True)
 @click.argument("run_id")
 @click.pass_context
@@ -338,7 +354,7 @@ def execute_run(context: click.Context, run_id: str) -> None:
             if not place.take_turn(lambda: stop_canceled(instance)):
                 output.note(f"Run {run_id} is carried out by another process.")
                 return
-            _ = app.definitions
+            _load_definitions(app, instance)
             asked = {**found.request}
             chosen = asked.pop("partitions")
             given = {name: value for name, value in asked.items() if name not in ("origin", "first_pools")}

@@ -193,7 +193,7 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
       headwater tick
       headwater tick --now 2024-03-10T07:00:00Z
     """
-    from headwater.materialize.launching import due_retries, launch_waiting, origin_of, relaunch
+    from headwater.materialize.launching import due_retries, launch_waiting, relaunch
     from headwater.materialize.monitoring import recover
     from headwater.materialize.ticking import tick as decide
 
@@ -202,7 +202,7 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
     with app.writing() as instance:
         over = recover(instance, definitions)
         retried = [relaunch(instance, run) for run in due_retries(instance, _runs(instance, over))]
-        found = decide(instance, definitions, origin_of(app.project), now)
+        found = decide(instance, definitions, app.project.origin, now)
         launched = launch_waiting(instance)
     if as_json:
         output.say_json(

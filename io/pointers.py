@@ -105,6 +105,8 @@ def read_stored(
                 raise _needs_manager(pointer)
     except FileNotFoundError:
         raise missing(pointer, owner) from None
+    except OSError as error:
+        raise _unreadable(pointer, owner, error) from error
 
 
 def verify_stored(store: Store, path: str, pointer: Pointer, *, owner: Owner) -> None:
@@ -115,6 +117,8 @@ def verify_stored(store: Store, path: str, pointer: Pointer, *, owner: Owner) ->
             size = file.tell()
     except FileNotFoundError:
         raise missing(pointer, owner) from None
+    except OSError as error:
+        raise _unreadable(pointer, owner, error) from error
     if pointer.bytes is not None and size != pointer.bytes:
         raise damaged(pointer.uri, owner, f"it has {size:,} bytes instead of {pointer.bytes:,}")
     if checksum != pointer.checksum:
@@ -126,6 +130,14 @@ def missing(pointer: Pointer, owner: Owner) -> MissingDataError:
     return MissingDataError(
         f"The data of {owner} is not at '{printable_line(pointer.uri, 300)}'.",
         remedy=f"It was removed, or its root was moved or is not mounted: bring it back, or {owner.again}.",
+    )
+
+
+def _unreadable(pointer: Pointer, owner: Owner, error: OSError) -> StorageError:
+    """The error for a file that is there, and breaks off while it is read."""
+    return StorageError(
+        f"The data of {owner} at '{printable_line(pointer.uri, 300)}' cannot be read: {error.strerror or error}.",
+        remedy=f"Look after the disk, or the connection to it, and try again; or {owner.again}.",
     )
 
 

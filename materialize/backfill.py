@@ -14,7 +14,7 @@ from typing import Any
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError, RunStoppedError, UnknownBackfillError, UsageError
+from headwater.catalog.errors import CellTakenError, ConflictError, RunStoppedError, UnknownBackfillError, UsageError
 from headwater.catalog.events import BackfillEnded, BackfillResumed, BackfillStarted, Event, StepEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
@@ -22,12 +22,13 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.processes import this_host, user_name
-from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, StepStatus
+from headwater.catalog.records import Backfill, BackfillStatus, BackfillTarget, RunStatus, StepStatus
 from headwater.materialize.api import carry_out, check_run_config, partition_choice, record_definitions
 from headwater.materialize.backfill_signals import (
     Beacon,
     cancel_requests,
     forget_request,
+    goes_on,
     is_cancel_requested,
     request_cancel,
     running_backfill,
@@ -47,6 +48,8 @@ from headwater.materialize.waiting_run import Asked, WaitingRun
 STEPS_PER_RUN = 2_000
 #: Cells of one run, unless a single step has more: what is planned for each of them is in memory while it goes on.
 CELLS_PER_RUN = 100_000
+#: Runs of one backfill that go on at the same time are fewer.
+_NEWEST = 20
 #: How a backfill ends for good.
 OVER = frozenset({BackfillStatus.SUCCESS, BackfillStatus.CANCELED})
 
@@ -145,7 +148,8 @@ def backfill(
                 host=this_host(),
                 pid=os.getpid(),
             )
-        ]
+        ],
+        by=backfill_id,
     )
     return _Backfiller(definitions, instance, find_backfill(instance, backfill_id), settings).run(found)
 
@@ -184,8 +188,8 @@ def resume_backfill(
             f"The backfill {found.backfill_id} {ended}.",
             remedy="Start another one: `headwater backfill`.",
         )
-    running = running_backfill(instance.home, found.backfill_id)
-    if running is not None:
+    if goes_on(instance.home, found):
+        running = running_backfill(instance.home, found.backfill_id) or found
         raise ConflictError(
             f"The backfill {found.backfill_id} goes on in process {running.pid} on {running.host}.",
             remedy="`headwater backfill show` says how far it is.",
@@ -298,19 +302,23 @@ class _Backfiller:
         self.runs: list[RunOutcome] = []
         self.run_ids: list[str] = []
         self.progress = BackfillProgress(total=record.total)
+        #: Its newest runs when it was looked at last, whoever made them.
+        self.seen: list[tuple[str, RunStatus]] = []
         #: What the run that goes on made and lost so far, by asset.
         self.made = Counter[AssetKey]()
         self.lost = Counter[AssetKey]()
 
     def run(self, first: Plan | None = None, *, first_event: Event | None = None) -> BackfillResult:
         """Build what is open until nothing is; `first_event` is recorded once it is known that this can go on."""
-        with Beacon(self.instance.home, self.instance.clock, self.record) as self.beacon:
+        with Beacon(self.instance.home, self.instance.clock, self.record, self.instance.catalog) as self.beacon:
             self.beacon.show(self.progress, ())
             reader, standing = self._look()
             self.before = self.progress.done
             plan = self._plan(reader, standing)
             if first_event is not None:
-                self.instance.catalog.append([first_event])
+                elsewhere = self.record.status is BackfillStatus.STARTED and self.record.host != this_host()
+                gone = [self.backfill_id] if elsewhere else []
+                self.instance.catalog.append([first_event], by=self.backfill_id, lapsed=gone)
             while plan and not self._canceled():
                 outcome = self._execute(reader, plan)
                 reader, standing = self._look()
@@ -331,6 +339,7 @@ class _Backfiller:
         """Everything as it is now."""
         everything = Reader(self.graph, self.instance.catalog, self.instance.clock.now())
         reader = everything.within([one.asset for one in self.record.targets if one.asset in self.graph])
+        self.seen = self._runs()  # before what they made
         made = self.instance.catalog.backfill_cells(self.backfill_id)
         standing = stand(reader.edges, self.record, made, self.attempted)
         self.made.clear()
@@ -400,6 +409,25 @@ class _Backfiller:
                     noted.setdefault(cell.asset, set()).add(cell.partition)
         return outcome
 
+    def _runs(self) -> list[tuple[str, RunStatus]]:
+        """The newest runs of this backfill that began, with how they stand: another list where any began or ended."""
+        runs = self.instance.catalog.runs(backfill=self.backfill_id, limit=_NEWEST)
+        return [(run.run_id, run.status) for run in runs if run.started is not None]
+
+    def _check_unchanged(self) -> None:
+        """Raise `CellTakenError` where another run of this backfill began or ended since it was looked at.
+
+        Two who resume it at the same moment do not see each other, and must not build what the other one has built.
+        """
+        runs = self._runs()
+        if runs != self.seen:
+            taken_by, _ = next(one for one in runs if one not in self.seen)
+            raise CellTakenError(
+                f"Run {taken_by} builds cells of the backfill {self.backfill_id} too.",
+                run_id=taken_by,
+                remedy="Look again at what is left.",
+            )
+
     def _tidy(self) -> None:
         """What is done now and then while it waits."""
         if self._canceled():
@@ -421,6 +449,7 @@ class _Backfiller:
             executor=check_executor(self.settings.executor or self.definitions.executor or IN_PROCESS),
             max_workers=self.settings.max_workers,
             place=place,
+            check=self._check_unchanged,
             listener=self._watch,
             stop_asked=self._canceled,
         )
@@ -459,7 +488,7 @@ class _Backfiller:
         return (self.instance.clock.now() - self.started) * (progress.open / made)
 
     def _canceled(self) -> bool:
-        return is_cancel_requested(self.instance.home, self.backfill_id)
+        return self.beacon.is_over or is_cancel_requested(self.instance.home, self.backfill_id)
 
     def _result(self, status: BackfillStatus, plan: Plan | None, signal: int | None = None) -> BackfillResult:
         return BackfillResult(

@@ -17,10 +17,12 @@ from typing import Any, Self
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.processes import is_running, this_host
-from headwater.catalog.records import Backfill
+from headwater.catalog.processes import exists, is_running, start_ticks, this_host
+from headwater.catalog.records import Backfill, BackfillStatus
+from headwater.catalog.storage.base import CatalogWriter
 from headwater.catalog.storage.identifiers import is_identifier
 from headwater.materialize.backfill_standing import AssetProgress, BackfillProgress
+from headwater.materialize.heartbeat import Heartbeat
 
 _RUNNING = "running-backfill"
 _REQUESTS = "cancel-backfill"
@@ -36,6 +38,7 @@ class Running:
 
     backfill_id: str
     pid: int
+    start_ticks: int | None
     host: str
     #: When this process began with it.
     started: datetime
@@ -47,15 +50,17 @@ class Running:
 
 
 class Beacon:
-    """Says how far a backfill has come, while it is entered."""
+    """Says how far a backfill has come, and to other hosts that it goes on, while it is entered."""
 
-    def __init__(self, home: Path, clock: Clock, record: Backfill) -> None:
+    def __init__(self, home: Path, clock: Clock, record: Backfill, catalog: CatalogWriter) -> None:
+        self._heartbeat = Heartbeat(catalog, record.backfill_id)
         self._path = home / _RUNNING / record.backfill_id
         self._clock = clock
         self._told = float("-inf")
         self._about: dict[str, Any] = {
             "backfill_id": record.backfill_id,
             "pid": os.getpid(),
+            "start_ticks": start_ticks(os.getpid()),
             "host": this_host(),
             "started": clock.now().isoformat(),
             "title": record.title,
@@ -63,16 +68,23 @@ class Beacon:
         }
 
     def __enter__(self) -> Self:
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._heartbeat.__exit__(kind, error, traceback)
         for path in (self._path, self._draft):
             with contextlib.suppress(OSError):
                 path.unlink()
         with contextlib.suppress(OSError):
             self._path.parent.rmdir()  # refused while there are others
+
+    @property
+    def is_over(self) -> bool:
+        """Whether somebody else ended the backfill."""
+        return self._heartbeat.is_over
 
     @property
     def _draft(self) -> Path:
@@ -95,12 +107,26 @@ class Beacon:
 
 def running_backfill(home: Path, beginning: str = "") -> Running | None:
     """The newest backfill that goes on in `home` and whose identifier starts with `beginning`; None where none does."""
-    for path in sorted((home / _RUNNING).glob("*"), reverse=True):
+    try:
+        paths = sorted((home / _RUNNING).iterdir(), reverse=True)
+    except OSError:  # there is none, or a disk that cannot be read, which is told where it matters
+        return None
+    for path in paths:
         if is_identifier(path.name) and path.name.startswith(beginning.lower()):
             found = _read(path)
             if found is not None:
                 return found
     return None
+
+
+def goes_on(home: Path, found: Backfill) -> bool:
+    """Whether a process carries out a backfill, of whatever host and home."""
+    if found.status is not BackfillStatus.STARTED:
+        return False
+    if running_backfill(home, found.backfill_id) is not None:
+        return True
+    here = found.host == this_host()
+    return not found.lapsed and not (here and (found.pid == os.getpid() or not exists(found.pid)))
 
 
 def _read(path: Path) -> Running | None:
@@ -109,6 +135,7 @@ def _read(path: Path) -> Running | None:
         found = Running(
             backfill_id=data["backfill_id"],
             pid=data["pid"],
+            start_ticks=data["start_ticks"],
             host=data["host"],
             started=datetime.fromisoformat(data["started"]),
             title=data["title"],
@@ -119,7 +146,7 @@ def _read(path: Path) -> Running | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # What a killed process left says nothing.
-    return found if is_running(found.host, found.pid, found.started) else None
+    return found if is_running(found.host, found.pid, found.start_ticks) else None
 
 
 def request_cancel(home: Path, backfill_id: str) -> Running | None:

@@ -19,7 +19,7 @@ def refuse_taken(catalog: CatalogReader, cells: Collection[Cell], others: Sequen
             cell = Cell(planned.asset, planned.partition)
             if cell in cells:
                 raise CellTakenError(
-                    f"Run {run.run_id} (process {run.pid} of {run.user}) builds {cell} right now.",
+                    f"Run {run.run_id} (process {run.pid} of {run.user} on {run.host}) builds {cell} right now.",
                     run_id=run.run_id,
                     remedy=f"Wait for it, or stop it: headwater run cancel {run.run_id}",
                 )

@@ -1,6 +1,7 @@
 """Which IO manager stores and loads which asset."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from headwater.catalog.definitions.resource import resolve_resource
 from headwater.catalog.errors import DefinitionError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import with_article
-from headwater.catalog.records import Pointer
+from headwater.catalog.records import PlannedCell, Pointer
 from headwater.io.base import InputContext, IOManager, OutputContext
 
 
@@ -50,6 +51,13 @@ class IOManagers:
     def for_input(self, key: AssetKey, input_manager_key: str | None = None) -> IOManager:
         """What loads the asset `key`: what stored it, unless the reader names another."""
         return self.for_output(key) if input_manager_key is None else self._manager(input_manager_key, key)
+
+    def sweep(self, run_id: str, planned: Iterable[PlannedCell]) -> None:
+        """Remove what a run left of versions that were never committed, where that can be done."""
+        for cell in planned:
+            if cell.folder is not None:
+                with contextlib.suppress(OSError):
+                    self.for_output(cell.asset).sweep(cell.folder, cell.version_id, run_id)
 
     def _manager(self, named: Any, key: AssetKey) -> IOManager:
         resources = self._definitions.resources if self._resources is None else self._resources

@@ -11,9 +11,8 @@ from headwater.catalog.errors import StorageError
 from headwater.catalog.events import RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import BUSY, Run, RunStatus
-from headwater.materialize.project import Project
 from headwater.materialize.queue import Limits, in_order, open_runs, refusals
 from headwater.materialize.retries import group, is_to_be_retried, retry_tags
 
@@ -23,19 +22,10 @@ LOGS = Path("logs", "runs")
 _AT_ONCE = 25
 
 
-def origin_of(project: Project) -> dict[str, Any]:
-    """Where another process finds the definitions of a project, as plain JSON data."""
-    return {
-        "folder": str(project.root),
-        "files": [str(file) for file in project.files],
-        "modules": list(project.modules),
-    }
-
-
 def spawn(home: Path, origin: Mapping[str, Any], arguments: Sequence[str], name: str) -> "subprocess.Popen[bytes]":
     """Start the command line in a session of its own, which no terminal ends. It prints to `log_file(home, name)`.
 
-    Raises `StorageError` where that cannot be.
+    `origin` is that of the project (`Project.origin`). Raises `StorageError` where that cannot be.
     """
     options = [["--home", str(home)], *(["-f", file] for file in origin["files"])]
     options += [["-m", module] for module in origin["modules"]]
@@ -84,10 +74,12 @@ def launch(instance: Instance, request: Mapping[str, Any], **about: Any) -> tupl
                     user=user_name(),
                     host=this_host(),
                     pid=process.pid,
+                    start_ticks=start_ticks(process.pid),
                     request=request,
                     **about,
                 )
-            ]
+            ],
+            by=run_id,
         )
     except BaseException:
         process.kill()

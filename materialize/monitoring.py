@@ -59,24 +59,30 @@ def recover(instance: Instance, definitions: Definitions) -> list[str]:
     if not dead:
         return []
     managers = IOManagers(definitions, None, instance.artifacts)
+    over: list[str] = []
     for run in dead:
-        for cell in instance.catalog.planned(run.run_id):
-            if cell.folder is not None and cell.asset in definitions.graph:
-                with contextlib.suppress(OSError):
-                    managers.for_output(cell.asset).sweep(cell.folder, cell.version_id, run.run_id)
-    now = instance.clock.now()
-    events: list[Event] = []
-    for run in dead:
+        # One of this host has no process any more; one of another may wake up until this moment, and not after it.
+        elsewhere = [run.run_id] if run.host != this_host() else []
+        planned = [cell for cell in instance.catalog.planned(run.run_id) if cell.asset in definitions.graph]
+        if not elsewhere:
+            managers.sweep(run.run_id, planned)
+        now = instance.clock.now()
         unfinished = [step for step in instance.catalog.steps(run.run_id) if step.status in UNFINISHED]
-        events += [
+        events: list[Event] = [
             StepEnded(time=now, run_id=run.run_id, step_key=step.step_key, status=step.status, cells=step.cells)
             for step in settled_steps(unfinished)
         ]
         error = overdue.get(run.run_id)
         status = settled(run).status if error is None else RunStatus.FAILURE
         events.append(RunEnded(time=now, run_id=run.run_id, status=status, error=error))
-    instance.catalog.append(events)
-    return [run.run_id for run in dead]
+        try:
+            instance.catalog.append(events, lapsed=elsewhere)
+        except ConflictError:
+            continue
+        if elsewhere:
+            managers.sweep(run.run_id, planned)
+        over.append(run.run_id)
+    return over
 
 
 def stop_canceled(instance: Instance) -> None:
@@ -131,7 +137,7 @@ def _kill(instance: Instance, run: Run) -> bool:
         return False
     clock = instance.clock
     end = clock.monotonic() + _DYING
-    while is_running(run.host, run.pid, run.seen) and clock.monotonic() < end:
+    while is_running(run.host, run.pid, run.start_ticks) and clock.monotonic() < end:
         clock.sleep(0.01)
     return True
 
@@ -149,7 +155,10 @@ def cancel(instance: Instance, run: Run) -> Run:
             return found
         run = found
     if run.host != this_host():
-        raise UsageError(f"Run {run.run_id} goes on on {run.host}.", remedy="Cancel it there.")
+        raise UsageError(
+            f"Run {run.run_id} goes on in process {run.pid} on {run.host}, and this is {this_host()}.",
+            remedy=f"Cancel it there: headwater run cancel {run.run_id}",
+        )
     if run.status is RunStatus.CANCELING:
         _stop_overdue(instance, run)
     else:

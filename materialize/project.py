@@ -40,6 +40,15 @@ class Project:
         """What tells one project from another."""
         return [[str(self.root)], [str(file) for file in self.files], list(self.modules)]
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where another process finds the definitions, as plain JSON data."""
+        return {
+            "folder": str(self.root),
+            "files": [str(file) for file in self.files],
+            "modules": list(self.modules),
+        }
+
 
 def find_project(
     *,

@@ -202,7 +202,7 @@ def _full_pools(instance: Instance, run: Run, busy: Sequence[Run]) -> set[str]:
     if not first or not rule.enabled or pools.granularity == "run":
         return set()
     limits, held = PoolLimits.of(settings), slots_held(instance.catalog, busy)
-    buffer = rule.op_concurrency_slot_buffer + pools.op_granularity_run_buffer
+    buffer = max(rule.op_concurrency_slot_buffer, pools.op_granularity_run_buffer)  # two names of one thing
     full: set[str] = set()
     for pool in first:
         limit = limits.of_pool(pool)

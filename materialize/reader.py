@@ -375,12 +375,17 @@ def find_run(catalog: CatalogReader, run_id: str) -> Run:
 
 
 def is_interrupted(run: Run) -> bool:
-    """Whether a run is not finished and has lost its process. One in the queue may be anybody's to carry out."""
+    """Whether a run is not finished and has lost its process; that of another host is known by its signs of life.
+
+    One in the queue may be anybody's to carry out.
+    """
     if run.status.is_over or (run.status is RunStatus.QUEUED and not run.pid):
         return False
-    if (run.host, run.pid) == (this_host(), os.getpid()):
+    if run.host != this_host():
+        return run.lapsed
+    if run.pid == os.getpid():
         return run.run_id not in Instance.running
-    return not is_running(run.host, run.pid, run.seen)
+    return not is_running(run.host, run.pid, run.start_ticks)
 
 
 def settled(run: Run) -> Run:

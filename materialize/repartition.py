@@ -21,7 +21,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import normalize
 from headwater.catalog.printable import printable_line
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
     Materialization,
@@ -41,6 +41,7 @@ from headwater.materialize.execution.partitions import PARTITION_EXPR, StepParti
 from headwater.materialize.execution.run import definitions_changed
 from headwater.materialize.execution.step import describe_failure
 from headwater.materialize.execution.versions import Versions, typed_keys
+from headwater.materialize.heartbeat import Heartbeat
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.planner import Plan, PlanCell
 from headwater.materialize.reader import Reader
@@ -253,26 +254,28 @@ class _Work:
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
+                start_ticks=start_ticks(os.getpid()),
             ),
             StepStarted(time=now, run_id=run_id, step_key=step_key),
         ]
-        self.instance.catalog.append(started)
+        self.instance.catalog.append(started, by=run_id)
         staged: list[Staged] = []
         try:
-            made: list[Materialization] = []
-            for cell, move, value in zip(planned, migration.moves, self._values(migration), strict=True):
-                context = OutputContext(
-                    asset_key=self.key,
-                    partition_key=cell.partition,
-                    version_id=cell.version_id,
-                    run_id=run_id,
-                    step_key=step_key,
-                    definition_metadata=self.spec.metadata,
-                )
-                staged.append(manager.stage(context, value))
-                made.append(self._materialization(cell, move, staged[-1], run_id, step_key))
-            for one in staged:
-                one.publish()
+            with Heartbeat(self.instance.catalog, run_id):
+                made: list[Materialization] = []
+                for cell, move, value in zip(planned, migration.moves, self._values(migration), strict=True):
+                    context = OutputContext(
+                        asset_key=self.key,
+                        partition_key=cell.partition,
+                        version_id=cell.version_id,
+                        run_id=run_id,
+                        step_key=step_key,
+                        definition_metadata=self.spec.metadata,
+                    )
+                    staged.append(manager.stage(context, value))
+                    made.append(self._materialization(cell, move, staged[-1], run_id, step_key))
+                for one in staged:
+                    one.publish()
         except BaseException as error:
             for one in staged:
                 one.discard()
@@ -319,7 +322,8 @@ class _Work:
                     materializations=tuple(made),
                 ),
                 RunEnded(time=ended, run_id=run_id, status=RunStatus.SUCCESS),
-            ]
+            ],
+            by=run_id,
         )
 
     def _materialization(

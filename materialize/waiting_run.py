@@ -14,9 +14,10 @@ from headwater.catalog.errors import CellTakenError, ConflictError, QueuedError,
 from headwater.catalog.events import Event, RunEnded, RunMoved, RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import ErrorRecord, Run, RunStatus
 from headwater.materialize.execution.step import describe_failure
+from headwater.materialize.heartbeat import Heartbeat
 from headwater.materialize.queue import check_turn, open_runs
 
 #: Seconds before the first second look, doubling up to `dequeue_interval_seconds`.
@@ -49,25 +50,33 @@ class WaitingRun:
         self.asked = asked
         self.run_id = run_id or new_id(instance.clock.now())
         self.is_recorded = run_id is not None
+        self.heartbeat = Heartbeat(instance.catalog, self.run_id)
         #: The pools of its plan, and those of its first steps.
         self.pools: tuple[str, ...] = ()
         self.first_pools: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         self.instance.running.add(self.run_id)
+        self.heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_recorded and error is not None and not (self._status or RunStatus.FAILURE).is_over:
-            stopped = isinstance(error, KeyboardInterrupt | RunStoppedError)
+        self.heartbeat.__exit__(kind, error, trace)
+        if self.is_recorded and error is not None:
             with contextlib.suppress(Exception):  # what is raised already says more
-                if stopped:
-                    self.end(RunStatus.CANCELED)
-                else:
-                    self.end(RunStatus.FAILURE, describe_failure(error).error)
+                self._end_unbegun(error)
         self.instance.running.discard(self.run_id)
+
+    def _end_unbegun(self, error: BaseException) -> None:
+        status = self._status
+        if status is None or status.is_over:
+            return
+        if isinstance(error, KeyboardInterrupt | RunStoppedError):
+            self.end(RunStatus.CANCELED)
+        else:
+            self.end(RunStatus.FAILURE, describe_failure(error).error)
 
     @property
     def _status(self) -> RunStatus | None:
@@ -89,7 +98,7 @@ class WaitingRun:
         if isinstance(why, QueuedError) and why.is_final:
             raise why
         behind = why.run_id if isinstance(why, CellTakenError) else None
-        self.instance.catalog.append([self._queued(behind)])
+        self.instance.catalog.append([self._queued(behind)], by=self.run_id)
         self.is_recorded = True
         clock, longest = self.instance.clock, self.instance.settings.run_queue.dequeue_interval_seconds
         pause, tidied = min(_FIRST_LOOK, longest), clock.monotonic()
@@ -118,10 +127,11 @@ class WaitingRun:
                     status=RunStatus.STARTING,
                     host=this_host(),
                     pid=os.getpid(),
+                    start_ticks=start_ticks(os.getpid()),
                     claims_before=claims,
                 )
                 with contextlib.suppress(ConflictError):
-                    self.instance.catalog.append([moved])
+                    self.instance.catalog.append([moved], by=self.run_id)
                     return True
                 continue
             self.instance.clock.sleep(min(_FIRST_LOOK * 4, self.instance.settings.run_queue.dequeue_interval_seconds))
@@ -176,6 +186,7 @@ class WaitingRun:
             user=user_name(),
             host=this_host(),
             pid=os.getpid(),
+            start_ticks=start_ticks(os.getpid()),
             backfill_id=asked.backfill_id,
             parent_run_id=asked.parent_run_id,
             root_run_id=asked.root_run_id,

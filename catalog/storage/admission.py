@@ -196,6 +196,14 @@ class Progress:
         self._ended_steps.append(step)
         return True
 
+    def is_over(self, identifier: str) -> bool:
+        """Whether this is a run or backfill that has ended for good; what is not there yet has not."""
+        run = self._find(identifier)
+        if run is not None:
+            return run.ended
+        backfill = self._find_backfill(identifier)
+        return backfill is not None and backfill.status in _OVER
+
     def start_backfill(self, event: BackfillStarted) -> BackfillProgress:
         """Take in a new backfill. Raises `CatalogError` for one that the catalog has already."""
         if self._find_backfill(event.backfill_id) is not None:

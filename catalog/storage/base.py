@@ -276,7 +276,14 @@ class QueryResult:
 class CatalogWriter(CatalogReader, Protocol):
     """Reads and writes."""
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        request: str | None = None,
+        by: str | None = None,
+        lapsed: Collection[str] = (),
+    ) -> int:
         """Append events and bring current state up to date, all in one durable transaction.
 
         `request` is kept with them, so that `applied` can tell whether it was done to whoever did not hear. Returns the
@@ -287,6 +294,10 @@ class CatalogWriter(CatalogReader, Protocol):
         `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
         and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule that moves,
         where somebody else decided something about that schedule since `after` was read.
+
+        `by` is the run or backfill that appends, be it nothing: its sign of life. Raises `RunOverError` where that is
+        over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes for gone:
+        raises `ConflictError` where one of them gave a sign of life since.
         """
         ...
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -45,6 +46,17 @@ class LockHolder:
     token: str = field(default="", repr=False)
     #: Whether it serves others; one that does not can be asked to make way for one that does.
     keeper: bool = False
+
+    def connect(self, timeout: float) -> socket.socket:
+        """A connection to where it listens, with that time-out. Raises `OSError`."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(self.address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def __str__(self) -> str:
         if self == _NAMELESS:

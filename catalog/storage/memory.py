@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater.catalog.cell_hash import MODULUS, input_hash, inputs_hash, version_hash
+from headwater.catalog.clock import Clock
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
@@ -54,6 +55,7 @@ from headwater.catalog.records import (
 from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, check
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
 from headwater.catalog.storage.identifiers import bounds
+from headwater.catalog.storage.leases import Leases
 from headwater.catalog.storage.log import entries
 from headwater.catalog.storage.text import storable
 
@@ -94,7 +96,7 @@ class _Keys:
 class MemoryStorage:
     """A `CatalogWriter` that keeps everything in lists and dicts. Thread-safe; has no SQL."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self._lock = threading.RLock()
         self._closed = False
         self._log: list[LoggedEvent] = []
@@ -114,13 +116,22 @@ class MemoryStorage:
         self._applied: dict[str, int] = {}
         self._progress = Progress(self._find_progress, self._find_backfill, self._automations.get, 0, 0, 0)
         self._ticks: list[Tick] = []
+        self._leases = Leases(clock)
         self._slots: list[Slot] = []
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        request: str | None = None,
+        by: str | None = None,
+        lapsed: Collection[str] = (),
+    ) -> int:
         """See `CatalogWriter.append`."""
         with self._lock:
             self._check_open()
             events = [storable(event) for event in events]
+            self._leases.admit(self._progress, by, lapsed)
             try:
                 late = [self._admit(event) for event in events]
             except BaseException:
@@ -271,7 +282,7 @@ class MemoryStorage:
         """See `CatalogReader.runs`."""
         with self._reading():
             found = [
-                _counted(kept)
+                self._counted(kept)
                 for kept in _before(self._runs.values(), before, lambda kept: kept.run.run_id, "run")
                 if (statuses is None or kept.run.status in statuses)
                 and (job is None or kept.run.job == job)
@@ -285,7 +296,7 @@ class MemoryStorage:
         """See `CatalogReader.run`."""
         with self._reading():
             kept = _only(self._runs, run_id, "run")
-            return _counted(kept) if kept else None
+            return self._counted(kept) if kept else None
 
     def claims(self) -> int:
         """See `CatalogReader.claims`."""
@@ -430,14 +441,21 @@ class MemoryStorage:
         number = next((at for at, name in enumerate(self._backfills) if name == backfill_id), None)
         return None if number is None else BackfillProgress(number, self._backfills[backfill_id].status)
 
+    def _counted(self, kept: _Run) -> Run:
+        counts: dict[StepStatus, int] = {}
+        for step in kept.steps.values():
+            counts[step.status] = counts.get(step.status, 0) + 1
+        return self._leases.judged(replace(kept.run, step_counts=counts), kept.run.run_id)
+
     def _with_runs(self, kept: Backfill) -> Backfill:
         cells = self.backfill_cells(kept.backfill_id).values()
-        return replace(
+        found = replace(
             kept,
             runs=tuple(run for run, one in self._runs.items() if one.run.backfill_id == kept.backfill_id),
             done=sum(len(one.done) for one in cells),
             failed=sum(len(one.failed) for one in cells),
         )
+        return self._leases.judged(found, found.backfill_id)
 
     def _admit(self, event: Event) -> bool:
         check(event)
@@ -455,7 +473,7 @@ class MemoryStorage:
             case RunEnded() | StepEnded():
                 return not self._progress.end(event)
             case StepStarted() | StepRetried():
-                return self._progress.run(event.run_id).ended or self._progress.step(event.run_id, event.step_key).ended
+                return self._progress.step(event.run_id, event.step_key).ended or self._progress.run(event.run_id).ended
             case LogMessage(step_key=None):
                 self._progress.run(event.run_id)
             case LogMessage(step_key=step_key):
@@ -503,6 +521,7 @@ class MemoryStorage:
                     moved=event.time,
                     host=event.host or kept.run.host,
                     pid=event.pid or kept.run.pid,
+                    start_ticks=event.start_ticks if event.pid else kept.run.start_ticks,
                     behind=event.behind if event.status is RunStatus.QUEUED else None,
                 )
             case RunStarted():
@@ -572,6 +591,7 @@ class MemoryStorage:
             started=event.time,
             host=event.host,
             pid=event.pid,
+            start_ticks=event.start_ticks,
             behind=None,
         )
         steps = {
@@ -627,6 +647,7 @@ def _new_run(event: RunQueued | RunStarted) -> Run:
         user=event.user,
         host=event.host,
         pid=event.pid,
+        start_ticks=event.start_ticks,
         backfill_id=event.backfill_id,
         parent_run_id=event.parent_run_id,
         root_run_id=event.root_run_id,
@@ -685,13 +706,6 @@ def _with_cells(step: Step, plan: PlannedStep) -> Step:
         return step
     cells = (StepCell(asset=cell.asset, partition=cell.partition, status=step.status) for cell in plan.cells)
     return replace(step, cells=tuple(cells))
-
-
-def _counted(kept: _Run) -> Run:
-    counts: dict[StepStatus, int] = {}
-    for step in kept.steps.values():
-        counts[step.status] = counts.get(step.status, 0) + 1
-    return replace(kept.run, step_counts=counts)
 
 
 def _only(items: Mapping[str, Item], beginning: str, what: str) -> Item | None:

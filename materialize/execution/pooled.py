@@ -17,8 +17,8 @@ from headwater.materialize.execution.step import StepSpec
 from headwater.materialize.planner import Plan
 from headwater.materialize.queue import PoolLimits, open_runs, slots_held
 
-#: Seconds between two looks for a place.
-_LOOK = 0.1
+#: Seconds between two looks for a place, doubling from the first to the last.
+_FIRST_LOOK, _LAST_LOOK = 0.05, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class _Waiting:
 class PooledSteps:
     """The steps of one run that wait for a place. Entered while the run goes on; thread-safe.
 
-    `admit` is called with a step that has its place, `say` once for each that has to wait, with why; both from a
-    thread of its own, so that the rest of the run goes on.
+    `admit` is called with a step that has its place, `say` once for each that has to wait, with why, and `wake` when
+    the looking failed; all from a thread of its own, so that the rest of the run goes on.
     """
 
     def __init__(
@@ -42,17 +42,20 @@ class PooledSteps:
         run_id: str,
         admit: Callable[[StepSpec], None],
         say: Callable[[StepSpec, str], None],
+        wake: Callable[[], None],
     ) -> None:
         self._instance = instance
         self._run_id = run_id
         self._admit = admit
         self._say = say
+        self._wake = wake
         self._limits: PoolLimits | None = None
         self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._told: set[tuple[str, int]] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._pause = _FIRST_LOOK
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -81,7 +84,12 @@ class PooledSteps:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="headwater-pools", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
+            self._look_soon()
+
+    def released(self) -> None:
+        """A step of this run has ended: maybe there is a place now."""
+        with self._changed:
+            self._look_soon()
 
     def take_all(self) -> list[StepSpec]:
         """Every step that waits; none of them waits any more."""
@@ -103,13 +111,17 @@ class PooledSteps:
             try:
                 self._look()
             except BaseException as error:
-                with self._changed:
-                    self._error, self._closed, specs = error, True, [one.spec for one in self._waiting]
-                for spec in specs[:1]:
-                    self._admit(spec)  # wakes the run, which finds the error
+                self._error = error
+                self._wake()
                 return
             with self._changed:
-                self._changed.wait(_LOOK)
+                if not self._closed:
+                    self._changed.wait(self._pause)
+                    self._pause = min(2 * self._pause, _LAST_LOOK)
+
+    def _look_soon(self) -> None:
+        self._pause = _FIRST_LOOK
+        self._changed.notify_all()
 
     def _look(self) -> None:
         """Give a place to every step that can have one."""
@@ -137,7 +149,7 @@ class PooledSteps:
                     continue
                 self._waiting.remove(one)
             try:
-                catalog.append([claim])
+                catalog.append([claim], by=self._run_id)
             except ConflictError:  # somebody else claimed something at this moment
                 with self._changed:
                     self._waiting.insert(0, one)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.hooks import HookDefinition, HookEvent
-from headwater.catalog.errors import ConflictError, TimedOutError
+from headwater.catalog.errors import ConflictError, RunOverError, TimedOutError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -36,7 +36,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
     DefinitionChange,
@@ -110,6 +110,8 @@ class RunRequest:
     place: WaitingRun
     #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
     supersede: bool = False
+    #: Called just before it begins, when nobody else can begin unnoticed: may raise `CellTakenError`.
+    check: Callable[[], None] = lambda: None
     #: Asked now and then whether somebody wants the run to be canceled.
     stop_asked: Callable[[], bool] = lambda: False
     #: Told each event as it happens, before it is durable: one at a time, from any thread.
@@ -176,7 +178,7 @@ class _Coordinator:
         self.printed: dict[str, tuple[LogSlice, ...]] = {}
         #: The steps of which there was an attempt.
         self.attempted: set[str] = set()
-        self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits)
+        self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits, self._wake)
         #: Hooks to call when the lock is free, and with what.
         self.hooks: list[tuple[HookDefinition, HookContext]] = []
         #: Why the run is given up, once it took too long.
@@ -201,7 +203,7 @@ class _Coordinator:
             self.request.table,
             self.instance.catalog,
         )
-        self.recorder = Recorder(self.instance.catalog.append)
+        self.recorder = Recorder(lambda events: self.instance.catalog.append(events, by=self.run_id))
         self.capture = OutputCapture(
             folder,
             side_by_side=self.request.executor == THREADS,
@@ -234,6 +236,12 @@ class _Coordinator:
                     with self._executor() as executor, self.pooled:
                         self._loop(executor)
                     self._hook_run()
+                return self._end()
+            except RunOverError:
+                # Nothing of it is taken any more, so nobody will ever know of the files.
+                with contextlib.suppress(Exception):
+                    self.managers.sweep(self.run_id, self.instance.catalog.planned(self.run_id))
+                raise
             except BaseException as error:
                 # A place that cannot be used, a resource that cannot be torn down, a catalog that cannot be written
                 # any more, or an error of ours: whatever it is, nothing stays unfinished that can be finished.
@@ -241,7 +249,6 @@ class _Coordinator:
                 with contextlib.suppress(Exception):
                     self._emit(*self._last_events(failure.error, canceled=failure.canceled))
                 raise
-            return self._end()
         finally:
             self.recorder.close()
 
@@ -276,6 +283,7 @@ class _Coordinator:
             if not self.request.supersede:
                 refuse_taken(catalog, self.planned, others)
             check_turn(self.instance, self.place.as_run(), others)
+            self.request.check()
             started = RunStarted(
                 time=self.clock.now(),
                 run_id=self.run_id,
@@ -291,11 +299,12 @@ class _Coordinator:
                 user=user_name(),
                 host=this_host(),
                 pid=os.getpid(),
+                start_ticks=start_ticks(os.getpid()),
                 claims_before=claims_before,
             )
             events = [self.redaction.event(event) for event in (changes, started) if event is not None]
             try:
-                catalog.append(events)
+                catalog.append(events, by=self.run_id)
             except ConflictError:  # another one was granted something at this moment, or this one was canceled
                 continue
             break
@@ -326,7 +335,7 @@ class _Coordinator:
     def _proceed(self, executor: Executor) -> None:
         """Start what can start, and settle what need not run, until only running steps are left."""
         with self.lock:
-            if not self.state.canceled and (self.interruption.requested is not None or self.request.stop_asked()):
+            if not self.state.canceled and (self.interruption.requested is not None or self._stop_asked()):
                 self.state.cancel()
                 for spec in (*executor.abandon(), *self.pooled.take_all()):
                     self._settle(StepResult(spec=spec, seconds=0.0, failure=CANCELED), executor)
@@ -338,6 +347,9 @@ class _Coordinator:
                         self._submit(executor, self._spec(decision.step, decision.run))
                     else:
                         self._leave(decision, decision.status)
+
+    def _stop_asked(self) -> bool:
+        return self.place.heartbeat.is_over or self.request.stop_asked()
 
     def _leave(self, decision: Decision, status: StepStatus) -> None:
         """Record a step that is not run."""
@@ -495,6 +507,7 @@ class _Coordinator:
             made=tuple(made.values()),
             error=failure.error if failure else None,
         )
+        self.pooled.released()
         event = {StepStatus.SUCCESS: HookEvent.STEP_SUCCESS, StepStatus.FAILURE: HookEvent.STEP_FAILURE}.get(ended)
         if event is not None:
             context = HookContext(
@@ -602,7 +615,7 @@ class _Coordinator:
     def _over(self, spec: StepSpec) -> None:
         """An attempt has computed."""
         del self.running[spec.step_key]
-        if self.executor is not None and self.request.stop_asked():
+        if self.executor is not None and self._stop_asked():
             self.executor.wake()  # or else the next step might begin before anybody looks
 
     def _attempt(self, spec: StepSpec) -> Attempt:

@@ -131,7 +131,7 @@ class _Worker:
 
     def _say(self, news: News) -> None:
         data = to_bytes(news)
-        with self._sending:
+        with self._unstopped(), self._sending:
             send(self._connection, data)
 
     def _log(self, step_key: str | None, level: str, message: str) -> None:
@@ -145,6 +145,20 @@ class _Worker:
             yield
         finally:
             self._stops_with = None
+
+    @contextmanager
+    def _unstopped(self) -> Generator[None]:
+        """A block that SIGTERM ends only when it is over: half a message would spoil all that come after it."""
+        if threading.current_thread() is not threading.main_thread():  # no signal comes to it
+            yield
+            return
+        heard, held, self._stops_with = self._signal, self._stops_with, None
+        try:
+            yield
+        finally:
+            self._stops_with = held
+        if held is not None and self._signal != heard:
+            raise held
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._signal = number

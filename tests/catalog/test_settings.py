@@ -84,7 +84,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (monitoring.poll_interval_seconds, monitoring.max_runtime_seconds) == (120, 0)
     assert settings.retention.sensor.purge_after_days.skipped == 7
     assert settings.retention.schedule.purge_after_days.skipped == -1
-    assert (settings.artifacts(tmp_path), settings.catalog(tmp_path)) == (tmp_path, tmp_path)
+    assert (settings.artifacts(tmp_path), settings.catalog_folder(tmp_path)) == (tmp_path, tmp_path)
 
 
 def test_a_deployed_dagster_yaml_is_taken_over(tmp_path: Path) -> None:
@@ -109,6 +109,7 @@ def test_a_deployed_dagster_yaml_is_taken_over(tmp_path: Path) -> None:
         ("run_queue: {max_concurrent_runs: 2}", "run_queue.max_concurrent_runs", 2),
         ("concurrency: {runs: {max_concurrent_runs: 0}}", "run_queue.max_concurrent_runs", 0),
         ("concurrency: {pools: {default_limit: 3}}", "concurrency.pools.default_limit", 3),
+        ("concurrency: {pools: {limits: {duckdb: 1}}}", "concurrency.pools.limits", {"duckdb": 1}),
         ("concurrency: {default_op_concurrency_limit: 3}", "concurrency.pools.default_limit", 3),
         ("concurrency: {pools: {granularity: run}}", "concurrency.pools.granularity", "run"),
         ("run_coordinator: {class: DefaultRunCoordinator}", "run_coordinator", "default"),

@@ -150,7 +150,9 @@ def test_a_second_run_of_the_same_cells_waits_or_fails(project: ProjectFolder) -
     out, err = waiting.communicate(timeout=30)
     assert (process.returncode, waiting.returncode) == (0, 0), err
     assert "Nothing to do" in out, "the first one built it"
-    assert len(project.json("runs")["runs"]) == 1
+    second, first = project.json("runs")["runs"]
+    assert (second["status"], second["started"], second["steps"]) == ("SUCCESS", None, []), "it waited, for nothing"
+    assert (first["status"], first["queued"]) == ("SUCCESS", None)
 
 
 def test_cancel_tells_a_run_in_another_process_to_stop(project: ProjectFolder) -> None:

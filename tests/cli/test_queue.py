@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,22 @@ def finish(process: "subprocess.Popen[str]", code: int | None = 0) -> str:
 
 
 def detached(project: ProjectFolder, *arguments: str) -> dict[str, Any]:
-    return project.json("materialize", "--detach", *arguments)
+    run = project.json("materialize", "--detach", *arguments)
+    _DETACHED.append(run["pid"])
+    return run
 
 
-def reap(run: dict[str, Any]) -> None:
+#: Processes of a test that nobody else ends, should it fail.
+_DETACHED: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing() -> Iterator[None]:
     """End whatever a test left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(run["pid"], signal.SIGKILL)
+    yield
+    while _DETACHED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(_DETACHED.pop(), signal.SIGKILL)
 
 
 def test_a_second_run_waits_says_so_and_starts_when_the_first_has_ended(slow: ProjectFolder) -> None:
@@ -267,7 +276,7 @@ def _document(file: Path) -> Any:
 
 
 def test_a_detached_run_that_cannot_load_its_definitions_fails_and_says_why(slow: ProjectFolder) -> None:
-    run = detached(slow, "a")
+    detached(slow, "a")
     started(slow, "a")
     second = detached(slow, "b")
     slow.write("import nowhere\n")
@@ -276,7 +285,6 @@ def test_a_detached_run_that_cannot_load_its_definitions_fails_and_says_why(slow
     shown = slow.json("run", "show", second["run_id"])
     assert (shown["status"], shown["started"]) == ("FAILURE", None)
     assert "nowhere" in shown["error"]["message"]
-    reap(run)
 
 
 def test_cancel_reaches_a_detached_run_and_kills_one_that_does_not_listen(slow: ProjectFolder) -> None:

@@ -93,13 +93,12 @@ def test_who_is_killed_between_the_tick_and_its_run_loses_nothing(clocks: Projec
         from datetime import datetime
         from headwater import Instance
         from headwater.materialize.code_location import load_definitions
-        from headwater.materialize.launching import origin_of
         from headwater.materialize.project import find_project
         from headwater.materialize.ticking import tick
 
         project = find_project()
         instance = Instance.open(project.home)
-        done = tick(instance, load_definitions(project), origin_of(project), datetime.fromisoformat("{NOW}"))
+        done = tick(instance, load_definitions(project), project.origin, datetime.fromisoformat("{NOW}"))
         assert len(done) == 1
         os.kill(os.getpid(), signal.SIGKILL)
     """

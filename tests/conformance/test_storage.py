@@ -12,7 +12,7 @@ import pytest
 
 from headwater.catalog.cell_hash import inputs_hash, version_hash
 from headwater.catalog.clock import SystemClock
-from headwater.catalog.errors import CatalogError, ConflictError, UsageError
+from headwater.catalog.errors import CatalogError, ConflictError, RunOverError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
     DefinitionsChanged,
@@ -46,6 +46,7 @@ from headwater.catalog.records import (
     Pointer,
     Run,
     RunStatus,
+    Slot,
     Step,
     StepCell,
     StepStatus,
@@ -294,7 +295,9 @@ def test_a_version_to_start_from_must_exist(storage: CatalogWriter) -> None:
 
 
 def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
-    run = history.start("a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77)
+    run = history.start(
+        "a", "b", "c", job="nightly", selection="+c", tags={"k": "v"}, user="u", host="h", pid=77, start_ticks=5
+    )
     reopen().append([run])
     expected = Run(
         run_id=run.run_id,
@@ -306,6 +309,7 @@ def test_the_life_of_a_run(reopen: Reopen, history: "History") -> None:
         user="u",
         host="h",
         pid=77,
+        start_ticks=5,
         step_counts={StepStatus.PENDING: 3},
     )
     assert reopen().runs() == [expected]
@@ -1191,3 +1195,151 @@ def test_a_failed_append_leaves_schedules_as_they_were(storage: CatalogWriter, h
         storage.append([history.tick(1, 0), history.automate("new"), history.tick(2, 1), history.tick(1, 0, "absent")])
     assert storage.automations() == {"s": Automation(name="s", until=instant(0))}
     storage.append([history.tick(1, 0), history.automate("new")])
+
+
+def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> None:
+    other = history.start("a")
+    queued = history.queue(
+        selection="+c", tags={"k": "v"}, host="h", pid=7, pools=("p",), behind=other.run_id, request={"force": True}
+    )
+    reopen().append([other, queued])
+    expected = Run(
+        run_id=queued.run_id,
+        status=RunStatus.QUEUED,
+        queued=queued.time,
+        selection="+c",
+        tags={"k": "v"},
+        host="h",
+        pid=7,
+        pools=("p",),
+        behind=other.run_id,
+        request={"force": True},
+    )
+    assert reopen().runs(statuses=[RunStatus.QUEUED]) == [expected]
+    assert (reopen().claims(), expected.created) == (1, queued.time)
+    starting = history.move(queued, RunStatus.STARTING, pid=8, host="i", start_ticks=3, claims_before=1)
+    reopen().append([starting])
+    expected = replace(
+        expected, status=RunStatus.STARTING, moved=starting.time, host="i", pid=8, start_ticks=3, behind=None
+    )
+    assert reopen().run(queued.run_id) == expected
+    assert reopen().claims() == 2
+    started = replace(history.start("c"), run_id=queued.run_id, host="i", pid=9, start_ticks=4, claims_before=2)
+    reopen().append([started])
+    expected = replace(
+        expected,
+        status=RunStatus.STARTED,
+        started=started.time,
+        pid=9,
+        start_ticks=4,
+        step_counts={StepStatus.PENDING: 1},
+    )
+    assert reopen().run(queued.run_id) == expected
+    canceling, end = history.move(started, RunStatus.CANCELING), history.finish(started, RunStatus.CANCELED)
+    reopen().append([canceling, history.succeed(started), end])
+    found = reopen().run(queued.run_id)
+    assert found is not None
+    assert (found.status, found.ended, found.moved) == (RunStatus.CANCELED, end.time, canceling.time)
+    assert found.step_counts == {StepStatus.SUCCESS: 1}
+    with pytest.raises(ConflictError):
+        reopen().append([history.move(queued, RunStatus.STARTING)])
+
+
+def test_a_run_that_leaves_the_queue_cannot_begin(storage: CatalogWriter, history: "History") -> None:
+    queued = history.queue()
+    storage.append([queued, history.finish(queued, RunStatus.CANCELED)])
+    with pytest.raises(ConflictError, match="is CANCELED by now"):
+        storage.append([replace(history.start("a"), run_id=queued.run_id)])
+    with pytest.raises(CatalogError, match="has no step"):
+        storage.append([history.step(replace(history.start("a"), run_id=queued.run_id))])
+    assert storage.runs()[0].status is RunStatus.CANCELED
+
+
+def test_of_claims_that_were_made_at_the_same_time_one_is_granted(storage: CatalogWriter, history: "History") -> None:
+    run, queued = history.start("a", "b", claims_before=0), history.queue()
+    storage.append([run, queued])
+    storage.append([history.claim(run, 0, claims_before=1)])
+    for late in (
+        history.claim(run, 1, claims_before=1),
+        history.start("c", claims_before=1),
+        history.move(queued, RunStatus.STARTING, claims_before=1),
+    ):
+        with pytest.raises(ConflictError, match="1 claims, and there are 2"):
+            storage.append([late])
+    assert storage.claims() == 2
+    storage.append([history.claim(run, 1, claims_before=2)])
+    assert [slot.step_key for slot in storage.slots()] == [step.step_key for step in run.steps]
+
+
+def test_a_place_in_a_pool_is_held_until_its_attempt_ends_or_its_run(reopen: Reopen, history: "History") -> None:
+    run, other = history.start("a", "b"), history.start("c")
+    reopen().append([run, other, *(history.claim(run, at) for at in (0, 1)), history.claim(other, 0, "q")])
+    held = [("p", run, 0, 1), ("p", run, 1, 1), ("q", other, 0, 1)]
+
+    def slots() -> list[Slot]:
+        return [
+            Slot(pool=pool, run_id=of.run_id, step_key=of.steps[at].step_key, attempt=attempt)
+            for pool, of, at, attempt in held
+        ]
+
+    assert reopen().slots() == slots()
+    retried = StepRetried(
+        time=history.time(),
+        run_id=run.run_id,
+        step_key=run.steps[0].step_key,
+        attempt=1,
+        delay=0.0,
+        error=ErrorRecord(kind="E", message=""),
+    )
+    reopen().append([history.step(run, 0), retried, history.succeed(run, 1)])
+    held = held[2:]
+    assert reopen().slots() == slots()
+    reopen().append([history.claim(run, 0, attempt=2)])
+    held.append(("p", run, 0, 2))
+    assert reopen().slots() == slots()
+    reopen().append([history.finish(other)])
+    held = held[1:]
+    assert reopen().slots() == slots()
+
+
+def test_tries_at_one_thing(storage: CatalogWriter, history: "History") -> None:
+    first, other = history.start("a"), history.start("a")
+    second = history.start("a", parent_run_id=first.run_id, root_run_id=first.run_id)
+    third = history.queue(parent_run_id=second.run_id, root_run_id=first.run_id)
+    storage.append([first, second, other, third])
+    assert [run.run_id for run in storage.runs(root=first.run_id)] == [third.run_id, second.run_id, first.run_id]
+    assert [run.parent_run_id for run in storage.runs(root=first.run_id)] == [second.run_id, first.run_id, None]
+    assert storage.runs(root="nonsense") == []
+
+
+def test_who_is_over_adds_nothing_more(storage: CatalogWriter, history: "History") -> None:
+    run, other = history.start("a"), history.start("b")
+    assert storage.append([run], by=run.run_id) == 1
+    assert storage.append([], by=run.run_id) == 1, "a sign of life is no event"
+    storage.append([history.finish(run, RunStatus.INTERRUPTED), other])
+    before = storage.events(limit=None)
+    for late in ([history.succeed(run)], []):
+        with pytest.raises(RunOverError, match=run.run_id):
+            storage.append(late, by=run.run_id)
+    assert storage.events(limit=None) == before
+    assert storage.current(AssetKey("a")) is None
+    storage.append([history.succeed(other)], by=other.run_id)
+    assert storage.current(AssetKey("b")) is not None
+    backfill = history.backfill("a")
+    storage.append([backfill], by=backfill.backfill_id)
+    storage.append([history.stop(backfill, BackfillStatus.FAILURE)], by=backfill.backfill_id)
+    storage.append([], by=backfill.backfill_id)
+    storage.append([history.stop(backfill, BackfillStatus.CANCELED)])
+    with pytest.raises(RunOverError, match=backfill.backfill_id):
+        storage.append([], by=backfill.backfill_id)
+
+
+def test_who_has_just_given_a_sign_of_life_is_not_taken_for_gone(storage: CatalogWriter, history: "History") -> None:
+    run = history.start("a")
+    storage.append([run], by=run.run_id)
+    (found,) = storage.runs()
+    assert not found.lapsed
+    with pytest.raises(ConflictError, match=run.run_id):
+        storage.append([history.finish(run, RunStatus.INTERRUPTED)], lapsed=[run.run_id])
+    (found,) = storage.runs()
+    assert found.status is RunStatus.STARTED

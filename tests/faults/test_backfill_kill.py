@@ -4,6 +4,7 @@ import random
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,15 @@ def days(context) -> dict[str, str]:
 """
 
 
-def kill(process: "subprocess.Popen[str]", calls: Path, target: int, delay: float) -> None:
-    """Kill a process some moments after the step was called for so many days."""
-    deadline = time.monotonic() + 60
+def kill(process: "subprocess.Popen[str]", calls: Path, target: int, delay: float, ready: Callable[[], bool]) -> None:
+    """Kill a process some moments after the step was called for so many days, and something else is so."""
+    deadline = time.monotonic() + 120
     while (calls.stat().st_size if calls.exists() else 0) < target:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.001)
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     time.sleep(delay)
     process.kill()
     _, err = process.communicate(timeout=30)
@@ -70,11 +74,13 @@ def test_five_kills_at_random_moments(project: ProjectFolder, batch: int) -> Non
     home, calls = project.path / ".headwater", project.path / "calls"
     project.write(SOURCE.format(batch=batch))
     built, backfill_id, arguments = [0], "", ["backfill", "days", "--json"]
-    for _ in range(KILLS):
+    for number in range(KILLS):
         calls.unlink(missing_ok=True)
         project.env["REACH"] = str(REACH)
         # From the first call to when the next one would be for more than it is to reach; often amid a commit.
-        kill(project.start(*arguments), calls, chance.randint(1, REACH), chance.uniform(0.0, 0.1))
+        # The last one has recorded something, however slow the machine is.
+        ready = (lambda: check(home) > 0) if number == KILLS - 1 else lambda: True
+        kill(project.start(*arguments), calls, chance.randint(2 * batch, REACH), chance.uniform(0.0, 0.1), ready)
         built.append(check(home))
         backfill_id = max(path.name for path in (home / "running-backfill").iterdir() if not path.suffix)
         arguments = ["backfill", "resume", backfill_id, "--json"]

@@ -14,26 +14,34 @@ from headwater.catalog.records import RunStatus
 from headwater.io import verify_pointer
 from tests.faults import kill_worker
 from tests.faults.kill_worker import ROWS, WIDTH, definitions
+from tests.faults.sizes import SIZES
 
-#: 4 × 25 kills in the default run.
-KILLS = 25
+SEEDS = 4
+KILLS = SIZES.kills // SEEDS
 
 
-def work_and_die(home: Path, seconds: float) -> dict[str, dict[str, str]]:
-    """Let a real process build, kill it after `seconds` of work; the runs it was told are durable."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.kill_worker", str(home)],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.stderr.read() if process.stderr else ""
-    time.sleep(seconds)
-    process.kill()
-    out, err = process.communicate(timeout=30)
+def work_and_die(home: Path, runs_before: int, seconds: float) -> dict[str, dict[str, str]]:
+    """Let a real process build until it is told of so many runs, and `seconds` longer, and kill it.
+
+    Returns the runs that it was told are durable. What it says goes to a file, which nobody's death cuts off.
+    """
+    said = home.with_name("said")
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.kill_worker", str(home)],
+            cwd=Path(__file__).parents[2],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while said.read_text().count("\n") < 1 + runs_before:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.002)
+        time.sleep(seconds)
+        process.kill()
+        _, err = process.communicate(timeout=60)
     assert process.returncode == -9, err
+    out = said.read_text()
     runs: dict[str, dict[str, str]] = {}
     for line in out.splitlines():
         parts = line.split(" ")
@@ -82,15 +90,18 @@ def check(home: Path, acknowledged: dict[str, dict[str, str]], *, everything: bo
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_kills_at_random_moments(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     home = tmp_path / "home"
     acknowledged: dict[str, dict[str, str]] = {}
     for number in range(KILLS):
-        acknowledged.update(work_and_die(home, chance.uniform(0.0, 0.8)))
+        # Half of them die at any moment, in the middle of their first run too; half after one run to four.
+        told = 1 + number // 2 % 4 if number % 2 else 0
+        acknowledged.update(work_and_die(home, told, chance.uniform(0.0, 0.8)))
         check(home, acknowledged, everything=number == KILLS - 1)
-    assert len(acknowledged) >= KILLS // 2, "the processes lived long enough to be told something"
+    assert len(acknowledged) >= KILLS, "what is asked of every second one"
 
     # The next one to build settles what the dead left, and nothing of it stays on the disk.
     with hw.Instance.open(home) as instance:
@@ -103,5 +114,6 @@ def test_kills_at_random_moments(tmp_path: Path, seed: int) -> None:
             for made in instance.catalog.materializations(key, limit=100_000):
                 assert made.pointer is not None
                 recorded.add(made.pointer.uri.removeprefix("file://"))
+        assert len(recorded) >= 10 * KILLS
         found = {str(path) for path in (home / "data").rglob("*") if path.is_file()}
         assert found == recorded, "files that no version points at, or versions without a file"

@@ -50,6 +50,16 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
             act(pointer)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file here that can be opened and not read")
+def test_a_disk_that_breaks_off() -> None:
+    """The beginning of a process's memory is a regular file whose reading is an input/output error."""
+    pointer = Pointer(uri="file:///proc/self/mem", format="json", checksum="0" * 64)
+    for act in (load_pointer, verify_pointer):
+        with pytest.raises(StorageError, match="/proc/self/mem' cannot be read: Input/output error") as caught:
+            act(pointer)
+        assert caught.value.remedy
+
+
 @pytest.mark.parametrize("format_name", ["pickle", "memory", "mine", ""])
 def test_only_the_manager_itself_can_read_its_own_format(format_name: str) -> None:
     pointer = Pointer(uri="file:///x/y", format=format_name)

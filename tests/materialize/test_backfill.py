@@ -1,5 +1,6 @@
 """Backfills: what is built, in which runs, what is remembered, and how they go on after whatever happened."""
 
+import json
 import os
 import signal
 from collections import Counter
@@ -462,9 +463,37 @@ def test_what_a_dead_process_said_of_itself_is_not_believed(world: World) -> Non
     beacon = folder / found.backfill_id
     beacon.write_bytes(seen[0].replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 4194305'))
     assert running_backfill(world.instance.home) is None
+    # As after a restart in a container, where this process gets the number that the dead one had.
+    data = json.loads(seen[0])
+    beacon.write_text(json.dumps(data | {"start_ticks": data["start_ticks"] - 1}))
+    assert running_backfill(world.instance.home) is None
+    beacon.write_bytes(seen[0])
+    assert running_backfill(world.instance.home) is not None
     for rubbish in (b"", b"[]", b"{}", b"\xff", b'"x"'):
         beacon.write_bytes(rubbish)
         assert running_backfill(world.instance.home) is None
+
+
+def test_two_who_resume_it_at_the_same_moment_build_nothing_twice(world: World) -> None:
+    """Each looked before it could see the other. What one builds meanwhile the other finds when it begins a run."""
+    days = world.one("days", partitions_def=TEN)
+    world.bad = {"days 2024-01-05"}
+    found = world.start([days], few(3))
+    assert found.status is FAILURE
+    world.bad = set()
+    beacons = world.instance.home / "running-backfill"
+    others: list[BackfillResult] = []
+
+    def meanwhile(*_: object) -> None:
+        if not others:
+            for beacon in beacons.iterdir():  # as long as it is not there yet
+                beacon.unlink()
+            others.append(found)
+            others.append(world.resume([days], found, steps_per_run=2))
+
+    mine = world.resume([days], found, steps_per_run=2, on_run=meanwhile)
+    assert [others[1].status, mine.status] == [SUCCESS, SUCCESS]
+    assert set(world.versions("days").values()) == {1} and len(world.versions("days")) == 10
 
 
 @pytest.mark.parametrize("steps", [1, 100])

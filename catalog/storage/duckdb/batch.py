@@ -101,8 +101,9 @@ class Batch:
         self.seq = known.seq
         #: Of runs that ended: number, time, status, error.
         self.ended_runs: list[Row] = []
-        #: Of runs that wait, or have waited, by number: status, when it moved, when it started, host, process, how
-        #: many steps it has, each None where that stays; the run that it waits for, and how many claims it made.
+        #: Of runs that wait, or have waited, by number: status, when it moved, when it started, host, process, when
+        #: that began, how many steps it has, each None where that stays; the run that it waits for, and how many
+        #: claims it made.
         self.moved_runs: dict[int, Row] = {}
         #: Of backfills that ended or go on, by number: status, time of the end, error, and user, host and process,
         #: None where they stay.
@@ -279,7 +280,7 @@ class Batch:
         self._log(event, run, late=late)
         if not late:
             at, claims = timestamp(event.time), int(event.status is RunStatus.STARTING)
-            moved = (event.status.value, at, None, event.host or None, event.pid or None, None)
+            moved = (event.status.value, at, None, event.host or None, event.pid or None, event.start_ticks, None)
             self._change_run(run, moved, event.behind, claims)
 
     def _change_run(self, run: int, row: Row, behind: str | None, claims: int) -> None:
@@ -294,7 +295,8 @@ class Batch:
         if run == new:
             self._add_run(run, event)
         else:
-            started = (RunStatus.STARTED.value, None, timestamp(event.time), event.host, event.pid, len(event.steps))
+            process = event.host, event.pid, event.start_ticks
+            started = (RunStatus.STARTED.value, None, timestamp(event.time), *process, len(event.steps))
             self._change_run(run, started, None, 1)
         for at, step in enumerate(event.steps):
             self._rows[STEP.name].append((run, at, step.step_key, step.reason))

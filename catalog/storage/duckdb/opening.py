@@ -70,7 +70,7 @@ def open_catalog(
             with private_files():
                 opened = _open_to_write(home, clock) if writable else _open_to_read(home)
             if writable or not opened.left_behind:
-                return DuckDBStorage(opened.database, lock, opened.head, opened.left_behind, checkpoint_bytes)
+                return DuckDBStorage(opened.database, lock, opened.head, opened.left_behind, checkpoint_bytes, clock)
             opened.database.close()
         except BaseException:
             if lock is not None:
@@ -153,7 +153,9 @@ def open_copy(home: Path, *, wait: float, clock: Clock, command: str | None = No
     command = command_line() if command is None else command
     lock = acquire(home, shared=True, wait=wait, clock=clock, command=command)
     try:
-        return DuckDBStorage(Database(home / DATABASE_FILE, read_only=True, in_memory=True), lock, None, True)
+        return DuckDBStorage(
+            Database(home / DATABASE_FILE, read_only=True, in_memory=True), lock, None, True, clock=clock
+        )
     except BaseException:
         if lock is not None:
             lock.release()

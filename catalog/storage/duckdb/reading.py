@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from headwater.catalog.clock import Clock
 from headwater.catalog.errors import UsageError
 from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
@@ -48,6 +49,7 @@ from headwater.catalog.storage.duckdb.rows import (
 )
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.identifiers import bounds, is_identifier
+from headwater.catalog.storage.leases import Leases
 from headwater.catalog.storage.text import storable_only
 
 if TYPE_CHECKING:
@@ -85,8 +87,9 @@ class StoredKeys:
 class Reader:
     """Implements the reads of `CatalogReader` for a database that is open."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
+        self._leases = Leases(clock)
         self._assets: Dictionary[AssetKey] = Dictionary(self._load_assets)
         self._fingerprints: Dictionary[Fingerprint] = Dictionary(self._load_fingerprints)
 
@@ -380,13 +383,18 @@ class Reader:
         ]
 
     def query(
-        self, sql: str, parameters: Sequence[Any] = (), *, relations: Mapping[str, Any] | None = None
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        relations: Mapping[str, Any] | None = None,
+        max_rows: int | None = None,
     ) -> QueryResult:
-        """See `CatalogReader.query`."""
+        """See `CatalogReader.query`. Raises `UsageError` for more than `max_rows` of the catalog's own."""
         from headwater.catalog.storage.duckdb.user_queries import answer
 
         with self._reading() as cursor:
-            return answer(cursor, sql, parameters, relations or {})
+            return answer(cursor, sql, parameters, relations or {}, max_rows=max_rows)
 
     def table(self, name: str) -> bytes:
         """What a table or view holds, as a Parquet file, for processes that ask SQL about it and about files."""
@@ -417,7 +425,7 @@ class Reader:
         for number, *row, steps in rows:
             pending = steps - sum(counts[number].values())
             found.append(run(row, counts[number] | ({StepStatus.PENDING: pending} if pending else {})))
-        return found
+        return [self._leases.judged(one, one.run_id) for one in found]
 
     def _backfills(self, **conditions: Any) -> list[Backfill]:
         with self._reading() as cursor:
@@ -427,7 +435,8 @@ class Reader:
             counted = ask(cursor, "backfill_counts", least=min(names), greatest=max(names)) if rows else []
             cursor.commit()
         counts = {name: (done, failed) for name, done, failed in counted}
-        return [backfill((*row, *counts.get(row[0], (0, 0)))) for row in rows]
+        found = [backfill((*row, *counts.get(row[0], (0, 0)))) for row in rows]
+        return [self._leases.judged(one, one.backfill_id) for one in found]
 
     def _backfill_number(self, backfill_id: str) -> int | None:
         if not is_identifier(backfill_id):

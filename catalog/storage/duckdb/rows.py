@@ -100,6 +100,7 @@ def run_row(number: int, event: RunQueued | RunStarted, backfill: int | None) ->
         event.user,
         event.host,
         event.pid,
+        event.start_ticks,
         0 if waits else len(event.steps),
         backfill,
         None,
@@ -137,7 +138,7 @@ def backfill_row(number: int, event: BackfillStarted) -> Row:
 
 def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
     """A run from a row of query `runs`."""
-    run_id, status, started, ended, job, selection, tags, user, host, pid, error, backfill_id, *queue = row
+    run_id, status, started, ended, job, selection, tags, user, host, pid, ticks, error, backfill_id, *queue = row
     queued, moved, parent, root, pools, behind, request = queue
     return Run(
         run_id=run_id,
@@ -152,6 +153,7 @@ def run(row: Row, step_counts: Mapping[StepStatus, int]) -> Run:
         user=user,
         host=host,
         pid=pid,
+        start_ticks=ticks,
         error=None if error is None else from_json(error, ErrorRecord),
         backfill_id=backfill_id,
         parent_run_id=parent,

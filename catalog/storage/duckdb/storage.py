@@ -2,11 +2,12 @@
 
 import contextlib
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headwater.catalog.clock import Clock
 from headwater.catalog.errors import CatalogError, DiskFullError, ReadOnlyCatalogError
 from headwater.catalog.events import Event
 from headwater.catalog.records import Automation, BackfillStatus, RunStatus
@@ -43,8 +44,9 @@ class DuckDBStorage(Reader):
         head: HeadFile | None,
         left_behind: bool,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(database)
+        super().__init__(database, clock)
         self._lock = lock
         self._head = head
         self._writer = Writer(database, self._load_known, self._committed, left_behind=left_behind)
@@ -66,7 +68,14 @@ class DuckDBStorage(Reader):
         """Whether `append` raises `ReadOnlyCatalogError`."""
         return self._head is None
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        request: str | None = None,
+        by: str | None = None,
+        lapsed: Collection[str] = (),
+    ) -> int:
         """See `CatalogWriter.append`.
 
         On a full disk it raises `DiskFullError` and gives up a reserve of some MiB that was kept for this moment, so
@@ -78,7 +87,7 @@ class DuckDBStorage(Reader):
                 remedy="Make its folder and files writable by you, or use another home.",
             )
         try:
-            return self._writer.append(events, request)
+            return self._writer.append(events, request, lambda progress: self._leases.admit(progress, by, lapsed))
         except DiskFullError:
             release(self.home)
             raise

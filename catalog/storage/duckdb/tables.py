@@ -176,6 +176,7 @@ RUN = Table(
         "user_name": "VARCHAR",
         "host": "VARCHAR",
         "pid": "BIGINT",
+        "start_ticks": "BIGINT",
         "steps": "INTEGER",
         "backfill_no": "INTEGER",
         "error": "VARCHAR",

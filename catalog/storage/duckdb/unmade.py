@@ -1,6 +1,6 @@
 """The catalog of a home in which nothing was made yet: nothing in it, but every question has its answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -14,7 +14,14 @@ from headwater.catalog.storage.memory import MemoryStorage
 class UnmadeStorage(MemoryStorage):
     """A `CatalogReader` without a file."""
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        request: str | None = None,
+        by: str | None = None,
+        lapsed: Collection[str] = (),
+    ) -> int:
         """Raises `ReadOnlyCatalogError`."""
         raise ReadOnlyCatalogError("The catalog is open for reading only.", remedy="Open it for writing.")
 

@@ -62,10 +62,12 @@ def answer(
     parameters: Sequence[Any],
     relations: Mapping[str, Any],
     table: Callable[[str], Any] | None = None,
+    max_rows: int | None = None,
 ) -> QueryResult:
     """The answer to `sql` on a connection to the catalog. Raises `UsageError` and, for damage, `duckdb.Error`.
 
     Where the connection is to an empty catalog, `table` gives what the tables and views of the right one hold.
+    A query of the catalog alone that has more than `max_rows` is refused.
     """
     import duckdb
 
@@ -87,7 +89,7 @@ def answer(
             return _answer_apart(prefix, select, parameters, copies | used)
         for name, relation in used.items():
             cursor.register(name, relation)
-        return _run(cursor, prefix, select, parameters)
+        return _run(cursor, prefix, select, parameters, max_rows)
     except duckdb.Error as error:
         if is_damage(str(error)):
             raise
@@ -189,7 +191,9 @@ def _entries(cte_map: Any) -> list[Any]:
     return cast(dict[str, Any], cte_map).get("map", []) if isinstance(cte_map, dict) else []
 
 
-def _run(cursor: "DuckDBPyConnection", prefix: str, select: str, parameters: Sequence[Any]) -> QueryResult:
+def _run(
+    cursor: "DuckDBPyConnection", prefix: str, select: str, parameters: Sequence[Any], max_rows: int | None = None
+) -> QueryResult:
     cursor.execute("begin transaction read only").fetchall()
     try:
         result = cursor.execute(prefix + select, list(parameters))
@@ -198,7 +202,13 @@ def _run(cursor: "DuckDBPyConnection", prefix: str, select: str, parameters: Seq
         if _WITH_ZONE in types and not prefix:
             # Python's client needs pytz for these. They are moments in UTC, as the catalog's own times are.
             result = cursor.execute(_without_zones(cursor, select, types), list(parameters))
-        return QueryResult(names, types, result.fetchall())
+        rows = result.fetchall() if max_rows is None else result.fetchmany(max_rows + 1)
+        if max_rows is not None and len(rows) > max_rows:
+            raise UsageError(
+                f"The query has more than {max_rows:,} rows, which is the most.",
+                remedy="Let it count or filter, or ask in pages: ORDER BY, LIMIT and OFFSET.",
+            )
+        return QueryResult(names, types, rows)
     finally:
         cursor.rollback()
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from headwater.catalog.errors import HeadwaterError
 from headwater.catalog.events import Event
 from headwater.catalog.storage import journal
+from headwater.catalog.storage.admission import Progress
 from headwater.catalog.storage.duckdb.batch import Batch, Known
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.reading import ask, numbered_partitions
@@ -61,12 +62,19 @@ class Writer:
         #: Whether the journal may hold anything.
         self._unsettled = left_behind
 
-    def append(self, events: Sequence[Event], request: str | None = None) -> int:
+    def append(
+        self,
+        events: Sequence[Event],
+        request: str | None = None,
+        admit: Callable[[Progress], None] = lambda _: None,
+    ) -> int:
         """Commit `events` and return the number of the last event; `request` is remembered with them.
+
+        `admit` is asked first, within the transaction, and raises where they are not to be written.
 
         Raises the errors of `CatalogWriter.append`; then nothing of it is kept, in the catalog or in memory.
         """
-        mine = _Append(events, request)
+        mine = _Append(events, request, admit)
         self._waiting.append(mine)
         with self._lock:
             if not mine.over:
@@ -111,6 +119,7 @@ class Writer:
         appends: list[journal.Append] = []
         for one in group:
             before = batch.seq
+            one.admit(batch.known.progress)
             batch.add(one.events)
             one.seq = batch.seq
             if batch.seq > before:
@@ -175,7 +184,7 @@ class Writer:
         for table, rows in batch.rows():
             table.insert(connection, rows)
         if batch.moved_runs:
-            names = ("run_no", "status", "moved", "started", "host", "pid", "steps", "behind", "claims")
+            names = ("run_no", "status", "moved", "started", "host", "pid", "start_ticks", "steps", "behind", "claims")
             _execute(
                 connection, "move_runs", runs=_lists(names, [(run, *row) for run, row in batch.moved_runs.items()])
             )
@@ -223,6 +232,7 @@ class _Append:
 
     events: Sequence[Event]
     request: str | None
+    admit: Callable[[Progress], None]
     #: The number of its last event.
     seq: int = 0
     error: BaseException | None = None

@@ -10,12 +10,17 @@ from headwater.catalog.storage.base import FileRelation, QueryResult
 
 
 def query_with_files(
-    sql: str, parameters: Sequence[Any], relations: Mapping[str, Any], table: Callable[[str], bytes], folder: Path
+    sql: str,
+    parameters: Sequence[Any],
+    relations: Mapping[str, Any],
+    table: Callable[[str], bytes],
+    folder: Path | None,
 ) -> QueryResult:
     """The answer to a query that may read `relations`, in this process.
 
     The files may be large and damaged, so the catalog's owner does not read them: it gives copies of the tables and
-    views that the query names, as Parquet files (`table`), which lie in `folder` meanwhile.
+    views that the query names, as Parquet files (`table`), which lie in `folder` meanwhile,
+    or where temporary files do.
     """
     from tempfile import TemporaryDirectory
 

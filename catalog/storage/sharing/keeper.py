@@ -25,8 +25,8 @@ from headwater.catalog.storage.duckdb.storage import DuckDBStorage
 from headwater.catalog.storage.lock import holder
 from headwater.catalog.storage.sharing.answer import answer
 from headwater.catalog.storage.sharing.client import Client
-from headwater.catalog.storage.sharing.serving import Server
-from headwater.catalog.storage.sharing.shared import INHERITED
+from headwater.catalog.storage.sharing.joining import INHERITED
+from headwater.catalog.storage.sharing.serving import HomeServer
 from headwater.catalog.storage.sharing.wire import Disconnected
 
 #: Seconds without a client after which it leaves.
@@ -56,7 +56,7 @@ def keep(home: Path, clock: Clock, stop: threading.Event, *, idle: float = IDLE)
             raise BusyError(f"{server.clients - 1} others use the catalog in {home}.", remedy="Wait for them.")
         return stop.set()
 
-    server = Server(home, lock, respond, keeper=True)
+    server = HomeServer(home, lock, respond, keeper=True)
     try:
         since, greeted = clock.monotonic(), 0
         while not stop.wait(_LOOK) and lock.is_of(home):

@@ -1,15 +1,11 @@
-"""A catalog that any number of processes use at the same time: embedded until shared, then kept by a keeper.
+"""A catalog that any number of processes use at the same time, whoever has it open: this process or another.
 
-Whoever comes first owns the file in its own process, as fast as can be, and listens. Who comes second starts a keeper
-(`sharing.keeper`); that one asks the owner to make way, opens the file, and from then on both ask the keeper. When a
-keeper dies, by `kill -9` too, the kernel drops its lock, and the next one who asks something starts another. Nothing
-is lost or done twice: an append carries a name, and who did not hear the answer first asks whether it was done.
+Who that is may change at any moment: see `sharing.joining` for processes of one host, `sharing.remote` for others.
+Nothing is lost or done twice then: an append carries a name, and who did not hear the answer first asks whether it was
+done.
 """
 
-import contextlib
-import fcntl
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.catalog.clock import Clock
-from headwater.catalog.errors import BusyError, CatalogError, ReadOnlyCatalogError
+from headwater.catalog.errors import CatalogError, ReadOnlyCatalogError
 from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
-from headwater.catalog.processes import this_host
 from headwater.catalog.records import (
     Automation,
     Backfill,
@@ -40,148 +35,113 @@ from headwater.catalog.records import (
     Step,
     Tick,
 )
-from headwater.catalog.storage import lock
 from headwater.catalog.storage.base import CellState, PartitionCells, QueryResult
-from headwater.catalog.storage.lock import LockHolder
 
 if TYPE_CHECKING:
     from numpy import int64, uint64
     from numpy.typing import NDArray
 
-    from headwater.catalog.storage.duckdb.storage import DuckDBStorage
-    from headwater.catalog.storage.sharing.serving import Server
+    from headwater.catalog.storage.sharing.remote import Address
 
-KEEPER_LOCK = "keeper.lock"
-#: The descriptor under which a keeper inherits the locked `keeper.lock`.
-INHERITED = 3
-#: Most commands are over after this long: only who waits longer starts a keeper.
-_SHORT = 0.1
-#: Seconds between two attempts, doubling from the first to the last.
-_FIRST_PAUSE, _LAST_PAUSE = 0.002, 0.05
-#: Seconds that somebody who had the catalog waits for the next keeper: longer than any restart takes.
+#: Seconds that somebody who had the catalog waits for the next one who has it: longer than any restart takes.
 _PATIENCE = 60.0
 
 
-class _Backend(Protocol):
-    """Who answers: the storage in this process, or the keeper."""
-
-    def ask(self, name: str, arguments: Mapping[str, Any]) -> Any: ...
-
-    def append(self, events: Sequence[Event], request: str | None) -> int: ...
-
-    def query(self, sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult: ...
-
-    def close(self) -> None: ...
-
-
-class _Owner:
-    """The file is open in this process, which listens for a keeper that wants it, if it may write."""
-
-    def __init__(self, storage: "DuckDBStorage", server: "Server | None") -> None:
-        self.storage = storage
-        self.server = server
+class Backend(Protocol):
+    """Who has the catalog, be it this process."""
 
     def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        from headwater.catalog.storage.sharing.answer import answer
+        """The answer to one of `wire.OPERATIONS`. Raises `Disconnected`: then it may have been heard, or not."""
+        ...
 
-        return answer(self.storage, name, arguments)
-
-    def append(self, events: Sequence[Event], request: str | None) -> int:
-        return self.storage.append(events, request=request)
-
-    def query(self, sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult:
-        return self.storage.query(sql, parameters, relations=relations)
-
-    def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
-        self.storage.close()
-
-
-class _Guest:
-    """A keeper has the file."""
-
-    def __init__(self, holder: LockHolder, home: Path) -> None:
-        from headwater.catalog.storage.sharing.client import Client
-
-        self._home = home
-        self._client = Client(holder)
-        self._client.greet()
-
-    def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        return self._client.ask(name, arguments)
-
-    def append(self, events: Sequence[Event], request: str | None) -> int:
-        from headwater.catalog.storage import journal
-        from headwater.catalog.storage.admission import check
-        from headwater.catalog.storage.text import storable
-
-        for event in events:
-            check(event)
-        try:
-            text = journal.write(events)
-        except UnicodeEncodeError:
-            text = journal.write([storable(event) for event in events])
-        return self._client.ask("append", {"events": text, "request": request})
+    def append(self, events: Sequence[Event], **conditions: Any) -> int:
+        """See `CatalogWriter.append`. Raises `Disconnected`."""
+        ...
 
     def query(self, sql: str, parameters: Sequence[Any], relations: Mapping[str, Any]) -> QueryResult:
-        """A query of the catalog alone is the keeper's to answer; files of data are read in this process."""
-        if not relations:
-            return self._client.ask("query", {"sql": sql, "parameters": parameters})
-        from headwater.catalog.storage.sharing.files import query_with_files
+        """See `CatalogReader.query`. Raises `Disconnected`."""
+        ...
 
-        return query_with_files(
-            sql, parameters, relations, lambda name: self._client.ask("table", {"name": name}), self._home
-        )
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's."""
+        ...
 
     def close(self) -> None:
-        self._client.close()
+        """Let go of it. Idempotent."""
+        ...
+
+
+class Joining(Protocol):
+    """How to find who has the catalog. As text, where the catalog is: `in FOLDER`, `at ADDRESS`."""
+
+    read_only: bool
+
+    def join(self, wait: float) -> Backend:
+        """Who has it, found within `wait` seconds. Raises what opening a catalog raises."""
+        ...
+
+    def lost(self) -> None:
+        """Whoever had it has it no more."""
+        ...
 
 
 class SharedStorage:
     """A `CatalogWriter` for one of many processes; one that was opened read-only refuses to append. Thread-safe.
 
-    Raises what opening a catalog raises; `BusyError` when it cannot be had within `wait` seconds. With `crowded`, a
-    keeper is started at once rather than when somebody else comes.
+    The catalog is in a folder of this host, or with a server. Raises what opening a catalog raises; `BusyError` or
+    `UnreachableCatalogError` when it cannot be had within `wait` seconds. With `crowded`, a keeper is started at once
+    rather than when somebody else comes.
     """
 
     def __init__(
-        self, home: Path, *, wait: float, clock: Clock, read_only: bool = False, crowded: bool = False
+        self, place: "Path | Address", *, wait: float, clock: Clock, read_only: bool = False, crowded: bool = False
     ) -> None:
-        self.home = home.resolve()
-        self.read_only = read_only
         self._clock = clock
-        self._crowded = crowded
+        self._patience = max(wait, _PATIENCE)
         self._closed = False
         #: Guards the following; its lock is held while the catalog changes hands.
         self._changed = threading.Condition()
         self._in_flight = 0
-        self._backend: _Backend | None = None
+        self._backend: Backend | None = None
+        self._joining: Joining
+        if isinstance(place, Path):
+            from headwater.catalog.storage.sharing.joining import HomeJoining
+
+            self._joining = HomeJoining(place.resolve(), clock, read_only, crowded, self._make_way)
+        else:
+            from headwater.catalog.storage.sharing.remote import RemoteJoining
+
+            self._joining = RemoteJoining(place, clock, read_only)
         with self._changed:
-            self._backend = self._join(wait)
+            self._backend = self._joining.join(wait)
         _open.add(self)
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
-        """See `CatalogWriter.append`."""
-        from headwater.catalog.storage.sharing.wire import Disconnected
+    @property
+    def read_only(self) -> bool:
+        """Whether `append` raises `ReadOnlyCatalogError`."""
+        return self._joining.read_only
 
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        request: str | None = None,
+        by: str | None = None,
+        lapsed: Collection[str] = (),
+    ) -> int:
+        """See `CatalogWriter.append`."""
         if self.read_only:
             raise ReadOnlyCatalogError(
-                f"The catalog in {self.home} is open for reading only.",
+                f"The catalog {self._joining} is open for reading only.",
                 remedy="Make its folder and files writable by you, or use another home.",
             )
-        request = request or os.urandom(16).hex()
-        again = False
-        while True:
-            backend = self._enter()
-            try:
-                done = backend.ask("applied", {"request": request}) if again else None
-                return backend.append(events, request) if done is None else done
-            except Disconnected:
-                again = True
-            finally:
-                self._leave()
-            self._leave_for_another(backend)
+        name = request or os.urandom(16).hex()
+
+        def append(backend: Backend, again: bool) -> int:
+            done = backend.ask("applied", {"request": name}) if again else None
+            return backend.append(events, request=name, by=by, lapsed=list(lapsed)) if done is None else done
+
+        return self._with_backend(append)
 
     def applied(self, request: str) -> int | None:
         """See `CatalogWriter.applied`."""
@@ -353,11 +313,17 @@ class SharedStorage:
         self, sql: str, parameters: Sequence[Any] = (), *, relations: Mapping[str, Any] | None = None
     ) -> QueryResult:
         """See `CatalogReader.query`."""
-        return self._with_backend(lambda backend: backend.query(sql, parameters, relations or {}))
+        return self._with_backend(lambda backend, _: backend.query(sql, parameters, relations or {}))
 
     def backup(self, target: Path, *, replace: bool = False) -> Backup:
         """See `DuckDBStorage.backup`."""
         return self._ask("backup", target=target.absolute(), replace=replace)
+
+    def ask(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """The answer to one of `wire.OPERATIONS`, with its arguments as that takes them."""
+        if name == "append":
+            return self.append(**arguments)
+        return self._with_backend(lambda backend, _: backend.ask(name, arguments))
 
     def __enter__(self) -> "SharedStorage":
         return self
@@ -366,29 +332,39 @@ class SharedStorage:
         self.close()
 
     def _ask(self, name: str, /, **arguments: Any) -> Any:
-        return self._with_backend(lambda backend: backend.ask(name, arguments))
+        return self._with_backend(lambda backend, _: backend.ask(name, arguments))
 
-    def _with_backend(self, ask: Callable[[_Backend], Any]) -> Any:
-        """The answer of whoever has the catalog; of the next one, where that one is gone: reading twice is harmless."""
+    def _with_backend(self, ask: Callable[[Backend, bool], Any]) -> Any:
+        """The answer of whoever has the catalog; of the next one, where that one is gone.
+
+        `ask` is told whether it asked before, and may have been heard.
+        """
         from headwater.catalog.storage.sharing.wire import Disconnected
 
+        deadline: float | None = None
         while True:
             backend = self._enter()
             try:
-                return ask(backend)
-            except Disconnected:
-                pass
+                return ask(backend, deadline is not None)
+            except Disconnected as error:
+                now = self._clock.monotonic()
+                deadline = deadline or now + self._patience
+                if now > deadline:
+                    raise CatalogError(
+                        f"The connection to the catalog {self._joining} broke again and again: {error}.",
+                        remedy="Whether the last change was made is not known: look before you repeat it.",
+                    ) from error
             finally:
                 self._leave()
             self._leave_for_another(backend)
 
-    def _enter(self) -> _Backend:
+    def _enter(self) -> "Backend":
         """Begin to use the catalog, which does not change hands before `_leave`."""
         with self._changed:
             if self._closed:
-                raise CatalogError(f"The catalog in {self.home} is closed.", remedy="Open it again.")
+                raise CatalogError(f"The catalog {self._joining} is closed.", remedy="Open it again.")
             if self._backend is None:
-                self._backend = self._join(_PATIENCE)
+                self._backend = self._joining.join(self._patience)
             self._in_flight += 1
             return self._backend
 
@@ -397,130 +373,34 @@ class SharedStorage:
             self._in_flight -= 1
             self._changed.notify_all()
 
-    def _leave_for_another(self, gone: _Backend) -> None:
-        """The keeper is gone: there was company, so there will be another one."""
+    def _leave_for_another(self, gone: "Backend") -> None:
         with self._changed:
             if self._backend is gone:
                 gone.close()
                 self._backend = None
-                self._crowded = True
+                self._joining.lost()
 
     def _make_way(self, name: str, arguments: Mapping[str, Any]) -> None:
         """What the owner's server answers: a keeper wants the catalog. Returns when it can have it."""
+        from headwater.catalog.storage.sharing.joining import Owner
+
         if name != "make_way":
             raise CatalogError(f"The owner of the catalog does not answer '{name}'.", remedy="Ask a keeper.")
         with self._changed:
             self._changed.wait_for(lambda: not self._in_flight)
             backend, self._backend = self._backend, None
-            self._crowded = True
-            if isinstance(backend, _Owner):
+            self._joining.lost()
+            if isinstance(backend, Owner):
                 backend.storage.close()
-        if isinstance(backend, _Owner) and backend.server is not None:
+        if isinstance(backend, Owner) and backend.server is not None:
             backend.server.close()
-
-    def _join(self, wait: float) -> _Backend:
-        """Find who has the catalog, be it this process. Called with the lock held."""
-        from headwater.catalog.storage.sharing.wire import Disconnected
-
-        clock = self._clock
-        started = clock.monotonic()
-        pause = _FIRST_PAUSE
-        while True:
-            found = lock.holder(self.home)
-            if found is None or (self.read_only and found.shared):
-                if not self._crowded and not self._is_coming():
-                    with contextlib.suppress(BusyError):  # somebody was faster
-                        return self._own()
-                elif not self._start_keeper():
-                    self._crowded = False
-            elif found.host == this_host() and found.address:
-                if found.keeper:
-                    with contextlib.suppress(Disconnected):
-                        return _Guest(found, self.home)
-                elif self._crowded or clock.monotonic() - started >= min(_SHORT, wait):
-                    self._start_keeper()
-            left = started + wait - clock.monotonic()
-            if left <= 0:
-                raise lock.busy(self.home, found, wait)
-            clock.sleep(min(pause, left))
-            pause = min(2 * pause, _LAST_PAUSE)
-
-    def _own(self) -> _Owner:
-        from headwater.catalog.storage.duckdb.opening import open_catalog
-
-        storage = open_catalog(self.home, wait=0, read_only=self.read_only, clock=self._clock)
-        held = storage.lock
-        if held is None or held.shared:
-            self.read_only = True
-            return _Owner(storage, None)
-        from headwater.catalog.storage.sharing.serving import Server
-
-        try:
-            return _Owner(storage, Server(self.home, held, self._make_way, keeper=False))
-        except OSError:  # there is no socket to be had here: then nobody else comes in, as long as this takes
-            return _Owner(storage, None)
-
-    def _is_coming(self) -> bool:
-        """Whether a keeper is being started, or there."""
-        try:
-            descriptor = os.open(self.home / KEEPER_LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(descriptor)
-
-    def _start_keeper(self) -> bool:
-        """Start a keeper unless one is coming. False where none can be started."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.home / KEEPER_LOCK, flags, 0o600)
-        except OSError:
-            return False
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            command = [sys.executable, "-P", "-m", "headwater.catalog.storage.sharing.keeper", str(self.home)]
-            if descriptor == INHERITED:
-                os.set_inheritable(descriptor, True)
-            # In a session of its own: Ctrl-C in a terminal is not for it. It keeps the lock with the descriptor.
-            pid = os.posix_spawn(
-                sys.executable,
-                command,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, descriptor, INHERITED),
-                ],
-                setsid=True,
-            )
-        except (OSError, NotImplementedError):
-            return False
-        finally:
-            os.close(descriptor)
-        threading.Thread(target=self._watch, args=(pid,), name="headwater-keeper", daemon=True).start()
-        return True
-
-    def _watch(self, pid: int) -> None:
-        """Wait for the keeper that this process started; one that could not begin says why to who opens it here."""
-        with contextlib.suppress(ChildProcessError):
-            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) > 0:  # a signal's is negative: that one was there
-                self._crowded = False
 
     def forget(self) -> None:
         """In a forked child: a keeper may be asked from here too, but what the parent owns is the parent's."""
         self._changed = threading.Condition()
         self._in_flight = 0
-        if isinstance(self._backend, _Owner) and self._backend.server is not None:
-            self._backend.server.forget()
+        if self._backend is not None:
+            self._backend.forget()
 
 
 class _DynamicKeys:

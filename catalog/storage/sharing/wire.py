@@ -1,20 +1,23 @@
 """What goes over the socket: operations of a catalog and their answers, as msgpack (https://msgpack.org), no pickles.
 
-A message is its length in 8 bytes, the least significant first, and then that many bytes. A client first sends the
-token of the lock file; then, for each request, a list of the operation's name and its arguments. The answer is a list
-of what became of it and its value: `true` and the answer, or `false` and the error.
+A message is its length in 8 bytes, the least significant first, and then that many bytes. A client first sends its
+token, and is greeted; then, for each request, it sends a list of the operation's name and its arguments. The greeting
+and each answer are a list of what became of it and its value: `true` and the answer, or `false` and the error.
 
 Every operation is in `OPERATIONS` with the types of its arguments and of its answer, which are checked when it comes.
+The same goes over a Unix socket on one host and over TCP with TLS between hosts.
 """
 
 import functools
 import re
 import socket
 import struct
+import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -56,37 +59,55 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct("<Q")
 #: Ten million cells are 360 MB.
 MAX_MESSAGE = 8 << 30
+#: What both sides have to speak. It counts up whenever an operation or a message changes.
+VERSION = 1
 
 
 class Disconnected(Exception):
     """The other side is gone, or does not speak as it should."""
 
 
+class Oversized(Disconnected):
+    """A message that announces more bytes than it may have."""
+
+
 def send(connection: socket.socket, message: bytes) -> None:
-    """Send one message. Raises `Disconnected`."""
+    """Send one message. Raises `Disconnected`, with a time-out on `connection` when nothing moves for as long."""
     try:
         if len(message) < 65536:
-            connection.sendall(_LENGTH.pack(len(message)) + message)
-        else:
-            connection.sendall(_LENGTH.pack(len(message)))
-            connection.sendall(message)
+            return connection.sendall(_LENGTH.pack(len(message)) + message)
+        connection.sendall(_LENGTH.pack(len(message)))
+        view = memoryview(message)
+        while view:
+            view = view[connection.send(view) :]
     except OSError as error:
         raise Disconnected(str(error)) from error
 
 
-def receive(connection: socket.socket, limit: int = MAX_MESSAGE) -> bytes | bytearray:
-    """Receive one message of `limit` bytes at most. Raises `Disconnected`."""
-    (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
+def receive(
+    connection: socket.socket, limit: int = MAX_MESSAGE, *, stall: float | None = None, within: float | None = None
+) -> bytes | bytearray:
+    """Receive one message of `limit` bytes at most. Raises `Disconnected`.
+
+    Once it has begun, something has to come every `stall` seconds, which is left as the connection's time-out; or else
+    all of it has to come `within` so many seconds.
+    """
+    deadline = None if within is None else clock.monotonic() + within
+    (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
     if size > limit:
-        raise Disconnected(f"a message of {size} bytes, where {limit} is the most")
-    return _exactly(connection, size)
+        raise Oversized(f"a message of {size} bytes, where {limit} is the most")
+    if stall is not None:
+        connection.settimeout(stall)
+    return _exactly(connection, size, deadline)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytearray:
+def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     try:
         while view:
+            if deadline is not None:
+                connection.settimeout(max(deadline - clock.monotonic(), 0.001))
             count = connection.recv_into(view)
             if not count:
                 raise Disconnected("the other side closed the connection")
@@ -98,6 +119,15 @@ def _exactly(connection: socket.socket, size: int) -> bytearray:
 
 def _same(value: Any) -> Any:
     return value
+
+
+class Access(IntEnum):
+    """What a token allows, each all that those before it do."""
+
+    READ = 1
+    WRITE = 2
+    #: What only the owner of the catalog's files may: who reads the lock file.
+    OWNER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +142,8 @@ class Operation:
     #: The same for arguments that msgpack has no form for.
     give_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict[str, Any])
     take_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict[str, Any])
+    #: What it takes to ask for it.
+    access: Access = Access.READ
 
 
 def _listed(values: Any) -> Any:
@@ -242,7 +274,12 @@ _LISTED_ASSETS = {"assets": _listed}
 _PARTITIONS = list[str] | None
 
 OPERATIONS: Mapping[str, Operation] = {
-    "append": Operation({"events": str, "request": str | None}, int, take_arguments={"events": journal.read}),
+    "append": Operation(
+        {"events": str, "request": str | None, "by": str | None, "lapsed": list[str]},
+        int,
+        take_arguments={"events": journal.read},
+        access=Access.WRITE,
+    ),
     "applied": Operation({"request": str}, int | None),
     "cells": Operation(_ASSETS, dict[Cell, CellState], give_arguments=_LISTED_ASSETS),
     "partition_cells": Operation(
@@ -313,7 +350,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "definitions": Operation({}, dict[AssetKey, AssetDefinition]),
     "definition_history": Operation({"asset": AssetKey | None, "limit": int}, list[DefinitionChange]),
     "query": Operation(
-        {"sql": str, "parameters": list[Any]},
+        {"sql": str, "parameters": list[Any], "max_rows": int | None},
         tuple[tuple[str, ...], tuple[str, ...], list[list[Any]]],
         _give_result,
         _take_result,
@@ -322,9 +359,9 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     # A table or view as the bytes of a Parquet file.
     "table": Operation({"name": str}, bytes),
-    "backup": Operation({"target": Path, "replace": bool}, Backup),
+    "backup": Operation({"target": Path, "replace": bool}, Backup, access=Access.OWNER),
     # Only to an owner that serves nobody: let go of the catalog, so that a keeper can have it.
-    "make_way": Operation({}, None),
+    "make_way": Operation({}, None, access=Access.OWNER),
 }
 
 
@@ -342,6 +379,22 @@ def _decoder(kind: Any) -> "msgspec.msgpack.Decoder[Any]":
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: What stands for one in a question: no character, in no key, and so just as well not to be found (Unicode, 23.7).
 _NOTHING = "\uffff"
+
+
+def write_greeting(max_request: int) -> bytes:
+    """What a client that may come in is told first."""
+    return _encoder.encode((True, (VERSION, max_request)))
+
+
+def read_greeting(message: bytes | bytearray) -> int:
+    """The bytes that a request may have. Raises why the client may not come in, and `Disconnected` for nonsense."""
+    version, max_request = _value(message, tuple[int, int])
+    if version != VERSION:
+        raise CatalogError(
+            f"Who has the catalog speaks version {version} of Headwater's protocol, and this process {VERSION}.",
+            remedy="Use the same Headwater on both sides; a keeper leaves a few seconds after its last client.",
+        )
+    return max_request
 
 
 def write_request(name: str, arguments: Mapping[str, Any]) -> bytes:
@@ -384,14 +437,18 @@ def write_error(error: BaseException) -> bytes:
 def read_answer(name: str, message: bytes | bytearray) -> Any:
     """What the operation gave, or raises the error that it raised; `Disconnected` for anything else."""
     operation = OPERATIONS[name]
+    return operation.take(_value(message, operation.answer))
+
+
+def _value(message: bytes | bytearray, kind: Any) -> Any:
     try:
         good, value = _answer.decode(message)
         if good:
-            return operation.take(_decoder(operation.answer).decode(value))
-        kind, text, remedy, more = _decoder(tuple[str, str, str, dict[str, Any]]).decode(value)
+            return _decoder(kind).decode(value)
+        name, text, remedy, more = _decoder(tuple[str, str, str, dict[str, Any]]).decode(value)
     except msgspec.MsgspecError as error:
         raise Disconnected(f"no answer: {error}") from error
-    raise _error(kind, text, remedy, more)
+    raise _error(name, text, remedy, more)
 
 
 def _error(kind: str, message: str, remedy: str, more: Mapping[str, Any]) -> HeadwaterError:

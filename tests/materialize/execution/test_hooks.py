@@ -10,6 +10,7 @@ import headwater as hw
 from headwater.catalog.definitions.hooks import HookDefinition
 from headwater.catalog.errors import DefinitionError, MissingResourceError
 from headwater.catalog.records import RunStatus, StepStatus
+from tests.project import ProjectFolder
 
 Calls = list[tuple[Any, ...]]
 
@@ -169,3 +170,36 @@ def test_hooks_and_pools_change_no_fingerprint() -> None:
     key = hw.AssetKey("x")
     assert plain.graph[key].fingerprint == other.graph[key].fingerprint
     assert other.graph[key].pool == "duckdb"
+
+
+def test_hooks_of_runs_in_a_process_pool_have_their_resources_set_up(project: ProjectFolder) -> None:
+    project.write("""
+        import os
+        from headwater import ConfigurableResource, Definitions, asset, failure_hook
+
+        class Mail(ConfigurableResource):
+            _ready: bool = False
+
+            def setup_for_execution(self, context):
+                self._ready = True
+
+            def send(self, text):
+                assert self._ready
+                print(text, flush=True)
+
+        @failure_hook(required_resource_keys={"mail"})
+        def tell(context):
+            context.resources.mail.send(f"{context.asset_key} in {os.getpid() == int(os.environ['RUN'])}")
+            context.log.info("told")
+
+        @asset
+        def bad() -> int:
+            raise ValueError("no")
+
+        os.environ.setdefault("RUN", str(os.getpid()))
+        defs = Definitions([bad], {"mail": Mail()}, hooks=[tell])
+    """)
+    project.run("materialize", "--executor", "processes", code=4)
+    run = project.json("runs")["runs"][0]["run_id"]
+    events = project.json("events", run, "--kind", "LOG_MESSAGE")["events"]
+    assert [event["message"] for event in events] == ["told"]

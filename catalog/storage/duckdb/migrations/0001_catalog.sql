@@ -97,6 +97,7 @@ create table run (
     user_name varchar not null,
     host varchar not null,
     pid bigint not null,
+    start_ticks bigint,
     steps integer not null,
     backfill_no integer,
     error varchar,

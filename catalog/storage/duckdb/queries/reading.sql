@@ -142,7 +142,7 @@ order by seq desc
 -- name: runs
 -- Runs, newest first.
 select
-    run_no, run_id::varchar, status, started, ended, job, selection, tags, user_name, host, pid, error,
+    run_no, run_id::varchar, status, started, ended, job, selection, tags, user_name, host, pid, start_ticks, error,
     (select backfill_id::varchar from backfill where backfill.backfill_no = run.backfill_no),
     queued, moved, parent_run_id::varchar, root_run_id::varchar, pools,
     if(status = 'QUEUED', behind::varchar, null), request, steps

@@ -126,19 +126,20 @@ where run.run_no = over.run_no
 -- Note that runs that wait, or have waited, go on.
 update run set
     status = gone.status, moved = coalesce(gone.moved, run.moved), started = coalesce(gone.started, run.started),
-    host = coalesce(gone.host, run.host), pid = coalesce(gone.pid, run.pid), steps = coalesce(gone.steps, run.steps),
+    host = coalesce(gone.host, run.host), pid = coalesce(gone.pid, run.pid),
+    start_ticks = if(gone.pid is null, run.start_ticks, gone.start_ticks), steps = coalesce(gone.steps, run.steps),
     behind = gone.behind, claims = run.claims + gone.claims
 from (
     select
         unnest(lists.run_no) as run_no, unnest(lists.status) as status, unnest(lists.moved) as moved,
         unnest(lists.started) as started, unnest(lists.host) as host, unnest(lists.pid) as pid,
-        unnest(lists.steps) as steps, unnest(lists.behind) as behind, unnest(lists.claims) as claims
+        unnest(lists.start_ticks) as start_ticks, unnest(lists.steps) as steps, unnest(lists.behind) as behind, unnest(lists.claims) as claims
     from (
         select from_json_strict(
             $runs,
             '{"run_no": ["INTEGER"], "status": ["VARCHAR"], "moved": ["TIMESTAMP"], "started": ["TIMESTAMP"],
-              "host": ["VARCHAR"], "pid": ["BIGINT"], "steps": ["INTEGER"], "behind": ["UUID"],
-              "claims": ["INTEGER"]}'
+              "host": ["VARCHAR"], "pid": ["BIGINT"], "start_ticks": ["BIGINT"], "steps": ["INTEGER"],
+              "behind": ["UUID"], "claims": ["INTEGER"]}'
         ) as lists
     )
 ) as gone
