@@ -121,6 +121,24 @@ class Condition:
         self._lock.release()
 
 
+class Event:
+    """A flag that can be waited for."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._waiters = _Waiters(scheduler)
+        self._set = False
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        self._waiters.wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._set or self._waiters.wait_for(lambda: self._set, timeout)
+
+
 class SimpleQueue:
     """A queue without bounds."""
 
@@ -218,6 +236,7 @@ def threading_of(scheduler: Scheduler) -> Any:
         Lock=lambda: Lock(scheduler),
         RLock=lambda: Lock(scheduler),
         Condition=lambda: Condition(scheduler),
+        Event=lambda: Event(scheduler),
         Thread=thread,
         local=threading.local,
         current_thread=threading.current_thread,

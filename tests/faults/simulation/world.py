@@ -139,14 +139,14 @@ class Catalog:
         self._world = world
         self._storage = world.storage
 
-    def append(self, events: Sequence[Event], *, request: str | None = None) -> int:
+    def append(self, events: Sequence[Event], **options: Any) -> int:
         world = self._world
         what = ",".join(type(event).__name__ for event in events)
         try:
             world.call("append", what, CATALOG)
         except OSError as error:
             raise DiskFullError("The disk of the catalog is full.", remedy="Free some space.") from error
-        seq = self._storage.append(events, request=request)
+        seq = self._storage.append(events, **options)
         world.call("acknowledge", what, ())
         return seq
 
@@ -186,7 +186,7 @@ class World:
         self.faults = faults(self.rng)
         self.disk = Disk()
         self.disk.make(HOME)
-        self.storage = MemoryStorage()
+        self.storage = MemoryStorage(Clock(self))
         self.system = System(self.disk, self.call, random_bytes=self.rng.randbytes, wall=lambda: self.wall.timestamp())
         self.system.current = lambda: self.process
         if self.rng.random() < 0.3:
@@ -301,6 +301,7 @@ class World:
         )
         users_of_threads = (
             "headwater.io.local",
+            "headwater.materialize.heartbeat",
             "headwater.materialize.execution.recorder",
             "headwater.materialize.execution.run",
             "headwater.materialize.executors.in_process",
