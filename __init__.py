@@ -34,6 +34,7 @@ _NAMES = {
         "run_success_hook",
         "success_hook",
     ),
+    "headwater.catalog.definitions.job": ("JobDefinition", "define_asset_job"),
     "headwater.catalog.definitions.policies": (
         "BackfillPolicy",
         "Backoff",
@@ -44,6 +45,16 @@ _NAMES = {
     ),
     "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
     "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
+    "headwater.catalog.definitions.schedule": (
+        "DefaultScheduleStatus",
+        "RunRequest",
+        "ScheduleDefinition",
+        "ScheduleEvaluationContext",
+        "SkipReason",
+        "build_schedule_context",
+        "build_schedule_from_partitioned_job",
+        "schedule",
+    ),
     "headwater.catalog.definitions.selection": ("AssetSelection",),
     "headwater.catalog.errors": ("HeadwaterError",),
     "headwater.catalog.instance": ("Instance",),
@@ -140,6 +151,7 @@ if TYPE_CHECKING:
         run_success_hook,
         success_hook,
     )
+    from headwater.catalog.definitions.job import JobDefinition, define_asset_job
     from headwater.catalog.definitions.policies import (
         BackfillPolicy,
         Backoff,
@@ -150,6 +162,16 @@ if TYPE_CHECKING:
     )
     from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
     from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
+    from headwater.catalog.definitions.schedule import (
+        DefaultScheduleStatus,
+        RunRequest,
+        ScheduleDefinition,
+        ScheduleEvaluationContext,
+        SkipReason,
+        build_schedule_context,
+        build_schedule_from_partitioned_job,
+        schedule,
+    )
     from headwater.catalog.definitions.selection import AssetSelection
     from headwater.catalog.errors import HeadwaterError
     from headwater.catalog.instance import Instance

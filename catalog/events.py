@@ -13,6 +13,7 @@ from typing import Any
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
+    AutomationStatus,
     BackfillStatus,
     BackfillTarget,
     DefinitionChange,
@@ -23,6 +24,7 @@ from headwater.catalog.records import (
     RunStatus,
     StepCell,
     StepStatus,
+    TickStatus,
 )
 
 
@@ -55,6 +57,12 @@ class EventKind(StrEnum):
     BACKFILL_SUCCESS = "BACKFILL_SUCCESS"
     BACKFILL_FAILURE = "BACKFILL_FAILURE"
     BACKFILL_CANCELED = "BACKFILL_CANCELED"
+    AUTOMATION_RUNNING = "AUTOMATION_RUNNING"
+    AUTOMATION_STOPPED = "AUTOMATION_STOPPED"
+    AUTOMATION_SEEN = "AUTOMATION_SEEN"
+    TICK_SUCCESS = "TICK_SUCCESS"
+    TICK_SKIPPED = "TICK_SKIPPED"
+    TICK_FAILURE = "TICK_FAILURE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +283,42 @@ class BackfillEnded:
     error: ErrorRecord | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutomationMoved:
+    """A schedule is started or stopped; or it is seen for the first time, with no status.
+
+    What it was due for until then is decided: nothing of it is evaluated.
+    """
+
+    time: datetime
+    name: str
+    status: AutomationStatus | None = None
+    #: See `Automation.until`; the last tick is never undone.
+    until: datetime
+    #: What that was when whoever moves it looked: None for one that the catalog knows nothing of.
+    after: datetime | None = None
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickEnded:
+    """A tick was evaluated; its runs are recorded in the same transaction."""
+
+    time: datetime
+    name: str
+    at: datetime
+    #: `Automation.until` as it was before.
+    after: datetime
+    status: TickStatus
+    reason: str = ""
+    error: ErrorRecord | None = None
+    run_ids: tuple[str, ...] = ()
+    run_keys: Mapping[str, str] = field(default_factory=dict[str, str])
+    instants: int = 1
+
+
 Event = (
     RunQueued
     | RunMoved
@@ -290,4 +334,6 @@ Event = (
     | BackfillStarted
     | BackfillResumed
     | BackfillEnded
+    | AutomationMoved
+    | TickEnded
 )

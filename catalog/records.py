@@ -368,6 +368,57 @@ class BackfillCells:
     failed: list[str | None]
 
 
+class AutomationStatus(StrEnum):
+    """Whether somebody wants a schedule to be evaluated."""
+
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Automation:
+    """A schedule, as far as the catalog knows of it."""
+
+    name: str
+    #: None where nobody said anything: then it is what its definition says.
+    status: AutomationStatus | None = None
+    #: Up to when everything is decided: of what is due until then, nothing is evaluated any more.
+    until: datetime
+    #: The instant of its last tick.
+    ticked: datetime | None = None
+
+
+class TickStatus(StrEnum):
+    """What came of a tick."""
+
+    #: It requested runs.
+    SUCCESS = "SUCCESS"
+    #: It requested none, on purpose.
+    SKIPPED = "SKIPPED"
+    #: It could not be evaluated.
+    FAILURE = "FAILURE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """A moment at which a schedule was due, and what came of it."""
+
+    name: str
+    #: When it was due; no two ticks of a schedule have the same.
+    at: datetime
+    #: When that was decided.
+    evaluated: datetime
+    status: TickStatus
+    #: Why it was skipped.
+    reason: str = ""
+    error: ErrorRecord | None = None
+    run_ids: tuple[str, ...] = ()
+    #: The keys of those of its runs that have one, with their identifiers.
+    run_keys: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: How many instants it stands for, of which `at` is the last: more than one where very many were dropped.
+    instants: int = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
     """A backup that was made."""

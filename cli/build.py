@@ -33,6 +33,7 @@ def _plan_options(command: Any) -> Any:
     for option in reversed(
         (
             click.argument("selection", default="*", shell_complete=complete_asset),
+            click.option("--job", metavar="NAME", help="A job: its assets, those that are in SELECTION too."),
             click.option(
                 "--partition",
                 "partitions",
@@ -67,6 +68,7 @@ def _plan_options(command: Any) -> Any:
 def plan(
     app: App,
     selection: str,
+    job: str | None,
     partitions: tuple[str, ...],
     ranges: tuple[str, ...],
     all_partitions: bool,
@@ -83,6 +85,7 @@ def plan(
       headwater plan
       headwater plan orders --force
       headwater plan flights --partition-range 2013-01-01..2013-01-31
+      headwater plan --job nightly
 
     Of partitioned assets, every partition is planned unless some are named.
     """
@@ -94,13 +97,9 @@ def plan(
         "only_missing": only_missing,
     }
     run_config = read_config(app, config)
-    if run_config:
-        from headwater.materialize.api import check_run_config
-        from headwater.materialize.reader import Reader
-
-        graph = app.definitions.graph_with(check_run_config(run_config, app.definitions))
+    if run_config or job is not None:
         with app.reading() as instance:
-            found = Reader(graph, instance.catalog, instance.clock.now()).plan(selection, **asked)
+            found = _planned(app, instance, selection, job, run_config, asked)
     else:
         with app.reader() as reader:
             found = reader.plan(selection, **asked)
@@ -117,8 +116,29 @@ def plan(
         flags = [f"--{name}" for name, given in (("force", force), ("only-missing", only_missing)) if given]
         flags += ["--no-upstream"] if no_upstream else []
         flags += ["--config", shlex.quote(config)] if config else []
-        command = " ".join(["headwater materialize", shlex.quote(selection), "--all-partitions", *flags])
+        what = shlex.quote(selection) if job is None else f"--job {shlex.quote(job)}"
+        command = " ".join(["headwater materialize", what, "--all-partitions", *flags])
         output.note(f"`{command}` does it; --partition and --partition-range choose partitions.")
+
+
+def _planned(
+    app: App, instance: "Instance", selection: str, job: str | None, run_config: Mapping[str, Any], asked: "_Asked"
+) -> Plan:
+    """The plan of a run with a configuration, or of a job."""
+    from headwater.materialize.api import check_run_config
+    from headwater.materialize.jobs import merged_config, plan_of
+    from headwater.materialize.reader import Reader
+
+    of_job = None if job is None else app.definitions.job(job)
+    config = run_config if of_job is None else merged_config(of_job, run_config)
+    graph = app.definitions.graph_with(check_run_config(config, app.definitions)) if config else app.graph
+    reader = Reader(graph, instance.catalog, instance.clock.now())
+    return plan_of(reader, _narrowed(selection, job), of_job, **asked)
+
+
+def _narrowed(selection: str, job: str | None) -> str | None:
+    """The selection that is to be given with a job: none where nothing was said."""
+    return selection if job is None or selection != "*" else None
 
 
 def _cells_of(step: PlanStep) -> list[tuple[AssetKey, list[PlanCell]]]:
@@ -182,6 +202,7 @@ def _describe_left_out(found: Plan) -> dict[str, Any]:
 def materialize(
     context: click.Context,
     selection: str,
+    job: str | None,
     partitions: tuple[str, ...],
     ranges: tuple[str, ...],
     all_partitions: bool,
@@ -206,6 +227,7 @@ def materialize(
       headwater materialize flights --partition 2013-01-31
       headwater materialize '*' --partition-range 2013-01-01..2013-01-31
       headwater materialize --detach --tag headwater/priority=10
+      headwater materialize --job nightly
 
     A run that limits do not let begin is QUEUED and waits: headwater instance show tells the limits.
     """
@@ -224,7 +246,7 @@ def materialize(
         "only_missing": only_missing,
     }
     with app.writing() as instance:
-        result = None if run_config else _nothing_to_do(app, instance, selection, asked)
+        result = None if run_config or job is not None else _nothing_to_do(app, instance, selection, asked)
         request: dict[str, Any] = {
             "run_config": run_config,
             "executor": executor,
@@ -232,10 +254,11 @@ def materialize(
             "on_conflict": on_conflict,
         }
         if result is None and detach:
-            _detach(app, instance, selection, given, {**request, **asked}, as_json)
+            _detach(app, instance, selection, job, given, {**request, **asked}, as_json)
             return
         if result is None:
-            result = carry_out(app, instance, as_json, selection=selection, tags=given, **request, **asked)
+            narrowed = _narrowed(selection, job)
+            result = carry_out(app, instance, as_json, selection=narrowed, job=job, tags=given, **request, **asked)
     report(result, as_json)
     context.exit(result.outcome.exit_code if result.outcome else 0)
 
@@ -261,26 +284,40 @@ def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "R
 
 
 def _detach(
-    app: App, instance: "Instance", selection: str, tags: Mapping[str, str], asked: dict[str, Any], as_json: bool
+    app: App,
+    instance: "Instance",
+    selection: str,
+    job: str | None,
+    tags: Mapping[str, str],
+    asked: dict[str, Any],
+    as_json: bool,
 ) -> None:
     """Have another process make the run."""
     from headwater.materialize.api import run_request
     from headwater.materialize.execution.pooled import pools_of
+    from headwater.materialize.jobs import selection_of
     from headwater.materialize.launching import launch, log_file
     from headwater.materialize.monitoring import max_runtime
-    from headwater.materialize.reader import Reader
     from headwater.materialize.retries import RetryRule
 
     RetryRule.of(instance.settings, tags)  # tags that make no sense are an error here, and not only there
     max_runtime(instance.settings, tags)
     choice, run_config = asked.pop("partitions"), asked.pop("run_config")
-    options = {name: asked[name] for name in ("force", "upstream", "only_missing")}
-    graph = app.graph
-    found = Reader(graph, instance.catalog, instance.clock.now()).plan(selection, partitions=choice, **options)
-    pools, first = pools_of(found, graph)
-    request = run_request(app.project.origin, selection, choice, run_config, **asked)
+    options: _Asked = {
+        "partitions": choice,
+        "force": asked["force"],
+        "upstream": asked["upstream"],
+        "only_missing": asked["only_missing"],
+    }
+    pools, first = pools_of(_planned(app, instance, selection, job, run_config, options), app.graph)
+    narrowed, shown = _narrowed(selection, job), selection
+    if job is not None:
+        of_job = app.definitions.job(job)
+        shown, tags = str(selection_of(of_job, narrowed)), {**of_job.tags, **tags}
+        asked["executor"] = asked["executor"] or of_job.executor
+    request = run_request(app.project.origin, narrowed, choice, run_config, job=job, **asked)
     run_id, process = launch(
-        instance, {**request, "first_pools": list(first)}, selection=selection, tags=tags, pools=pools
+        instance, {**request, "first_pools": list(first)}, job=job, selection=shown, tags=tags, pools=pools
     )
     log = log_file(instance.home, run_id)
     if as_json:

@@ -110,6 +110,7 @@ def show_run(app: App, run_id: str, as_json: bool) -> None:
             ("queued", output.rfc3339(found.queued)),
             ("started", output.rfc3339(found.started)),
             ("took", output.duration(took) if (took := _took(found)) is not None else None),
+            ("job", found.job),
             ("selection", found.selection),
             ("backfill", found.backfill_id),
             ("retry of", found.parent_run_id),
@@ -288,6 +289,7 @@ def retry_run(context: click.Context, run_id: str | None, strategy: str, interru
             app,
             instance,
             as_json,
+            job=found.job,
             selection=found.selection,
             tags=found.tags,
             retry_of=found.run_id,
@@ -335,6 +337,7 @@ def _load_definitions(app: App, instance: Instance) -> None:
 def execute_run(context: click.Context, run_id: str) -> None:
     """Carry out a run that is in the queue, when its turn comes: what --detach starts."""
     from headwater.cli.build import carry_out, report
+    from headwater.materialize.launching import launch_waiting
     from headwater.materialize.monitoring import stop_canceled
     from headwater.materialize.partition_choice import PartitionChoice
     from headwater.materialize.waiting_run import Asked, WaitingRun
@@ -348,7 +351,9 @@ def execute_run(context: click.Context, run_id: str) -> None:
                 find_run(instance.catalog, run_id)  # which says that there is none
             instance.clock.sleep(0.02)
         with WaitingRun(instance, Asked(), run_id) as place:
-            place.take_turn(lambda: stop_canceled(instance))
+            if not place.take_turn(lambda: stop_canceled(instance)):
+                output.note(f"Run {run_id} is carried out by another process.")
+                return
             _load_definitions(app, instance)
             asked = {**found.request}
             chosen = asked.pop("partitions")
@@ -364,6 +369,7 @@ def execute_run(context: click.Context, run_id: str) -> None:
             retry_of=found.parent_run_id,
             **given,
         )
+        launch_waiting(instance)
     report(result, False)
     context.exit(result.outcome.exit_code if result.outcome else 0)
 
@@ -496,6 +502,7 @@ def _describe_error(error: ErrorRecord | None) -> dict[str, Any] | None:
 def _about(run: Run) -> str:
     """What a run was to build, and what for."""
     of = [] if run.backfill_id is None else [f"(backfill {run.backfill_id[:13]})"]
+    of += [] if run.job is None else [f"(job {run.job})"]
     return " ".join([*([run.selection] if run.selection else []), *of])
 
 

@@ -25,6 +25,7 @@ from headwater.catalog.records import Materialization, RunStatus, StepCell, Step
 from headwater.materialize.conflict import ON_CONFLICT
 from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
 from headwater.materialize.executors.fit import IN_PROCESS, check_executor
+from headwater.materialize.jobs import merged_config, plan_of, selection_of
 from headwater.materialize.loading import load_asset
 from headwater.materialize.monitoring import max_runtime, recover
 from headwater.materialize.partition_choice import PartitionChoice
@@ -98,6 +99,7 @@ def materialize(
     assets: Definitions | Iterable[Any],
     *,
     selection: Any = None,
+    job: str | None = None,
     instance: Instance | None = None,
     resources: Mapping[str, Any] | None = None,
     run_config: Mapping[str, Any] | None = None,
@@ -135,6 +137,9 @@ def materialize(
     raises `CellTakenError`, with "supersede" it is built at the same time, and who ends last wins. Where the instance's
     limits do not let it begin, the run waits too. `on_wait` is told what for; whoever waits is in the queue.
 
+    `job` names one of the definitions' jobs: its assets are built, or those that are in `selection` too, as
+    `define_asset_job` says, with its configuration, tags, executor and hooks.
+
     With `retry_of`, what that run left undone is built instead of a selection, or with `retry_strategy` "ALL_STEPS"
     all that it was to build. A run that fails is tried again as its tags or the instance's settings say; `on_retry` is
     told of the one that failed, and the number of the next try.
@@ -149,7 +154,14 @@ def materialize(
     definitions = assets if isinstance(assets, Definitions) else Definitions(assets, resources)
     if isinstance(assets, Definitions) and resources:
         everything = {**assets.resources, **resources}
-        definitions = Definitions([*assets.assets, *assets.specs], everything, assets.executor, assets.hooks)
+        given = [*assets.assets, *assets.specs]
+        definitions = Definitions(given, everything, assets.executor, assets.hooks, assets.jobs.values())
+    of_job = None if job is None else definitions.job(job)
+    chosen, given_tags = selection, dict(tags or {})
+    if of_job is not None:
+        definitions, executor = definitions.in_job(of_job), executor or of_job.executor
+        chosen, run_config = selection_of(of_job, selection), merged_config(of_job, run_config or {})
+        given_tags = {**of_job.tags, **given_tags}
     executor = check_executor(executor or definitions.executor or IN_PROCESS)
     instance = instance or Instance.ephemeral()
     config = check_run_config(run_config or {}, definitions)
@@ -157,13 +169,15 @@ def materialize(
         raise UsageError(f"on_conflict is '{on_conflict}'.", remedy=f"It is one of {', '.join(ON_CONFLICT)}.")
     choice = partitions or partition_choice(partition_key, partition_keys, partition_range, all_partitions)
     asked = Asked(
-        selection=None if selection is None else str(selection),
-        tags=dict(tags or {}),
+        job=job,
+        selection=None if chosen is None else str(chosen),
+        tags=given_tags,
         request=run_request(
             origin,
             selection,
             choice,
             run_config or {},
+            job=job,
             force=force,
             upstream=upstream,
             only_missing=only_missing,
@@ -181,8 +195,9 @@ def materialize(
     def prepare(place: WaitingRun) -> RunRequest | None:
         reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
         if parent is None:
-            reader = reader.within(reader.select(selection))
-            plan = reader.plan(selection, partitions=choice, force=force, upstream=upstream, only_missing=only_missing)
+            reader = reader.within(reader.select(chosen))
+            options = {"partitions": choice, "upstream": upstream, "only_missing": only_missing}
+            plan = plan_of(reader, selection, of_job, force=force, **options)
         else:
             plan = retry_plan(reader, parent, strategy)
         found.append(plan)

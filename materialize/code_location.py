@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from headwater.catalog.definitions.definitions import Definitions, assets_of_module
+from headwater.catalog.definitions.definitions import Definitions, assets_of_module, objects_of_module
+from headwater.catalog.definitions.job import JobDefinition
+from headwater.catalog.definitions.schedule import ScheduleDefinition
 from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError, UserCodeError
 from headwater.io.location import PROJECT_FOLDER
 from headwater.materialize.execution.user_traceback import user_frames, user_traceback
@@ -41,6 +43,7 @@ class CodeLocation:
 
 def location_of(definitions: Definitions) -> CodeLocation | None:
     """Where another process finds the same definitions; None for those that were made in this one alone."""
+    definitions = definitions.whole
     project = _projects.get(definitions)
     if project is not None:
         return CodeLocation(root=str(project.root), files=tuple(map(str, project.files)), modules=project.modules)
@@ -95,7 +98,8 @@ def _definitions_of(module: ModuleType) -> Definitions:
             f"{module.__file__ or module.__name__} defines no assets.",
             remedy="Decorate a function with @asset, or make a Definitions object.",
         )
-    return Definitions(found)
+    jobs, schedules = objects_of_module(module, JobDefinition), objects_of_module(module, ScheduleDefinition)
+    return Definitions(found, jobs=jobs, schedules=schedules)
 
 
 def _import_file(file: Path, root: Path) -> ModuleType:

@@ -12,11 +12,14 @@ from headwater.catalog.events import RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.processes import start_ticks, this_host, user_name
-from headwater.catalog.records import Run
+from headwater.catalog.records import BUSY, Run, RunStatus
+from headwater.materialize.queue import Limits, in_order, open_runs, refusals
 from headwater.materialize.retries import group, is_to_be_retried, retry_tags
 
 #: Below the home: what processes of their own print, and the errors that end them.
 LOGS = Path("logs", "runs")
+#: Processes that are started in one go where no limit says less; each that ends starts others.
+_AT_ONCE = 25
 
 
 def spawn(home: Path, origin: Mapping[str, Any], arguments: Sequence[str], name: str) -> "subprocess.Popen[bytes]":
@@ -84,6 +87,36 @@ def launch(instance: Instance, request: Mapping[str, Any], **about: Any) -> tupl
     return run_id, process
 
 
+def launch_waiting(instance: Instance) -> list[str]:
+    """Start processes for runs in the queue that are nobody's yet and whose turn has come. Returns their identifiers.
+
+    Anybody may do so at any time: of several processes for one run, one gets it, and the others end. Raises
+    `StorageError` for a process that could not be started, after starting the others.
+    """
+    runs = open_runs(instance.catalog)
+    waiting = [run for run in runs if run.status is RunStatus.QUEUED and not run.pid and _is_ours(run)]
+    if not waiting:
+        return []
+    others = [run for run in runs if run.status is RunStatus.QUEUED and run.pid]
+    busy = [run for run in runs if run.status in BUSY]
+    held = refusals([*waiting, *others], busy, Limits.of(instance.settings))
+    launched: list[str] = []
+    failure: StorageError | None = None
+    for run in [run for run in in_order(waiting) if run.run_id not in held][:_AT_ONCE]:
+        try:
+            spawn(instance.home, run.request["origin"], ["run", "execute", run.run_id], run.run_id)
+            launched.append(run.run_id)
+        except StorageError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return launched
+
+
+def _is_ours(run: Run) -> bool:
+    return "origin" in run.request and run.host in ("", this_host())
+
+
 def relaunch(instance: Instance, run: Run) -> str:
     """Start another try at a run that is over, in a process of its own. Returns its identifier.
 
@@ -93,6 +126,7 @@ def relaunch(instance: Instance, run: Run) -> str:
     run_id, _ = launch(
         instance,
         run.request,
+        job=run.job,
         selection=run.selection,
         tags=retry_tags(run.tags, number),
         pools=run.pools,

@@ -153,6 +153,7 @@ def cancel(instance: Instance, run: Run) -> Run:
         found = catalog.run(run.run_id) or run
         if found.status.is_over:
             return found
+        run = found
     if run.host != this_host():
         raise UsageError(
             f"Run {run.run_id} goes on in process {run.pid} on {run.host}, and this is {this_host()}.",

@@ -4,7 +4,7 @@
 cells, an asset at a time; single steps are made of it when somebody asks for them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -174,7 +174,7 @@ def build_plan(
     staleness: Staleness,
     targets: Mapping[AssetKey, Cells],
     *,
-    force: bool = False,
+    force: bool | Collection[AssetKey] = False,
     upstream: bool = True,
     only_missing: bool = False,
     strict: bool = False,
@@ -182,9 +182,10 @@ def build_plan(
     """The steps that make the cells `targets` fresh.
 
     With `upstream`, whatever they depend on that is stale or missing is built too. With `force`, the targets are built
-    although fresh. With `only_missing`, nothing that exists is rebuilt. Raises `UsageError` where a cell would have to
-    load one that was never materialized and is not to be. What depends on an optional output that its step does not
-    make is left out; so is a partition that needs an upstream partition that does not exist, with `strict` an error.
+    although fresh, or those of the assets that it names. With `only_missing`, nothing that exists is rebuilt. Raises
+    `UsageError` where a cell would have to load one that was never materialized and is not to be. What depends on an
+    optional output that its step does not make is left out; so is a partition that needs an upstream partition that
+    does not exist, with `strict` an error.
     """
     return _Planner(edges, staleness, targets, force, upstream, only_missing, strict).plan()
 
@@ -204,7 +205,7 @@ class _Planner:
         edges: Edges,
         staleness: Staleness,
         targets: Mapping[AssetKey, Cells],
-        force: bool,
+        force: bool | Collection[AssetKey],
         upstream: bool,
         only_missing: bool,
         strict: bool,
@@ -213,7 +214,8 @@ class _Planner:
         self.graph: AssetGraph = edges.graph
         self.staleness = staleness
         self.targets = {key: cells for key, cells in targets.items() if not self.graph[key].external}
-        self.force, self.upstream, self.only_missing, self.strict = force, upstream, only_missing, strict
+        self.upstream, self.only_missing, self.strict = upstream, only_missing, strict
+        self.forced = set(targets if force is True else force or ())
         self.selected = len(targets)
         self.work: dict[AssetKey, _Work] = {}
         self.absent: dict[AssetKey, Cells] = {}
@@ -274,7 +276,7 @@ class _Planner:
         """
         node, staleness, edges = self.graph[key], self.staleness, self.edges
         none = edges.none(key)
-        forced = self.targets.get(key, none) if self.force else none
+        forced = self.targets.get(key, none) if key in self.forced else none
         left_out = without(wanted & staleness.not_made(key), forced)
         if holds_any(left_out):
             self.absent[key] = left_out

@@ -278,7 +278,7 @@ class Reader:
         selection: Any = None,
         *,
         partitions: PartitionChoice | None = None,
-        force: bool = False,
+        force: bool | Collection[AssetKey] = False,
         upstream: bool = True,
         only_missing: bool = False,
     ) -> Plan:

@@ -13,6 +13,7 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Run, RunStatus, StepCell, StepStatus
 from headwater.catalog.settings import Settings
 from headwater.catalog.storage.base import CatalogReader
+from headwater.materialize.jobs import sources
 from headwater.materialize.planner import Plan, build_plan
 from headwater.materialize.reader import Reader
 from headwater.materialize.staleness import Cells
@@ -91,7 +92,7 @@ def left_undone(catalog: CatalogReader, run_id: str) -> list[StepCell]:
 def retry_plan(reader: Reader, run: Run, strategy: str) -> Plan:
     """What trying a run again builds: what it left undone, or with ALL_STEPS everything that it was to build.
 
-    What was done is not done again, unless what it was made from has changed since.
+    What was done is not done again, unless what it was made from has changed since; see `jobs.sources`.
     """
     every = strategy == ALL_STEPS
     steps = reader.catalog.steps(run.run_id)
@@ -100,7 +101,8 @@ def retry_plan(reader: Reader, run: Run, strategy: str) -> Plan:
     scoped = reader.within(list(dict.fromkeys(cell.asset for cell in cells)))
     targets = _targets(scoped, cells)
     forced = every or bool(run.request.get("force"))
-    return build_plan(scoped.edges, scoped.staleness, targets, force=forced, upstream=True)
+    again = () if run.job is None else sources(scoped.graph, targets)
+    return build_plan(scoped.edges, scoped.staleness, targets, force=forced or again, upstream=True)
 
 
 def _targets(reader: Reader, cells: Sequence[StepCell]) -> dict[AssetKey, Cells]:

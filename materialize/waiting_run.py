@@ -30,6 +30,7 @@ _TIDY = 2.0
 class Asked:
     """What a run is about, before anybody knows its plan."""
 
+    job: str | None = None
     selection: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     backfill_id: str | None = None
@@ -108,13 +109,16 @@ class WaitingRun:
                 tidy()
                 tidied = clock.monotonic()
 
-    def take_turn(self, tidy: Callable[[], object]) -> None:
+    def take_turn(self, tidy: Callable[[], object]) -> bool:
         """Wait until it may begin and note that it does, so that its place is kept while its plan is made.
 
-        For one that is in the queue already. Raises `RunStoppedError` and `QueuedError`.
+        For one that is in the queue already; False where another process took it. Raises `RunStoppedError` and
+        `QueuedError`.
         """
         behind: str | None = None
         while True:
+            if self._status in (RunStatus.STARTING, RunStatus.STARTED):
+                return False
             claims = self.instance.catalog.claims()
             if self._may_begin(behind):
                 moved = RunMoved(
@@ -128,7 +132,7 @@ class WaitingRun:
                 )
                 with contextlib.suppress(ConflictError):
                     self.instance.catalog.append([moved], by=self.run_id)
-                    return
+                    return True
                 continue
             self.instance.clock.sleep(min(_FIRST_LOOK * 4, self.instance.settings.run_queue.dequeue_interval_seconds))
             tidy()
@@ -176,6 +180,7 @@ class WaitingRun:
         return RunQueued(
             time=now,
             run_id=self.run_id,
+            job=asked.job,
             selection=asked.selection,
             tags=asked.tags,
             user=user_name(),

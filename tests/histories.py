@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headwater.catalog.events import (
+    AutomationMoved,
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
@@ -16,9 +17,11 @@ from headwater.catalog.events import (
     SlotClaimed,
     StepEnded,
     StepStarted,
+    TickEnded,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    AutomationStatus,
     BackfillStatus,
     BackfillTarget,
     Cell,
@@ -32,6 +35,7 @@ from headwater.catalog.records import (
     RunStatus,
     StepCell,
     StepStatus,
+    TickStatus,
 )
 from headwater.catalog.storage.base import CatalogReader
 
@@ -64,6 +68,11 @@ def input_hashes(storage: CatalogReader, asset: AssetKey, seqs: Sequence[int]) -
     }
 
 
+def instant(minutes: int) -> datetime:
+    """So many minutes after 2026-01-01."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+
+
 class History:
     """Makes events whose times and identifiers count up."""
 
@@ -85,6 +94,17 @@ class History:
     def move(self, run: RunQueued | RunStarted, status: RunStatus, **more: Any) -> RunMoved:
         """A run that goes on waiting, has its turn, or is to stop."""
         return RunMoved(time=self.time(), run_id=run.run_id, status=status, **more)
+
+    def automate(self, name: str = "s", status: AutomationStatus | None = None, **more: Any) -> AutomationMoved:
+        """A schedule that is started, stopped or seen; by default for the first time, and decided until 2026-01-01."""
+        known: dict[str, Any] = {"time": self.time(), "name": name, "status": status, "until": instant(0)}
+        return AutomationMoved(**(known | more))
+
+    def tick(
+        self, at: int, after: int, name: str = "s", status: TickStatus = TickStatus.SKIPPED, **more: Any
+    ) -> TickEnded:
+        """A tick so many minutes after 2026-01-01, the one before it being so many minutes after that."""
+        return TickEnded(time=self.time(), name=name, at=instant(at), after=instant(after), status=status, **more)
 
     def claim(self, run: RunStarted, step: int = 0, pool: str = "p", **more: Any) -> SlotClaimed:
         """A place in a pool."""

@@ -1,18 +1,21 @@
 """`Definitions`: everything that a project defines, checked as a whole when it is loaded."""
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.config import EnvVar, bind_config, config_references, describe_config
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
 from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
 from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
+from headwater.catalog.definitions.job import JobDefinition, named
 from headwater.catalog.definitions.resource import describe_resource, hash_json
+from headwater.catalog.definitions.schedule import ScheduleDefinition, check_schedule
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec
@@ -24,6 +27,7 @@ from headwater.catalog.errors import (
     MissingResourceError,
     PartitionMappingError,
     UnknownDependencyError,
+    UsageError,
     UserCodeError,
     nearest,
 )
@@ -37,9 +41,11 @@ if TYPE_CHECKING:
     from headwater.catalog.partitions.definition import PartitionsDefinition
     from headwater.catalog.partitions.mapping import PartitionMapping
 
+Kind = TypeVar("Kind")
+
 
 class Definitions:
-    """The assets and resources of a project.
+    """The assets, jobs, schedules and resources of a project.
 
     `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
     `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
@@ -54,6 +60,8 @@ class Definitions:
         resources: Mapping[str, Any] | None = None,
         executor: Any = None,
         hooks: Iterable[HookDefinition] = (),
+        jobs: Iterable[JobDefinition] = (),
+        schedules: Iterable[ScheduleDefinition] = (),
     ) -> None:
         found = [] if assets is None else _collect(assets)
         #: As they were given; `assets` holds them with every parameter settled.
@@ -63,11 +71,28 @@ class Definitions:
         self.executor = executor
         #: What is called at the end of every step, or of a run.
         self.hooks = all_hooks(hooks, "Definitions")
+        #: Those that `in_job` was called of.
+        self.whole = self
         self.specs: Sequence[AssetSpec] = [d for d in self._given if isinstance(d, AssetSpec)]
         self.assets: Sequence[AssetsDefinition] = self._resolve(
             [d for d in self._given if isinstance(d, AssetsDefinition)]
         )
+        given = named(schedules, ScheduleDefinition, "schedule", "ScheduleDefinition(…)")
+        their_jobs = [one.job for one in given.values() if isinstance(one.job, JobDefinition)]
+        #: By name; those of schedules too.
+        self.jobs: Mapping[str, JobDefinition] = named(
+            [*named(jobs, JobDefinition, "job", "define_asset_job(…)").values(), *their_jobs], JobDefinition, "job", ""
+        )
         self._check_resources()
+        for job in self.jobs.values():
+            job.check(self.graph)
+        for one in given.values():
+            check_schedule(one, self.jobs)
+        #: By name.
+        self.schedules: Mapping[str, ScheduleDefinition] = {
+            name: one.settled(self.jobs[one.job_name].partitions(self.graph)) if one.of_partitions else one
+            for name, one in given.items()
+        }
         _ = self.graph
 
     @staticmethod
@@ -76,8 +101,12 @@ class Definitions:
         resources: dict[str, Any] = {}
         executor = None
         hooks: set[HookDefinition] = set()
+        jobs: dict[int, JobDefinition] = {}
+        schedules: dict[int, ScheduleDefinition] = {}
         for one in definitions:
             hooks |= one.hooks
+            jobs |= {id(job): job for job in one.jobs.values()}
+            schedules |= {id(kept): kept for kept in one.schedules.values()}
             for name, resource in one.resources.items():
                 if name in resources and resources[name] is not resource:
                     raise DefinitionError(
@@ -86,7 +115,9 @@ class Definitions:
                     )
                 resources[name] = resource
             executor = one.executor if one.executor is not None else executor
-        return Definitions([one._given for one in definitions], resources, executor, hooks)
+        return Definitions(
+            [one._given for one in definitions], resources, executor, hooks, jobs.values(), schedules.values()
+        )
 
     @cached_property
     def graph(self) -> AssetGraph:
@@ -96,6 +127,29 @@ class Definitions:
     def graph_with(self, run_config: Mapping[str, Any]) -> AssetGraph:
         """The graph under a run's configuration. Raises `ConfigError` naming the path."""
         return AssetGraph(self._nodes(run_config)) if run_config else self.graph
+
+    def job(self, name: str) -> JobDefinition:
+        """The job called `name`. Raises `UsageError`."""
+        if name not in self.jobs:
+            raise UsageError(
+                f"There is no job `{name}`.", remedy=nearest(name, self.jobs, "`headwater jobs` lists what there is.")
+            )
+        return self.jobs[name]
+
+    def schedule(self, name: str) -> ScheduleDefinition:
+        """The schedule called `name`. Raises `UsageError`."""
+        if name not in self.schedules:
+            hint = nearest(name, self.schedules, "`headwater schedules` lists what there is.")
+            raise UsageError(f"There is no schedule `{name}`.", remedy=hint)
+        return self.schedules[name]
+
+    def in_job(self, job: JobDefinition) -> "Definitions":
+        """The same, with the hooks of a job besides."""
+        if not job.hooks:
+            return self
+        found = copy.copy(self)
+        found.hooks = self.hooks | job.hooks
+        return found
 
     def hooks_of(self, definition: AssetsDefinition) -> frozenset[HookDefinition]:
         """What is called when a step has ended."""
@@ -224,7 +278,8 @@ class Definitions:
         return replace(definition, inputs=tuple(inputs), resources=resources)
 
     def _check_resources(self) -> None:
-        for hook in self.hooks.union(*(definition.hooks for definition in self.assets)):
+        jobs = (job.hooks for job in self.jobs.values())
+        for hook in self.hooks.union(*(definition.hooks for definition in self.assets), *jobs):
             missing = sorted(hook.required_resource_keys - self.resources.keys())
             if missing:
                 raise MissingResourceError(
@@ -573,12 +628,15 @@ def _collect(entry: Any) -> list[AssetsDefinition | AssetSpec]:
 
 def assets_of_module(module: ModuleType) -> list[AssetsDefinition | AssetSpec]:
     """The asset definitions and specs among a module's globals and the lists in them, each once."""
-    found: dict[int, AssetsDefinition | AssetSpec] = {}
+    return [*objects_of_module(module, AssetsDefinition, AssetSpec)]
+
+
+def objects_of_module(module: ModuleType, *kinds: type[Kind]) -> list[Kind]:
+    """What is of some kinds among a module's globals and the lists in them, each once."""
+    found: dict[int, Kind] = {}
     for value in list(vars(module).values()):
         items: Iterable[Any] = cast(Iterable[Any], value) if isinstance(value, list | tuple) else (value,)
-        for item in items:
-            if isinstance(item, AssetsDefinition | AssetSpec):
-                found[id(item)] = item
+        found |= {id(item): item for item in items if isinstance(item, kinds)}
     return list(found.values())
 
 

@@ -4,15 +4,18 @@ The life of a run is RunQueued and RunMoved, if it has to wait, then RunStarted,
 step SlotClaimed, StepStarted, StepRetried, StepEnded. What comes after the end of a step or of its run is late: it
 goes to the log and changes nothing else, so that a worker that was given up cannot move what others have built upon
 since. The life of a backfill is BackfillStarted, then BackfillEnded and BackfillResumed until it ended as SUCCESS or
-CANCELED; what comes after is late too.
+CANCELED; what comes after is late too. The life of a schedule is AutomationMoved, and TickEnded in the order of the
+instants: whoever writes one says up to when everything was decided when it looked, and is refused where that is not so
+any more.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from headwater.catalog.errors import CatalogError, ConflictError
 from headwater.catalog.events import (
+    AutomationMoved,
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
@@ -24,8 +27,18 @@ from headwater.catalog.events import (
     RunStarted,
     SlotClaimed,
     StepEnded,
+    TickEnded,
 )
-from headwater.catalog.records import BUSY, OPEN, BackfillStatus, Materialization, RunStatus, StepStatus
+from headwater.catalog.records import (
+    BUSY,
+    OPEN,
+    Automation,
+    AutomationStatus,
+    BackfillStatus,
+    Materialization,
+    RunStatus,
+    StepStatus,
+)
 from headwater.catalog.storage.identifiers import check_identifier
 
 #: How a backfill ends for good.
@@ -79,6 +92,8 @@ class Progress:
     find: Callable[[str], RunProgress | None]
     #: The same for backfills.
     find_backfill: Callable[[str], BackfillProgress | None]
+    #: The same for schedules, by name.
+    find_automation: Callable[[str], Automation | None]
     next_number: int
     next_backfill: int
     #: How often anything was claimed: see `RunStarted.claims_before`.
@@ -98,6 +113,9 @@ class Progress:
     )
     _ended_steps: list[StepProgress] = field(default_factory=list[StepProgress])
     _claimed: int = 0
+    _automations: dict[str, Automation] = field(default_factory=dict[str, Automation])
+    #: Schedules that changed, as they were before.
+    _before: list[tuple[str, Automation | None]] = field(default_factory=list[tuple[str, Automation | None]])
 
     def queue(self, event: RunQueued) -> RunProgress:
         """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
@@ -211,6 +229,40 @@ class Progress:
         backfill.status = event.status if isinstance(event, BackfillEnded) else BackfillStatus.STARTED
         return True
 
+    def automation(self, name: str) -> Automation | None:
+        """What a schedule is by now; None for one that was never seen."""
+        found = self._automations.get(name)
+        if found is None:
+            found = self.find_automation(name)
+            if found is not None:
+                self._automations[name] = found
+        return found
+
+    def move_automation(self, event: AutomationMoved) -> Automation:
+        """Take in that a schedule is started or stopped, or seen; returns what it is from now on.
+
+        Raises `ConflictError` where somebody else moved it since `after` was read.
+        """
+        known = self.automation(event.name)
+        if (None if known is None else known.until) != event.after:
+            raise _decided(event.name)
+        ticked = None if known is None else known.ticked
+        until = event.until if ticked is None else max(event.until, ticked)
+        return self._keep(Automation(name=event.name, status=event.status, until=until, ticked=ticked), known)
+
+    def tick(self, event: TickEnded) -> Automation:
+        """Take in a tick; returns what its schedule is from now on.
+
+        Raises `ConflictError` where the instant was decided by somebody else, or the schedule was stopped, and
+        `CatalogError` for a schedule that was never seen.
+        """
+        known = self.automation(event.name)
+        if known is None:
+            raise CatalogError(f"The schedule '{event.name}' was never seen.", remedy=_REMEDY)
+        if known.until != event.after or event.at <= known.until or known.status is AutomationStatus.STOPPED:
+            raise _decided(event.name)
+        return self._keep(replace(known, until=event.at, ticked=event.at), known)
+
     def commit(self) -> None:
         """The transaction stands. Runs and backfills that are over are forgotten."""
         for run_id, run, *_ in self._moved_runs:
@@ -235,6 +287,11 @@ class Progress:
         self.next_number -= len(self._started)
         self.next_backfill -= len(self._started_backfills)
         self.claims -= self._claimed
+        for name, automation in reversed(self._before):
+            if automation is None:
+                del self._automations[name]
+            else:
+                self._automations[name] = automation
         self._forget()
 
     def _forget(self) -> None:
@@ -244,6 +301,12 @@ class Progress:
         self._claimed = 0
         self._started_backfills.clear()
         self._moved.clear()
+        self._before.clear()
+
+    def _keep(self, automation: Automation, before: Automation | None) -> Automation:
+        self._before.append((automation.name, before))
+        self._automations[automation.name] = automation
+        return automation
 
     def _add(self, event: RunQueued | RunStarted, steps: dict[str, StepProgress], status: RunStatus) -> RunProgress:
         if event.backfill_id is not None:
@@ -282,6 +345,12 @@ def _not_waiting(run_id: str, status: RunStatus) -> ConflictError:
     return ConflictError(f"Run {run_id} is {status} by now.", remedy=f"headwater run show {run_id} tells more.")
 
 
+def _decided(name: str) -> ConflictError:
+    return ConflictError(
+        f"Somebody else decided about '{name}' meanwhile.", remedy=f"headwater ticks {name} shows what was decided."
+    )
+
+
 def check(event: Event) -> None:
     """Raise `CatalogError` for an event that no catalog can hold, whatever came before it."""
     _check_time(event.time, type(event).__name__)
@@ -313,8 +382,20 @@ def check(event: Event) -> None:
         case DefinitionsChanged():
             for change in event.changes:
                 _check_time(change.changed, "DefinitionChange")
+        case AutomationMoved():
+            _check_times(event, event.until, event.after)
+        case TickEnded():
+            _check_times(event, event.at, event.after)
+            for run_id in (*event.run_ids, *event.run_keys.values()):
+                check_identifier(run_id, "run")
         case _:
             pass
+
+
+def _check_times(event: Event, *times: datetime | None) -> None:
+    for time in times:
+        if time is not None:
+            _check_time(time, type(event).__name__)
 
 
 def _check_run(event: RunQueued | RunStarted) -> None:

@@ -12,6 +12,7 @@ from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
+    Automation,
     Backfill,
     BackfillCells,
     BackfillStatus,
@@ -27,6 +28,7 @@ from headwater.catalog.records import (
     RunStatus,
     Slot,
     Step,
+    Tick,
 )
 
 if TYPE_CHECKING:
@@ -206,6 +208,18 @@ class CatalogReader(Protocol):
         """One run, by its identifier or an unambiguous beginning of it (at least 4 characters)."""
         ...
 
+    def automations(self) -> dict[str, Automation]:
+        """The schedules that were started, stopped or seen, by name."""
+        ...
+
+    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+        """Ticks, of one schedule or of all, the last recorded ones first."""
+        ...
+
+    def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
+        """Which of these run keys were requested by ticks of `name`, with the identifiers of their runs."""
+        ...
+
     def steps(self, run_id: str) -> list[Step]:
         """A run's steps in the order of its plan."""
         ...
@@ -278,7 +292,8 @@ class CatalogWriter(CatalogReader, Protocol):
         A `StepEnded`, `RunEnded` or `BackfillEnded` for what already has a final status changes nothing but the log,
         and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for an event whose
         `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
-        and for a run that starts, or moves, and is not in the queue any more.
+        and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule that moves,
+        where somebody else decided something about that schedule since `after` was read.
 
         `by` is the run or backfill that appends, be it nothing: its sign of life. Raises `RunOverError` where that is
         over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes for gone:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from headwater.catalog.events import (
+    AutomationMoved,
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
@@ -27,6 +28,7 @@ from headwater.catalog.events import (
     StepEnded,
     StepRetried,
     StepStarted,
+    TickEnded,
 )
 from headwater.catalog.keys import AssetKey
 
@@ -47,6 +49,8 @@ _KINDS: Mapping[str, type[Event]] = {
         BackfillStarted,
         BackfillResumed,
         BackfillEnded,
+        AutomationMoved,
+        TickEnded,
     )
 }
 

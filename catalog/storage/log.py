@@ -6,6 +6,7 @@ from typing import Any
 
 from headwater.catalog import metadata
 from headwater.catalog.events import (
+    AutomationMoved,
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
@@ -22,6 +23,7 @@ from headwater.catalog.events import (
     StepEnded,
     StepRetried,
     StepStarted,
+    TickEnded,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import DefinitionChange, ErrorRecord, Materialization, StepCell
@@ -53,6 +55,8 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - LOG_MESSAGE: level; DEFINITIONS_CHANGED: change, parts
     - DYNAMIC_PARTITIONS_CHANGED: name, added, deleted
     - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
+    - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, user, host, pid
+    - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, instants where it is not 1
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -98,6 +102,22 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
         case BackfillEnded():
             data = _present(backfill_id=event.backfill_id, error=error_data(event.error)) | mark
             yield Entry(EventKind[f"BACKFILL_{event.status}"], _message(event.error), data)
+        case AutomationMoved():
+            who = _present(user=event.user, host=event.host, pid=event.pid)
+            data = {"name": event.name, "until": event.until.isoformat()} | who
+            yield Entry(EventKind[f"AUTOMATION_{event.status or 'SEEN'}"], event.name, data)
+        case TickEnded():
+            yield Entry(EventKind[f"TICK_{event.status}"], event.reason or _message(event.error), _tick_data(event))
+
+
+def _tick_data(event: TickEnded) -> dict[str, Any]:
+    more = _present(
+        run_ids=list(event.run_ids),
+        run_keys=dict(event.run_keys),
+        error=error_data(event.error),
+        instants=event.instants if event.instants > 1 else 0,
+    )
+    return {"name": event.name, "at": event.at.isoformat()} | more
 
 
 def error_data(error: ErrorRecord | None) -> dict[str, Any] | None:

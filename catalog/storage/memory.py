@@ -12,6 +12,7 @@ from headwater.catalog.clock import Clock
 from headwater.catalog.errors import CatalogError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
+    AutomationMoved,
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
@@ -27,10 +28,12 @@ from headwater.catalog.events import (
     StepEnded,
     StepRetried,
     StepStarted,
+    TickEnded,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys, InMemoryDynamicKeys
 from headwater.catalog.records import (
+    Automation,
     Backfill,
     BackfillCells,
     BackfillStatus,
@@ -47,6 +50,7 @@ from headwater.catalog.records import (
     Step,
     StepCell,
     StepStatus,
+    Tick,
 )
 from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, check
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
@@ -108,8 +112,10 @@ class MemoryStorage:
         self._dynamic: dict[str, dict[str, None]] = {}
         self._dynamic_keys = InMemoryDynamicKeys()
         self._backfills: dict[str, Backfill] = {}
+        self._automations: dict[str, Automation] = {}
         self._applied: dict[str, int] = {}
-        self._progress = Progress(self._find_progress, self._find_backfill, 0, 0, 0)
+        self._progress = Progress(self._find_progress, self._find_backfill, self._automations.get, 0, 0, 0)
+        self._ticks: list[Tick] = []
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
 
@@ -342,6 +348,22 @@ class MemoryStorage:
             for asset in {cell.asset for cell in done | failed}
         }
 
+    def automations(self) -> dict[str, Automation]:
+        """See `CatalogReader.automations`."""
+        with self._reading():
+            return dict(sorted(self._automations.items()))
+
+    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+        """See `CatalogReader.ticks`."""
+        with self._reading():
+            return [tick for tick in reversed(self._ticks) if name in (None, tick.name)][:limit]
+
+    def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
+        """See `CatalogReader.requested`."""
+        with self._reading():
+            made = [tick.run_keys for tick in self._ticks if tick.name == name]
+            return {key: run for ticks in made for key, run in ticks.items() if key in keys}
+
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
         with self._reading():
@@ -460,6 +482,10 @@ class MemoryStorage:
                 self._progress.start_backfill(event)
             case BackfillResumed() | BackfillEnded():
                 return not self._progress.move_backfill(event)
+            case AutomationMoved():
+                self._progress.move_automation(event)
+            case TickEnded():
+                self._progress.tick(event)
             case DefinitionsChanged() | DynamicPartitionsChanged():
                 pass
         return False
@@ -544,8 +570,18 @@ class MemoryStorage:
                 kept = self._backfills[event.backfill_id]
                 ended = replace(kept, status=event.status, ended=event.time, error=event.error)
                 self._backfills[event.backfill_id] = ended
+            case AutomationMoved():
+                self._keep_automation(event.name)
+            case TickEnded():
+                self._keep_automation(event.name)
+                self._ticks.append(_tick(event))
             case LogMessage():
                 pass
+
+    def _keep_automation(self, name: str) -> None:
+        automation = self._progress.automation(name)
+        assert automation is not None  # the event was admitted
+        self._automations[name] = automation
 
     def _start_run(self, event: RunStarted) -> None:
         kept = self._runs.get(event.run_id)
@@ -634,6 +670,20 @@ def _new_backfill(event: BackfillStarted) -> Backfill:
         host=event.host,
         pid=event.pid,
         total=sum(target.cells for target in event.targets),
+    )
+
+
+def _tick(event: TickEnded) -> Tick:
+    return Tick(
+        name=event.name,
+        at=event.at,
+        evaluated=event.time,
+        status=event.status,
+        reason=event.reason,
+        error=event.error,
+        run_ids=event.run_ids,
+        run_keys=event.run_keys,
+        instants=event.instants,
     )
 
 

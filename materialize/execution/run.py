@@ -288,6 +288,7 @@ class _Coordinator:
                 time=self.clock.now(),
                 run_id=self.run_id,
                 steps=steps,
+                job=asked.job,
                 selection=asked.selection,
                 backfill_id=asked.backfill_id,
                 tags=asked.tags,

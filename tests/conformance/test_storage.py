@@ -29,6 +29,8 @@ from headwater.catalog.events import (
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
+    Automation,
+    AutomationStatus,
     Backfill,
     BackfillCells,
     BackfillStatus,
@@ -48,12 +50,14 @@ from headwater.catalog.records import (
     Step,
     StepCell,
     StepStatus,
+    Tick,
+    TickStatus,
 )
 from headwater.catalog.storage.base import CatalogWriter, CellState
 from headwater.catalog.storage.duckdb import open_catalog
 from headwater.catalog.storage.memory import MemoryStorage
 from headwater.catalog.storage.sharing.shared import SharedStorage
-from tests.histories import input_hashes, partition_states
+from tests.histories import input_hashes, instant, partition_states
 
 if TYPE_CHECKING:
     from headwater.tests.histories import History
@@ -1103,6 +1107,94 @@ def test_a_query_reads_or_says_that_there_is_no_sql(storage: CatalogWriter, hist
         assert storage.query("select count(*) from runs").rows == [(1,)]
         return
     assert isinstance(storage, MemoryStorage)
+
+
+def test_ticks_of_a_schedule(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    assert storage.automations() == {} == storage.requested("s", ["k"])
+    assert storage.ticks() == []
+    run = history.queue(job="j")
+    seen, other = history.automate(), history.automate("t", AutomationStatus.RUNNING)
+    skipped = history.tick(1, 0, reason="not now")
+    done = history.tick(2, 1, status=TickStatus.SUCCESS, run_ids=(run.run_id,), run_keys={"k": run.run_id})
+    failed = history.tick(7, 2, status=TickStatus.FAILURE, error=ERROR, instants=5)
+    storage.append([seen, other, skipped])
+    storage.append([run, done, failed])
+
+    def check(storage: CatalogWriter) -> None:
+        assert storage.automations() == {
+            "s": Automation(name="s", until=instant(7), ticked=instant(7)),
+            "t": Automation(name="t", status=AutomationStatus.RUNNING, until=instant(0)),
+        }
+        last, middle, first = storage.ticks("s")
+        assert storage.ticks() == [last, middle, first]
+        assert last == Tick(
+            name="s", at=instant(7), evaluated=failed.time, status=TickStatus.FAILURE, error=ERROR, instants=5
+        )
+        assert (middle.at, middle.status, middle.run_ids) == (instant(2), TickStatus.SUCCESS, (run.run_id,))
+        assert middle.run_keys == {"k": run.run_id}
+        assert (first.status, first.reason) == (TickStatus.SKIPPED, "not now")
+        assert storage.ticks("t") == [] == storage.ticks("\ud800")
+        assert storage.ticks("s", limit=2) == [last, middle]
+        assert storage.requested("s", ["k", "l", "\ud800"]) == {"k": run.run_id}
+        assert storage.requested("t", ["k"]) == {} == storage.requested("s", [])
+        kinds = [event.kind for event in storage.events() if event.kind != "RUN_QUEUED"]
+        assert kinds == ["AUTOMATION_SEEN", "AUTOMATION_RUNNING", "TICK_SKIPPED", "TICK_SUCCESS", "TICK_FAILURE"]
+
+    check(storage)
+    check(reopen())
+
+
+def test_an_instant_is_decided_once(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    with pytest.raises(CatalogError, match="never seen"):
+        storage.append([history.tick(1, 0)])
+    storage.append([history.automate(), history.tick(1, 0), history.tick(5, 1)])
+
+    def check(storage: CatalogWriter) -> None:
+        refused: list[list[Event]] = [
+            [history.tick(5, 1)],  # somebody else was faster
+            [history.tick(6, 1)],
+            [history.tick(5, 5)],  # clocks that went back
+            [history.tick(4, 5)],
+            [history.automate()],
+            [history.queue(), history.tick(9, 0)],  # and its run is not there either
+            [history.tick(6, 5), history.tick(7, 5)],
+        ]
+        for events in refused:
+            with pytest.raises(ConflictError, match="Somebody else decided about 's'"):
+                storage.append(events)
+        assert storage.automations()["s"].until == instant(5)
+        assert storage.runs() == []
+
+    check(storage)
+    storage = reopen()
+    check(storage)
+    storage.append([history.tick(6, 5), history.tick(7, 6)])
+
+
+def test_a_schedule_that_is_stopped_has_no_ticks_and_starting_it_undoes_none(
+    reopen: Reopen, history: "History"
+) -> None:
+    storage = reopen()
+    storage.append([history.automate(), history.tick(5, 0)])
+    storage.append([history.automate(status=AutomationStatus.STOPPED, until=instant(6), after=instant(5))])
+    with pytest.raises(ConflictError):
+        storage.append([history.tick(7, 6)])
+    # A clock that went back: what was decided stays decided.
+    storage.append([history.automate(status=AutomationStatus.RUNNING, until=instant(2), after=instant(6))])
+    found = storage.automations()
+    assert reopen().automations() == found
+    running = Automation(name="s", status=AutomationStatus.RUNNING, until=instant(5), ticked=instant(5))
+    assert found == {"s": running}
+
+
+def test_a_failed_append_leaves_schedules_as_they_were(storage: CatalogWriter, history: "History") -> None:
+    storage.append([history.automate()])
+    with pytest.raises(CatalogError):
+        storage.append([history.tick(1, 0), history.automate("new"), history.tick(2, 1), history.tick(1, 0, "absent")])
+    assert storage.automations() == {"s": Automation(name="s", until=instant(0))}
+    storage.append([history.tick(1, 0), history.automate("new")])
 
 
 def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> None:

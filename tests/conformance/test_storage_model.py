@@ -24,6 +24,7 @@ from headwater.catalog.events import (
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    AutomationStatus,
     BackfillStatus,
     DefinitionChange,
     ErrorRecord,
@@ -32,11 +33,12 @@ from headwater.catalog.records import (
     RunStatus,
     StepCell,
     StepStatus,
+    TickStatus,
 )
 from headwater.catalog.storage.base import CatalogReader
 from headwater.catalog.storage.duckdb import DuckDBStorage, open_catalog
 from headwater.catalog.storage.memory import MemoryStorage
-from tests.histories import input_hashes, partition_states
+from tests.histories import input_hashes, instant, partition_states
 
 if TYPE_CHECKING:
     from headwater.tests.histories import History
@@ -58,6 +60,8 @@ class Author:
         self._history = history
         self._runs: list[RunStarted] = []
         self._queued: list[RunQueued] = []
+        #: Up to when schedules are decided, if all went well.
+        self._decided: dict[str, int] = {}
         self._backfills: list[BackfillStarted] = []
 
     def events(self) -> list[Event]:
@@ -66,6 +70,7 @@ class Author:
 
     def _event(self) -> Event:
         kinds: list[Callable[[], Event]] = [self._start, self._queue, self._redefine, self._change_keys, self._backfill]
+        kinds += [self._automate, self._tick, self._tick]
         if self._queued:
             kinds += [self._move, self._move, self._leave]
         if self._runs:
@@ -113,6 +118,25 @@ class Author:
         )
         self._queued.append(run)
         return run
+
+    def _automate(self) -> Event:
+        """Mostly as somebody does who looked."""
+        name = self._draw(st.sampled_from("st"))
+        known = self._decided.get(name)
+        after = self._draw(st.sampled_from((known, known, known, None, 1)))
+        until = self._decided[name] = self._draw(st.integers(0, 5))
+        status = self._draw(st.sampled_from((None, *AutomationStatus)))
+        seen = None if after is None else instant(after)
+        return self._history.automate(name, status, until=instant(until), after=seen)
+
+    def _tick(self) -> Event:
+        name = self._draw(st.sampled_from("st"))
+        known = self._decided.get(name, 0)
+        at = self._decided[name] = known + self._draw(st.sampled_from((1, 1, 2, 0)))
+        keys = self._draw(st.sampled_from(({}, {"k": self._history.identifier()})))
+        status = self._draw(st.sampled_from(tuple(TickStatus)))
+        more = {"reason": "r", "run_ids": tuple(keys.values()), "run_keys": keys}
+        return self._history.tick(at, self._draw(st.sampled_from((known, known, 0))), name, status, **more)
 
     def _move(self) -> Event:
         run = self._draw(st.sampled_from([*self._queued, *self._runs]))
@@ -255,6 +279,10 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "runs": runs,
         "claims": storage.claims(),
         "slots": storage.slots(),
+        "automations": storage.automations(),
+        "ticks": storage.ticks(),
+        "ticks of one": storage.ticks("s", limit=2),
+        "run keys": storage.requested("s", ["k", "l"]),
         "tries": [storage.runs(root=run.run_id) for run in runs],
         "queued": storage.runs(statuses=[RunStatus.QUEUED]),
         "one run": [storage.run(run.run_id) for run in runs],

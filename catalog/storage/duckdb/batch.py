@@ -9,6 +9,7 @@ from typing import Any
 
 from headwater.catalog.cell_hash import input_hash, sum_hashes, version_hash
 from headwater.catalog.events import (
+    AutomationMoved,
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
@@ -25,23 +26,27 @@ from headwater.catalog.events import (
     StepEnded,
     StepRetried,
     StepStarted,
+    TickEnded,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import BackfillStatus, ErrorRecord, Fingerprint, Materialization, RunStatus
+from headwater.catalog.records import Automation, BackfillStatus, ErrorRecord, Fingerprint, Materialization, RunStatus
 from headwater.catalog.storage.admission import Progress, check
 from headwater.catalog.storage.duckdb.dictionary import Dictionary, Value
 from headwater.catalog.storage.duckdb.rows import (
     POINTER_COLUMNS,
+    automation_row,
     backfill_row,
     inputs_text,
     json_text,
     pointer_values,
     run_row,
+    tick_row,
     timestamp,
 )
 from headwater.catalog.storage.duckdb.tables import (
     APPLIED_REQUEST,
     ASSET,
+    AUTOMATION,
     BACKFILL,
     CELL,
     DEFINITION,
@@ -54,6 +59,7 @@ from headwater.catalog.storage.duckdb.tables import (
     RUN,
     SLOT,
     STEP,
+    TICK,
     Row,
     Rows,
     Table,
@@ -78,7 +84,7 @@ class Known:
 
 
 #: Tables that rows are only added to.
-_GROWING = (EVENT, RUN, STEP, SLOT, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL, APPLIED_REQUEST)
+_GROWING = (EVENT, RUN, STEP, SLOT, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL, TICK, APPLIED_REQUEST)
 #: What a cell with a partition has in its last columns.
 _APART = (None, None, None, "null", None)
 
@@ -102,6 +108,8 @@ class Batch:
         #: Of backfills that ended or go on, by number: status, time of the end, error, and user, host and process,
         #: None where they stay.
         self.moved_backfills: dict[int, Row] = {}
+        #: Schedules that changed, by name.
+        self.automations: dict[str, Automation] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
@@ -161,6 +169,7 @@ class Batch:
         )
         for table in _GROWING:
             yield table, self._rows[table.name]
+        yield AUTOMATION, AUTOMATION.rows(map(automation_row, self.automations.values()))
         yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
         cells = CELL.rows()
         assets, keys, *rest = self._cells.columns
@@ -238,6 +247,13 @@ class Batch:
                 self._log(event, None)
             case BackfillResumed() | BackfillEnded():
                 self._move_backfill(event)
+            case AutomationMoved():
+                self.automations[event.name] = progress.move_automation(event)
+                self._log(event, None)
+            case TickEnded():
+                self.automations[event.name] = progress.tick(event)
+                self._log(event, None)
+                self._rows[TICK.name].append(tick_row(self.seq, event))
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)

@@ -11,6 +11,7 @@ from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
+    Automation,
     Backfill,
     BackfillCells,
     BackfillStatus,
@@ -27,11 +28,13 @@ from headwater.catalog.records import (
     Slot,
     Step,
     StepStatus,
+    Tick,
 )
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.dictionary import Dictionary
 from headwater.catalog.storage.duckdb.rows import (
+    automation,
     aware,
     backfill,
     definition,
@@ -42,6 +45,7 @@ from headwater.catalog.storage.duckdb.rows import (
     run,
     step,
     step_status,
+    tick,
 )
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.identifiers import bounds, is_identifier
@@ -270,6 +274,22 @@ class Reader:
         """See `CatalogReader.backfill_cells`."""
         rows = self._ask("backfill_cells", backfill=backfill_id) if is_identifier(backfill_id) else []
         return {AssetKey(asset): BackfillCells(done or [], failed or []) for asset, done, failed in rows}
+
+    def automations(self) -> dict[str, Automation]:
+        """See `CatalogReader.automations`."""
+        return {row[0]: automation(row) for row in self._ask("automations")}
+
+    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+        """See `CatalogReader.ticks`."""
+        if name is not None and not storable_only([name]):
+            return []
+        return [tick(row) for row in self._ask("ticks", name=name, limit=limit)]
+
+    def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
+        """See `CatalogReader.requested`."""
+        if not storable_only([name]):
+            return {}
+        return dict(self._ask("requested", name=name, keys=json_text(storable_only(list(keys)))))
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headwater.catalog.events import AssetDefinition, BackfillStarted, RunQueued, RunStarted
+from headwater.catalog.events import AssetDefinition, BackfillStarted, RunQueued, RunStarted, TickEnded
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
 from headwater.catalog.records import (
+    Automation,
+    AutomationStatus,
     Backfill,
     BackfillStatus,
     BackfillTarget,
@@ -32,9 +34,12 @@ from headwater.catalog.records import (
     Step,
     StepCell,
     StepStatus,
+    Tick,
+    TickStatus,
 )
 from headwater.catalog.storage.duckdb.tables import Row
 from headwater.catalog.storage.journal import plain, revive
+from headwater.catalog.storage.log import error_data
 
 Kind = TypeVar("Kind")
 
@@ -199,6 +204,55 @@ def backfill(row: Row) -> Backfill:
         failed=failed,
         total=total,
         error=None if error is None else from_json(error, ErrorRecord),
+    )
+
+
+def automation(row: Row) -> Automation:
+    """A schedule from a row of query `automations`."""
+    name, status, until, ticked = row
+    return Automation(
+        name=name,
+        status=None if status is None else AutomationStatus(status),
+        until=aware(until),
+        ticked=aware_or_none(ticked),
+    )
+
+
+def automation_row(automation: Automation) -> Row:
+    """A row of `automation`."""
+    ticked = None if automation.ticked is None else timestamp(automation.ticked)
+    return automation.name, automation.status, timestamp(automation.until), ticked
+
+
+def tick(row: Row) -> Tick:
+    """A tick from a row of query `ticks`."""
+    name, at, evaluated, status, reason, error, run_ids, run_keys, instants = row
+    return Tick(
+        name=name,
+        at=aware(at),
+        evaluated=aware(evaluated),
+        status=TickStatus(status),
+        reason=reason,
+        error=None if error is None else from_json(error, ErrorRecord),
+        run_ids=from_json(run_ids, tuple[str, ...]),
+        run_keys=from_json(run_keys, dict[str, str]),
+        instants=instants,
+    )
+
+
+def tick_row(seq: int, event: TickEnded) -> Row:
+    """A row of `tick`."""
+    return (
+        seq,
+        event.name,
+        timestamp(event.at),
+        timestamp(event.time),
+        event.status.value,
+        event.reason,
+        None if event.error is None else json_text(error_data(event.error)),
+        json_text(event.run_ids),
+        json_text(event.run_keys),
+        event.instants,
     )
 
 

@@ -211,6 +211,22 @@ BACKFILL = Table(
         "error": "VARCHAR",
     },
 )
+AUTOMATION = Table("automation", {"name": "VARCHAR", "status": "VARCHAR", "until": "TIMESTAMP", "ticked": "TIMESTAMP"})
+TICK = Table(
+    "tick",
+    {
+        "seq": "BIGINT",
+        "name": "VARCHAR",
+        "due": "TIMESTAMP",
+        "evaluated": "TIMESTAMP",
+        "status": "VARCHAR",
+        "reason": "VARCHAR",
+        "error": "VARCHAR",
+        "run_ids": "VARCHAR",
+        "run_keys": "VARCHAR",
+        "instants": "BIGINT",
+    },
+)
 STEP = Table("step", {"run_no": "INTEGER", "step_no": "INTEGER", "step_key": "VARCHAR", "reason": "VARCHAR"})
 PLANNED_CELL = Table(
     "planned_cell",

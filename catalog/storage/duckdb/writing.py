@@ -249,6 +249,8 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
             _execute(connection, "delete_cells", cells=json_text({"asset_id": assets, "partition_id": partitions}))
     if batch.redefined:
         _execute(connection, "delete_definitions", assets=json_text(sorted(batch.redefined)))
+    if batch.automations:
+        _execute(connection, "delete_automations", names=json_text(list(batch.automations)))
 
 
 def _change_keys(connection: "DuckDBPyConnection", deleted: Sequence[Row], added: Sequence[Row]) -> None:

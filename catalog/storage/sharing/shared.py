@@ -18,6 +18,7 @@ from headwater.catalog.events import AssetDefinition, Event
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys
 from headwater.catalog.records import (
+    Automation,
     Backfill,
     BackfillCells,
     BackfillStatus,
@@ -32,6 +33,7 @@ from headwater.catalog.records import (
     RunStatus,
     Slot,
     Step,
+    Tick,
 )
 from headwater.catalog.storage.base import CellState, PartitionCells, QueryResult
 
@@ -255,6 +257,18 @@ class SharedStorage:
     def run(self, run_id: str) -> Run | None:
         """See `CatalogReader.run`."""
         return self._ask("run", run_id=run_id)
+
+    def automations(self) -> dict[str, Automation]:
+        """See `CatalogReader.automations`."""
+        return self._ask("automations")
+
+    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+        """See `CatalogReader.ticks`."""
+        return self._ask("ticks", name=name, limit=limit)
+
+    def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
+        """See `CatalogReader.requested`."""
+        return self._ask("requested", name=name, keys=keys)
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

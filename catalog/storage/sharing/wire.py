@@ -29,6 +29,7 @@ from headwater.catalog.errors import CatalogError, HeadwaterError, UsageError
 from headwater.catalog.events import AssetDefinition
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
+    Automation,
     Backfill,
     BackfillCells,
     BackfillStatus,
@@ -44,6 +45,7 @@ from headwater.catalog.records import (
     RunStatus,
     Slot,
     Step,
+    Tick,
 )
 from headwater.catalog.storage import journal
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult
@@ -327,6 +329,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "backfill": Operation({"backfill_id": str}, Backfill | None),
     "backfill_cells": Operation({"backfill_id": str}, dict[AssetKey, BackfillCells]),
     "run": Operation({"run_id": str}, Run | None),
+    "automations": Operation({}, dict[str, Automation]),
+    "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
+    "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
     "steps": Operation({"run_id": str}, list[Step]),
     "planned": Operation({"run_id": str}, list[PlannedCell]),
     "events": Operation(

@@ -1,9 +1,9 @@
 -- min_reader: 1
 -- min_writer: 1
 --
--- The catalog: what happened (event, materialization, run, step, planned_cell, backfill,
+-- The catalog: what happened (event, materialization, run, step, planned_cell, backfill, tick,
 -- definition_change), what is the
--- case now (cell, definition, dynamic_partition), and names by number (asset, partition_key, fingerprint).
+-- case now (cell, definition, dynamic_partition, automation), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -136,6 +136,28 @@ create table backfill (
     targets varchar not null,
     total bigint not null,
     error varchar
+);
+
+-- Schedules that were started, stopped or seen. until: up to when everything is decided.
+create table automation (
+    name varchar not null,
+    status varchar,
+    until timestamp not null,
+    ticked timestamp
+);
+
+-- seq is that of the tick's event; run_ids: ["…"]; run_keys: {key: run_id}.
+create table tick (
+    seq bigint not null,
+    name varchar not null,
+    due timestamp not null,
+    evaluated timestamp not null,
+    status varchar not null,
+    reason varchar not null,
+    error varchar,
+    run_ids varchar not null,
+    run_keys varchar not null,
+    instants bigint not null
 );
 
 create table step (

@@ -241,3 +241,12 @@ left join (
 
 create view dynamic_partitions as
 select name, key as partition, position from dynamic_partition;
+
+create view schedules as
+select name, status, until, ticked from automation;
+
+create view ticks as
+select
+    name, due, evaluated, status, reason, error::json ->> '$.kind' as error, error::json ->> '$.message' as error_message,
+    from_json(run_ids, '["VARCHAR"]') as run_ids, run_keys::json as run_keys, instants, seq
+from tick;

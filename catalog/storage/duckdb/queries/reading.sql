@@ -314,3 +314,28 @@ join step on step.run_no = held.run_no and step.step_no = held.step_no
 left join ended on ended.run_no = held.run_no and ended.step_no = held.step_no
 where ended.attempt is null or ended.attempt < held.attempt
 order by held.place
+
+-- name: automations
+-- The schedules that were started, stopped or seen.
+select name, status, until, ticked
+from automation
+where name = $name --if name
+order by name
+
+-- name: ticks
+-- Ticks, the last recorded ones first.
+select name, due, evaluated, status, reason, error, run_ids, run_keys, instants
+from tick
+where name = $name --if name
+order by seq desc
+limit $limit
+
+-- name: requested
+-- Which of some run keys were requested by the ticks of a schedule, with their runs.
+select entry.key, entry.value
+from (
+    select unnest(map_entries(run_keys::json::map(varchar, varchar))) as entry
+    from tick
+    where name = $name and run_keys <> '{}'
+)
+where entry.key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))

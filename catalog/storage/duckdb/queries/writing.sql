@@ -169,3 +169,7 @@ where backfill.backfill_no = moved.backfill_no
 -- name: delete_definitions
 -- Make room for new definitions, or none.
 delete from definition where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]')))
+
+-- name: delete_automations
+-- Make room for what schedules are from now on.
+delete from automation where name in (select unnest(from_json_strict($names, '["VARCHAR"]')))

@@ -1,0 +1,234 @@
+"""A round of everything that is due: instants are decided, and the runs that they request are recorded with them.
+
+What a tick requests is in the queue before anybody carries it out (`launching.launch_waiting`), so that whoever is
+killed in between loses nothing. Two who tick at the same time decide each instant once: the catalog refuses the second.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.definitions.due import caught_up, instants
+from headwater.catalog.definitions.schedule import (
+    RunRequest,
+    ScheduleDefinition,
+    ScheduleEvaluationContext,
+    SkipReason,
+)
+from headwater.catalog.definitions.selection import coerce_selection
+from headwater.catalog.errors import ConflictError, UserCodeError
+from headwater.catalog.events import AutomationMoved, Event, RunQueued, TickEnded
+from headwater.catalog.ids import new_id
+from headwater.catalog.instance import Instance
+from headwater.catalog.partitions.zone import load_zone
+from headwater.catalog.processes import this_host, user_name
+from headwater.catalog.records import Automation, AutomationStatus, TickStatus
+from headwater.materialize.api import check_run_config, run_request
+from headwater.materialize.execution.step import describe_failure
+from headwater.materialize.jobs import merged_config, pools_of, selection_of
+from headwater.materialize.monitoring import max_runtime
+from headwater.materialize.partition_choice import PartitionChoice
+from headwater.materialize.retries import RetryRule
+
+#: Tags of requested runs: the schedule, the instant, and the key of the request.
+SCHEDULE, AT, RUN_KEY = "headwater/schedule", "headwater/scheduled_at", "headwater/run_key"
+#: Dropped instants that get a tick each; what comes before is one tick together.
+MAX_DROPPED = 100
+_BEFORE = timedelta(microseconds=1)
+
+
+def is_running(schedule: ScheduleDefinition, known: Automation | None) -> bool:
+    """Whether a schedule is evaluated."""
+    status = known.status if known is not None else None
+    return (status or schedule.default_status) == AutomationStatus.RUNNING
+
+
+def move(instance: Instance, schedule: ScheduleDefinition, status: AutomationStatus) -> None:
+    """Start or stop a schedule. What would have been due until now is not evaluated any more."""
+    while True:
+        known = instance.catalog.automations().get(schedule.name)
+        try:
+            instance.catalog.append([_moved(instance, schedule, known, status, instance.clock.now())])
+            return
+        except ConflictError:
+            continue
+
+
+def tick(
+    instance: Instance, definitions: Definitions, origin: Mapping[str, Any], now: datetime | None = None
+) -> list[TickEnded]:
+    """Decide every instant at which a schedule was due by `now`, and put the runs that are requested into the queue.
+
+    `origin` is where another process finds the definitions. What user code raises is recorded with its tick.
+    """
+    moment = now or instance.clock.now()
+    known = instance.catalog.automations()
+    rounds = [
+        _Round(instance, definitions, origin, one, known.get(name)).events(moment)
+        for name, one in definitions.schedules.items()
+        if is_running(one, known.get(name))
+    ]
+    return [event for event in _append(instance, [one for one in rounds if one]) if isinstance(event, TickEnded)]
+
+
+def _append(instance: Instance, rounds: Sequence[list[Event]]) -> list[Event]:
+    """Append all at once; where somebody else decided something meanwhile, each schedule's by itself."""
+    events = [event for one in rounds for event in one]
+    if not events:
+        return []
+    try:
+        instance.catalog.append(events)
+        return events
+    except ConflictError:
+        return [event for one in rounds for event in _append(instance, [one])] if len(rounds) > 1 else []
+
+
+def _moved(
+    instance: Instance,
+    schedule: ScheduleDefinition,
+    known: Automation | None,
+    status: AutomationStatus | None,
+    until: datetime,
+) -> AutomationMoved:
+    return AutomationMoved(
+        time=instance.clock.now(),
+        name=schedule.name,
+        status=status,
+        until=until,
+        after=None if known is None else known.until,
+        user=user_name(),
+        host=this_host(),
+    )
+
+
+@dataclass(slots=True)
+class _Round:
+    """What is due of one schedule."""
+
+    instance: Instance
+    definitions: Definitions
+    origin: Mapping[str, Any]
+    schedule: ScheduleDefinition
+    known: Automation | None
+
+    def events(self, now: datetime) -> list[Event]:
+        schedule, known = self.schedule, self.known
+        events: list[Event] = []
+        until = known.until if known is not None else None
+        never = known is None or (known.until > now and known.until != known.ticked)
+        if never:
+            # It is seen for the first time, or as of a time before it was started: what is due this very minute counts.
+            until = now.replace(second=0, microsecond=0) - _BEFORE
+            if known is not None and known.ticked is not None:
+                until = max(until, known.ticked)
+            events.append(_moved(self.instance, schedule, known, known.status if known else None, until))
+        assert until is not None
+        due = instants(schedule.cron_schedule, schedule.execution_timezone, until, now)
+        dropped, fired = caught_up(due, schedule.catch_up, schedule.max_catch_up, now)
+        events += self._dropped(dropped, until)
+        after = dropped[-1] if dropped else until
+        asked: dict[str, str] = {}
+        for at in fired:
+            events += self._evaluate(at, after, asked)
+            after = at
+        return events
+
+    def _dropped(self, dropped: Sequence[datetime], until: datetime) -> list[Event]:
+        many = max(0, len(dropped) - MAX_DROPPED)
+        found: list[Event] = []
+        for number, at in enumerate(dropped[max(0, many - 1) :]):
+            together = many if many and not number else 1
+            reason = f"nobody evaluated it in time: catch_up is {self.schedule.catch_up}"
+            found.append(self._tick(at, until, TickStatus.SKIPPED, reason=reason, instants=together))
+            until = at
+        return found
+
+    def _tick(self, at: datetime, after: datetime, status: TickStatus, **more: Any) -> TickEnded:
+        now = self.instance.clock.now()
+        return TickEnded(time=now, name=self.schedule.name, at=at, after=after, status=status, **more)
+
+    def _evaluate(self, at: datetime, after: datetime, asked: dict[str, str]) -> list[Event]:
+        """A tick, behind the runs that it requests; `asked` are the run keys of this round so far."""
+        context = ScheduleEvaluationContext(
+            scheduled_execution_time=at.astimezone(load_zone(self.schedule.execution_timezone)),
+            schedule_name=self.schedule.name,
+            instance=self.instance,
+        )
+        try:
+            wanted = self.schedule.evaluate(context)
+        except Exception as error:
+            return [self._failed(at, after, error)]
+        if isinstance(wanted, SkipReason):
+            return [self._tick(at, after, TickStatus.SKIPPED, reason=wanted.skip_message)]
+        keys = [one.run_key for one in wanted if one.run_key is not None]
+        before = {**self.instance.catalog.requested(self.schedule.name, keys), **asked} if keys else asked
+        runs: list[RunQueued] = []
+        keyed: dict[str, str] = {}
+        for request in wanted:
+            if request.run_key in before or request.run_key in keyed:
+                continue
+            try:
+                runs.append(self._run(request, at))
+            except Exception as error:
+                return [self._failed(at, after, error)]
+            if request.run_key is not None:
+                keyed[request.run_key] = runs[-1].run_id
+        if not runs:
+            return [self._tick(at, after, TickStatus.SKIPPED, reason="each of its runs was requested before")]
+        asked |= keyed
+        made = tuple(run.run_id for run in runs)
+        return [*runs, self._tick(at, after, TickStatus.SUCCESS, run_ids=made, run_keys=keyed)]
+
+    def _failed(self, at: datetime, after: datetime, error: Exception) -> TickEnded:
+        return self._tick(at, after, TickStatus.FAILURE, error=describe_failure(error).error)
+
+    def _run(self, request: RunRequest, at: datetime) -> RunQueued:
+        definitions, schedule = self.definitions, self.schedule
+        job = definitions.job(request.job_name or schedule.job_name)
+        config = {**schedule.config, **(request.run_config or {})}
+        check_run_config(merged_config(job, config), definitions)
+        about = {SCHEDULE: schedule.name, AT: at.isoformat()}
+        if request.run_key is not None:
+            about[RUN_KEY] = request.run_key
+        tags = {**job.tags, **schedule.tags, **{name: str(value) for name, value in (request.tags or {}).items()}}
+        RetryRule.of(self.instance.settings, tags)
+        max_runtime(self.instance.settings, tags)
+        narrowed = None if request.asset_selection is None else str(coerce_selection(request.asset_selection))
+        keys = () if request.partition_key is None else (request.partition_key,)
+        asked = run_request(
+            self.origin,
+            narrowed,
+            PartitionChoice(keys=keys),
+            config,
+            job=job.name,
+            force=False,
+            upstream=True,
+            only_missing=False,
+            executor=job.executor,
+            max_workers=None,
+            on_conflict="queue",
+        )
+        if not asked:
+            raise UserCodeError(
+                f"The configuration of a run of `{job.name}` holds something that JSON has no form for.",
+                remedy="Give texts, numbers, lists and mappings, or EnvVar('NAME').",
+            )
+        chosen = selection_of(job, narrowed)
+        return RunQueued(
+            time=self.instance.clock.now(),
+            run_id=new_id(self.instance.clock.now()),
+            job=job.name,
+            selection=str(chosen),
+            tags={**tags, **about},
+            user=user_name(),
+            host=this_host(),
+            pools=pools_of(definitions.graph, self._assets(chosen)),
+            request=asked,
+        )
+
+    def _assets(self, chosen: Any) -> list[Any]:
+        from headwater.materialize.reader import Reader
+
+        return list(Reader(self.definitions.graph, self.instance.catalog, self.instance.clock.now()).select(chosen))
