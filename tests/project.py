@@ -38,8 +38,6 @@ class ProjectFolder:
     path: Path
     env: dict[str, str] = field(default_factory=dict[str, str])
     _started: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]], init=False, repr=False)
-        default_factory=list["subprocess.Popen[str]"], init=False, repr=False
-    )
 
     def end(self) -> None:
         """Kill what a test left running: its pipes would otherwise be reported as another test's."""
