@@ -74,11 +74,13 @@ class ProjectFolder:
 
     def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
         """Start a command and return at once."""
-        process = subprocess.Popen(
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", "headwater", *arguments],
             cwd=self.path,
             env=self.environment(),
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+            text=True,
+            **{**pipes, **options},
         )
         self._started.append(process)
         return process
