@@ -45,12 +45,11 @@ _NAMES = {
     ),
     "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
     "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
+    "headwater.catalog.definitions.run_request": ("RunRequest", "SkipReason"),
     "headwater.catalog.definitions.schedule": (
         "DefaultScheduleStatus",
-        "RunRequest",
         "ScheduleDefinition",
         "ScheduleEvaluationContext",
-        "SkipReason",
         "build_schedule_context",
         "build_schedule_from_partitioned_job",
         "schedule",
@@ -162,12 +161,11 @@ if TYPE_CHECKING:
     )
     from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
     from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
+    from headwater.catalog.definitions.run_request import RunRequest, SkipReason
     from headwater.catalog.definitions.schedule import (
         DefaultScheduleStatus,
-        RunRequest,
         ScheduleDefinition,
         ScheduleEvaluationContext,
-        SkipReason,
         build_schedule_context,
         build_schedule_from_partitioned_job,
         schedule,

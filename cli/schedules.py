@@ -83,7 +83,7 @@ def _standing(
     one: ScheduleDefinition, known: "Automation | None", now: datetime
 ) -> tuple[AutomationStatus, datetime | None]:
     """Whether a schedule runs, and when it is due next if it does."""
-    from headwater.materialize.ticking import is_running
+    from headwater.materialize.automation.standing import is_running
 
     if not is_running(one, known):
         return AutomationStatus.STOPPED, None
@@ -135,13 +135,13 @@ def stop(app: App, name: str, as_json: bool) -> None:
 
 
 def _move(app: App, name: str, status: AutomationStatus, as_json: bool) -> None:
-    from headwater.materialize.ticking import is_running, move
+    from headwater.materialize.automation.standing import is_running, move
 
     found = app.definitions.schedule(name)
     with app.writing() as instance:
         known = instance.catalog.automations().get(name)
         if is_running(found, known) != (status is AutomationStatus.RUNNING) or known is None or known.status is None:
-            move(instance, found, status)
+            move(instance, name, status)
         now = instance.clock.now()
         _, due = _standing(found, instance.catalog.automations().get(name), now)
     if as_json:
@@ -193,32 +193,27 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
       headwater tick
       headwater tick --now 2024-03-10T07:00:00Z
     """
-    from headwater.materialize.launching import due_retries, launch_waiting, relaunch
-    from headwater.materialize.monitoring import recover
-    from headwater.materialize.ticking import tick as decide
+    from headwater.materialize.automation.round import go_round
 
     now = None if as_of is None else _parse(as_of, "--now")
     definitions = app.definitions
     with app.writing() as instance:
-        over = recover(instance, definitions)
-        retried = [relaunch(instance, run) for run in due_retries(instance, _runs(instance, over))]
-        found = decide(instance, definitions, app.project.origin, now)
-        launched = launch_waiting(instance)
+        done = go_round(instance, definitions, app.project.origin, now)
     if as_json:
         output.say_json(
-            {"ticks": [_describe_tick(one, one.time) for one in found], "launched": launched, "retried": retried}
+            {
+                "ticks": [_describe_tick(one, one.time) for one in done.ticks],
+                "launched": done.launched,
+                "retried": done.retried,
+            }
         )
         return
-    if not found:
+    if not done.ticks:
         output.note("Nothing was due.")
     else:
-        _print([(one, one.time) for one in found])
-    if launched:
-        output.note(f"Started {output.counted(len(launched), 'run')}; `headwater runs` shows how they go.")
-
-
-def _runs(instance: Any, run_ids: Sequence[str]) -> list[Any]:
-    return [run for run in map(instance.catalog.run, run_ids) if run is not None]
+        _print([(one, one.time) for one in done.ticks])
+    if done.launched:
+        output.note(f"Started {output.counted(len(done.launched), 'run')}; `headwater runs` shows how they go.")
 
 
 @click.command()

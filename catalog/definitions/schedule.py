@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.definitions.due import CatchUp
 from headwater.catalog.definitions.job import JobDefinition, check_mapping, check_name, check_tags
+from headwater.catalog.definitions.run_request import MAX_REQUESTS, Requests, RunRequest, SkipReason, call, requests_of
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, UserCodeError, nearest
 from headwater.catalog.partitions.cron import normalize_cron
@@ -22,34 +23,8 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
-#: Runs that one tick may request.
-MAX_REQUESTS = 1000
 #: Instants that a schedule catches up with, at most, where it is to do so with all.
 MAX_CATCH_UP = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """A run that a schedule wants.
-
-    Of requests with the same `run_key`, by one schedule, there is one run, whatever becomes of it.
-    """
-
-    run_key: str | None = None
-    run_config: Mapping[str, Any] | None = None
-    tags: Mapping[str, str] | None = None
-    partition_key: str | None = None
-    #: Of the job's assets only these.
-    asset_selection: Any = None
-    #: Another job than the schedule's.
-    job_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SkipReason:
-    """Why a schedule wants no run this time."""
-
-    skip_message: str = ""
 
 
 class DefaultScheduleStatus(StrEnum):
@@ -73,9 +48,6 @@ class ScheduleEvaluationContext:
 def build_schedule_context(scheduled_execution_time: datetime, *, instance: Any = None) -> ScheduleEvaluationContext:
     """A context to call a schedule's function with."""
     return ScheduleEvaluationContext(scheduled_execution_time=scheduled_execution_time, instance=instance)
-
-
-Requests = list[RunRequest] | SkipReason
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -194,13 +166,13 @@ class ScheduleDefinition:
 
     def evaluate(self, context: ScheduleEvaluationContext) -> Requests:
         """The runs that it wants, or why it wants none. Raises what its functions raise, and `UserCodeError`."""
-        if self.should_execute is not None and not _call(self.should_execute, context):
+        if self.should_execute is not None and not call(self.should_execute, context):
             return SkipReason("should_execute said no")
         if self.of_partitions is not None:
             return self.of_partitions.requests(context)
         if self.execution_fn is None:
             return [RunRequest()]
-        return _requests(_call(self.execution_fn, context), self.name)
+        return requests_of(call(self.execution_fn, context), f"schedule `{self.name}`")
 
     def __call__(self, *arguments: Any) -> Any:
         """Call its function, for unit tests."""
@@ -310,50 +282,6 @@ class _OfPartitions:
             return SkipReason("no window has ended yet")
         (key,) = found.keys(found.count - 1, found.count)
         return [RunRequest(run_key=key, partition_key=key)]
-
-
-def _requests(value: object, name: str) -> Requests:
-    """What a schedule's function gave."""
-    match value:
-        case RunRequest():
-            return [value]
-        case SkipReason():
-            return value
-        case None:
-            return SkipReason("its function returned nothing")
-        case Mapping():
-            return [RunRequest(run_config=dict(cast(Mapping[str, Any], value)))]
-        case str() | bytes():
-            pass
-        case Iterable():
-            found = list(cast(Iterable[Any], value))
-            if len(found) > MAX_REQUESTS:
-                raise UserCodeError(
-                    f"The schedule `{name}` requests {len(found):,} runs at once.", remedy=f"{MAX_REQUESTS:,} at most."
-                )
-            if len(found) == 1 or not found:
-                return _requests(found[0] if found else None, name)
-            if all(isinstance(one, RunRequest) for one in found):
-                return cast(list[RunRequest], found)
-            if any(isinstance(one, RunRequest) for one in found) and any(isinstance(one, SkipReason) for one in found):
-                raise UserCodeError(
-                    f"The schedule `{name}` both requests runs and gives a reason to skip.", remedy="Give one of them."
-                )
-        case _:
-            pass
-    raise UserCodeError(
-        f"The schedule `{name}` gave {with_article(type(cast(object, value)).__name__)}.",
-        remedy="It returns or yields RunRequests, or a SkipReason, or a run's configuration.",
-    )
-
-
-def _call(function: Callable[..., object], context: ScheduleEvaluationContext) -> object:
-    """Call a function that takes a context, or nothing."""
-    try:
-        takes_one = bool(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        takes_one = True
-    return function(context) if takes_one else function()
 
 
 def _listed(crons: str | Iterable[str]) -> list[str]:

@@ -94,7 +94,7 @@ def test_who_is_killed_between_the_tick_and_its_run_loses_nothing(clocks: Projec
         from headwater import Instance
         from headwater.materialize.code_location import load_definitions
         from headwater.materialize.project import find_project
-        from headwater.materialize.ticking import tick
+        from headwater.materialize.automation.schedules import tick
 
         project = find_project()
         instance = Instance.open(project.home)

@@ -10,7 +10,9 @@ from headwater import Config, Definitions, Instance, RunRequest, ScheduleDefinit
 from headwater.catalog.definitions.due import instants
 from headwater.catalog.errors import ConflictError
 from headwater.catalog.records import AutomationStatus, RunStatus, TickStatus
-from headwater.materialize.ticking import AT, MAX_DROPPED, RUN_KEY, SCHEDULE, move, tick
+from headwater.materialize.automation.requesting import RUN_KEY
+from headwater.materialize.automation.schedules import AT, MAX_DROPPED, SCHEDULE, tick
+from headwater.materialize.automation.standing import move
 
 ORIGIN = {"folder": "/project", "files": ["/project/assets.py"], "modules": []}
 START = datetime(2024, 3, 10, 0, 0, 30, tzinfo=UTC)
@@ -69,11 +71,11 @@ def test_what_is_stopped_is_not_evaluated_and_what_was_due_meanwhile_never_is() 
     with Instance.ephemeral() as instance:
         assert tick(instance, definitions, ORIGIN, after(hours=1)) == []
         assert instance.catalog.automations() == {}
-        move(instance, one, AutomationStatus.RUNNING)  # now, which is years later
+        move(instance, one.name, AutomationStatus.RUNNING)  # now, which is years later
         assert [done.at.hour for done in tick(instance, definitions, ORIGIN, after(hours=1))] == [1]
-        move(instance, one, AutomationStatus.STOPPED)
+        move(instance, one.name, AutomationStatus.STOPPED)
         assert tick(instance, definitions, ORIGIN, instance.clock.now() + timedelta(days=1)) == []
-        move(instance, one, AutomationStatus.RUNNING)
+        move(instance, one.name, AutomationStatus.RUNNING)
         # As of a time before it was started, what is due in that minute counts, and nothing before.
         assert [done.at.hour for done in tick(instance, definitions, ORIGIN, after(hours=5))] == [5]
 
@@ -197,7 +199,7 @@ def test_a_schedule_that_was_started_while_somebody_decided_wins() -> None:
     one = definitions.schedule("hourly")
     with Instance.ephemeral() as instance:
         tick(instance, definitions, ORIGIN, START)
-        move(instance, one, AutomationStatus.STOPPED)
+        move(instance, one.name, AutomationStatus.STOPPED)
         with pytest.raises(ConflictError):
             from headwater.catalog.events import TickEnded
 

@@ -1,4 +1,4 @@
-"""A round of everything that is due: instants are decided, and the runs that they request are recorded with them.
+"""Ticks of schedules: instants are decided, and the runs that they request are recorded with them.
 
 What a tick requests is in the queue before anybody carries it out (`launching.launch_waiting`), so that whoever is
 killed in between loses nothing. Two who tick at the same time decide each instant once: the catalog refuses the second.
@@ -11,49 +11,22 @@ from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.due import caught_up, instants
-from headwater.catalog.definitions.schedule import (
-    RunRequest,
-    ScheduleDefinition,
-    ScheduleEvaluationContext,
-    SkipReason,
-)
-from headwater.catalog.definitions.selection import coerce_selection
-from headwater.catalog.errors import ConflictError, UserCodeError
-from headwater.catalog.events import AutomationMoved, Event, RunQueued, TickEnded
-from headwater.catalog.ids import new_id
+from headwater.catalog.definitions.run_request import RunRequest, SkipReason
+from headwater.catalog.definitions.schedule import ScheduleDefinition, ScheduleEvaluationContext
+from headwater.catalog.errors import ConflictError
+from headwater.catalog.events import Event, RunQueued, TickEnded
 from headwater.catalog.instance import Instance
 from headwater.catalog.partitions.zone import load_zone
-from headwater.catalog.processes import this_host, user_name
-from headwater.catalog.records import Automation, AutomationStatus, TickStatus
-from headwater.materialize.api import check_run_config, run_request
+from headwater.catalog.records import Automation, TickStatus
+from headwater.materialize.automation.requesting import requested_run
+from headwater.materialize.automation.standing import is_running, moved
 from headwater.materialize.execution.step import describe_failure
-from headwater.materialize.jobs import merged_config, pools_of, selection_of
-from headwater.materialize.monitoring import max_runtime
-from headwater.materialize.partition_choice import PartitionChoice
-from headwater.materialize.retries import RetryRule
 
-#: Tags of requested runs: the schedule, the instant, and the key of the request.
-SCHEDULE, AT, RUN_KEY = "headwater/schedule", "headwater/scheduled_at", "headwater/run_key"
+#: Tags of requested runs: the schedule, and the instant.
+SCHEDULE, AT = "headwater/schedule", "headwater/scheduled_at"
 #: Dropped instants that get a tick each; what comes before is one tick together.
 MAX_DROPPED = 100
 _BEFORE = timedelta(microseconds=1)
-
-
-def is_running(schedule: ScheduleDefinition, known: Automation | None) -> bool:
-    """Whether a schedule is evaluated."""
-    status = known.status if known is not None else None
-    return (status or schedule.default_status) == AutomationStatus.RUNNING
-
-
-def move(instance: Instance, schedule: ScheduleDefinition, status: AutomationStatus) -> None:
-    """Start or stop a schedule. What would have been due until now is not evaluated any more."""
-    while True:
-        known = instance.catalog.automations().get(schedule.name)
-        try:
-            instance.catalog.append([_moved(instance, schedule, known, status, instance.clock.now())])
-            return
-        except ConflictError:
-            continue
 
 
 def tick(
@@ -85,24 +58,6 @@ def _append(instance: Instance, rounds: Sequence[list[Event]]) -> list[Event]:
         return [event for one in rounds for event in _append(instance, [one])] if len(rounds) > 1 else []
 
 
-def _moved(
-    instance: Instance,
-    schedule: ScheduleDefinition,
-    known: Automation | None,
-    status: AutomationStatus | None,
-    until: datetime,
-) -> AutomationMoved:
-    return AutomationMoved(
-        time=instance.clock.now(),
-        name=schedule.name,
-        status=status,
-        until=until,
-        after=None if known is None else known.until,
-        user=user_name(),
-        host=this_host(),
-    )
-
-
 @dataclass(slots=True)
 class _Round:
     """What is due of one schedule."""
@@ -123,7 +78,7 @@ class _Round:
             until = now.replace(second=0, microsecond=0) - _BEFORE
             if known is not None and known.ticked is not None:
                 until = max(until, known.ticked)
-            events.append(_moved(self.instance, schedule, known, known.status if known else None, until))
+            events.append(moved(self.instance, schedule.name, known, known.status if known else None, until))
         assert until is not None
         due = instants(schedule.cron_schedule, schedule.execution_timezone, until, now)
         dropped, fired = caught_up(due, schedule.catch_up, schedule.max_catch_up, now)
@@ -185,50 +140,14 @@ class _Round:
         return self._tick(at, after, TickStatus.FAILURE, error=describe_failure(error).error)
 
     def _run(self, request: RunRequest, at: datetime) -> RunQueued:
-        definitions, schedule = self.definitions, self.schedule
-        job = definitions.job(request.job_name or schedule.job_name)
-        config = {**schedule.config, **(request.run_config or {})}
-        check_run_config(merged_config(job, config), definitions)
-        about = {SCHEDULE: schedule.name, AT: at.isoformat()}
-        if request.run_key is not None:
-            about[RUN_KEY] = request.run_key
-        tags = {**job.tags, **schedule.tags, **{name: str(value) for name, value in (request.tags or {}).items()}}
-        RetryRule.of(self.instance.settings, tags)
-        max_runtime(self.instance.settings, tags)
-        narrowed = None if request.asset_selection is None else str(coerce_selection(request.asset_selection))
-        keys = () if request.partition_key is None else (request.partition_key,)
-        asked = run_request(
+        schedule = self.schedule
+        return requested_run(
+            self.instance,
+            self.definitions,
             self.origin,
-            narrowed,
-            PartitionChoice(keys=keys),
-            config,
-            job=job.name,
-            force=False,
-            upstream=True,
-            only_missing=False,
-            executor=job.executor,
-            max_workers=None,
-            on_conflict="queue",
+            request,
+            job=self.definitions.job(request.job_name or schedule.job_name),
+            config=schedule.config,
+            tags=schedule.tags,
+            about={SCHEDULE: schedule.name, AT: at.isoformat()},
         )
-        if not asked:
-            raise UserCodeError(
-                f"The configuration of a run of `{job.name}` holds something that JSON has no form for.",
-                remedy="Give texts, numbers, lists and mappings, or EnvVar('NAME').",
-            )
-        chosen = selection_of(job, narrowed)
-        return RunQueued(
-            time=self.instance.clock.now(),
-            run_id=new_id(self.instance.clock.now()),
-            job=job.name,
-            selection=str(chosen),
-            tags={**tags, **about},
-            user=user_name(),
-            host=this_host(),
-            pools=pools_of(definitions.graph, self._assets(chosen)),
-            request=asked,
-        )
-
-    def _assets(self, chosen: Any) -> list[Any]:
-        from headwater.materialize.reader import Reader
-
-        return list(Reader(self.definitions.graph, self.instance.catalog, self.instance.clock.now()).select(chosen))

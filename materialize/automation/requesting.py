@@ -1,0 +1,81 @@
+"""Runs that are requested by what goes on by itself: recorded in the queue, nobody's yet."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.definitions.job import JobDefinition
+from headwater.catalog.definitions.run_request import RunRequest
+from headwater.catalog.definitions.selection import coerce_selection
+from headwater.catalog.errors import UserCodeError
+from headwater.catalog.events import RunQueued
+from headwater.catalog.ids import new_id
+from headwater.catalog.instance import Instance
+from headwater.catalog.processes import this_host, user_name
+from headwater.materialize.api import check_run_config, run_request
+from headwater.materialize.jobs import merged_config, pools_of, selection_of
+from headwater.materialize.monitoring import max_runtime
+from headwater.materialize.partition_choice import PartitionChoice
+from headwater.materialize.reader import Reader
+from headwater.materialize.retries import RetryRule
+
+#: The tag with the key of the request.
+RUN_KEY = "headwater/run_key"
+
+
+def requested_run(
+    instance: Instance,
+    definitions: Definitions,
+    origin: Mapping[str, Any],
+    request: RunRequest,
+    *,
+    job: JobDefinition,
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
+    about: Mapping[str, str],
+) -> RunQueued:
+    """The run of a job that a request asks for, to be recorded with the tick that requested it.
+
+    `origin` is where another process finds the definitions. `config` and `tags` are what whoever requests gives to each
+    of its runs; `about` are tags that say who that is, and win over all others. Raises what a run would: unknown
+    assets, wrong configuration, wrong tags.
+    """
+    config = {**config, **(request.run_config or {})}
+    check_run_config(merged_config(job, config), definitions)
+    keyed = {} if request.run_key is None else {RUN_KEY: request.run_key}
+    tags = {**job.tags, **tags, **{name: str(value) for name, value in (request.tags or {}).items()}}
+    RetryRule.of(instance.settings, tags)
+    max_runtime(instance.settings, tags)
+    narrowed = None if request.asset_selection is None else str(coerce_selection(request.asset_selection))
+    keys = () if request.partition_key is None else (request.partition_key,)
+    asked = run_request(
+        origin,
+        narrowed,
+        PartitionChoice(keys=keys),
+        config,
+        job=job.name,
+        force=False,
+        upstream=True,
+        only_missing=False,
+        executor=job.executor,
+        max_workers=None,
+        on_conflict="queue",
+    )
+    if not asked:
+        raise UserCodeError(
+            f"The configuration of a run of `{job.name}` holds something that JSON has no form for.",
+            remedy="Give texts, numbers, lists and mappings, or EnvVar('NAME').",
+        )
+    chosen = selection_of(job, narrowed)
+    now = instance.clock.now()
+    return RunQueued(
+        time=now,
+        run_id=new_id(now),
+        job=job.name,
+        selection=str(chosen),
+        tags={**tags, **about, **keyed},
+        user=user_name(),
+        host=this_host(),
+        pools=pools_of(definitions.graph, list(Reader(definitions.graph, instance.catalog, now).select(chosen))),
+        request=asked,
+    )
