@@ -121,6 +121,22 @@ def complete_asset(context: click.Context, parameter: click.Parameter, incomplet
         return []
 
 
+def selection_argument(default: str | None = None) -> Callable[[Any], Any]:
+    """The argument SELECTION; several words select what any of them does. Without a default it has to be given."""
+    return click.argument(
+        "selection",
+        nargs=-1,
+        required=default is None,
+        metavar="SELECTION" if default is None else "[SELECTION]",
+        callback=lambda context, parameter, words: _joined(words) or default,
+        shell_complete=complete_asset,
+    )
+
+
+def _joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else " or ".join(f"({word})" if " " in word else word for word in words)
+
+
 def complete_partition(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Partition keys of the asset or selection that was given, for shell completion: the first hundred that match.
 

@@ -15,7 +15,7 @@ from headwater.catalog.metadata import MetadataKind, MetadataValue, display
 from headwater.catalog.metadata import to_json as metadata_to_json
 from headwater.catalog.records import Cell, DefinitionChange, Input, Materialization
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, json_option, pass_app
+from headwater.cli.app import App, complete_asset, json_option, pass_app, selection_argument
 from headwater.materialize.reader import Reader
 
 #: Versions that another was made from, of those that are shown.
@@ -25,7 +25,7 @@ _MOST_KEYS = 1000
 
 
 @click.command()
-@click.argument("selection", default="*", shell_complete=complete_asset)
+@selection_argument("*")
 @click.option("--external", is_flag=True, help="Also those that something else computes.")
 @json_option
 @pass_app

@@ -12,7 +12,7 @@ from headwater.catalog.errors import ConflictError
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Backfill, BackfillStatus, Cell, Failure, Run
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
+from headwater.cli.app import App, complete_partition, json_option, pass_app, selection_argument
 from headwater.cli.build import parse_tags, print_plan, read_config
 from headwater.cli.cells import NAMED
 from headwater.materialize.partition_choice import NARROWINGS, PartitionChoice
@@ -94,7 +94,7 @@ def _settings_options(command: Any) -> Any:
 
 
 @click.command(cls=_Start)
-@click.argument("selection", shell_complete=complete_asset)
+@selection_argument()
 @click.option(
     "--partition",
     "partitions",

@@ -12,7 +12,7 @@ from headwater.catalog.errors import CellTakenError, QueuedError, UsageError
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import OPEN, ErrorRecord, RunStatus, StepCell, StepStatus
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
+from headwater.cli.app import App, complete_partition, json_option, pass_app, selection_argument
 from headwater.cli.cells import NAMED, by_asset, outcome_text, some
 from headwater.cli.status import describe_cause
 from headwater.materialize.causes import Status
@@ -32,7 +32,7 @@ _RANGES = 3
 def _plan_options(command: Any) -> Any:
     for option in reversed(
         (
-            click.argument("selection", default="*", shell_complete=complete_asset),
+            selection_argument("*"),
             click.option("--job", metavar="NAME", help="A job: its assets, those that are in SELECTION too."),
             click.option(
                 "--partition",

@@ -13,13 +13,13 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Cell, Failure
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
+from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app, selection_argument
 from headwater.materialize.causes import Cause, CellStatus, Status
 from headwater.materialize.reader import CellCounts, Reason
 
 
 @click.command()
-@click.argument("selection", default="*", shell_complete=complete_asset)
+@selection_argument("*")
 @click.option("--check", is_flag=True, help="Exit with 1 when anything selected is to be built.")
 @click.option("--partitions", is_flag=True, help="Count the partitions of each asset in columns.")
 @json_option

@@ -58,6 +58,8 @@ def test_ls(shop: ProjectFolder) -> None:
     assert orders["partitioned"] is False
     assert orders["code_version"]
     assert "elsewhere" in [a["key"] for a in shop.json("ls", "--external")["assets"]]
+    both = shop.json("ls", "report", "group:core and kind:polars")["assets"]  # several words: any of them
+    assert [a["key"] for a in both] == ["shop/orders", "report"]
     assert [a["key"] for a in shop.json("ls", "tag:tier=gold")["assets"]] == ["shop/orders"]
     assert "All orders." in shop.run("ls").out
 
