@@ -123,18 +123,20 @@ def complete_asset(context: click.Context, parameter: click.Parameter, incomplet
 
 def selection_argument(default: str | None = None) -> Callable[[Any], Any]:
     """The argument SELECTION; several words select what any of them does. Without a default it has to be given."""
+
+    def joined(context: click.Context, parameter: click.Parameter, words: Sequence[str]) -> str | None:
+        if len(words) < 2:
+            return words[0] if words else default
+        return " or ".join(f"({word})" if " " in word else word for word in words)
+
     return click.argument(
         "selection",
         nargs=-1,
         required=default is None,
         metavar="SELECTION" if default is None else "[SELECTION]",
-        callback=lambda context, parameter, words: _joined(words) or default,
+        callback=joined,
         shell_complete=complete_asset,
     )
-
-
-def _joined(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else " or ".join(f"({word})" if " " in word else word for word in words)
 
 
 def complete_partition(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -23,7 +23,8 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.partitions.definition import PartitionKeyRange
 from headwater.catalog.records import Materialization, RunStatus, StepCell, StepStatus
 from headwater.materialize.conflict import ON_CONFLICT
-from headwater.materialize.execution.run import RunOutcome, RunRequest, definitions_changed, execute
+from headwater.materialize.execution.run import RunOutcome, execute
+from headwater.materialize.execution.starting import RunSpec, definitions_changed
 from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.jobs import merged_config, plan_of, selection_of
 from headwater.materialize.loading import load_asset
@@ -192,7 +193,7 @@ def materialize(
     strategy = retry_strategy or rule.strategy
     found: list[Plan] = []
 
-    def prepare(place: WaitingRun) -> RunRequest | None:
+    def prepare(place: WaitingRun) -> RunSpec | None:
         reader = Reader(definitions.graph_with(config), instance.catalog, instance.clock.now())
         if parent is None:
             reader = reader.within(reader.select(chosen))
@@ -204,7 +205,7 @@ def materialize(
         if not plan:
             record_definitions(instance, reader.graph)
             return None
-        return RunRequest(
+        return RunSpec(
             plan=plan,
             definitions=definitions,
             graph=reader.graph,
@@ -244,7 +245,7 @@ def materialize(
 
 def carry_out(
     place: WaitingRun,
-    prepare: Callable[[WaitingRun], RunRequest | None],
+    prepare: Callable[[WaitingRun], RunSpec | None],
     *,
     tidy: Callable[[], object],
     fail: bool = False,

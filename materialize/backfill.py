@@ -34,7 +34,8 @@ from headwater.materialize.backfill_signals import (
     running_backfill,
 )
 from headwater.materialize.backfill_standing import Attempted, BackfillProgress, Standing, left_out, stand
-from headwater.materialize.execution.run import RunOutcome, RunRequest
+from headwater.materialize.execution.run import RunOutcome
+from headwater.materialize.execution.starting import RunSpec
 from headwater.materialize.executors.fit import IN_PROCESS, check_executor
 from headwater.materialize.monitoring import recover
 from headwater.materialize.partition_choice import PartitionChoice
@@ -382,9 +383,9 @@ class _Backfiller:
     def _execute(self, reader: Reader, plan: Plan) -> RunOutcome | None:
         """Make one run, and note what it lost; None where there was nothing left for it when its turn came."""
         asked = Asked(selection=self.record.selection, tags=self.settings.tags, backfill_id=self.backfill_id)
-        prepared: RunRequest | None = self._prepare(reader, plan, WaitingRun(self.instance, asked))
+        prepared: RunSpec | None = self._prepare(reader, plan, WaitingRun(self.instance, asked))
 
-        def prepare(_: WaitingRun) -> RunRequest | None:
+        def prepare(_: WaitingRun) -> RunSpec | None:
             nonlocal prepared
             if self._canceled():
                 return None
@@ -434,12 +435,12 @@ class _Backfiller:
             raise RunStoppedError("The backfill was canceled.", remedy="")
         recover(self.instance, self.definitions)
 
-    def _prepare(self, reader: Reader, plan: Plan, place: WaitingRun) -> RunRequest:
+    def _prepare(self, reader: Reader, plan: Plan, place: WaitingRun) -> RunSpec:
         """What the next run is told."""
         self.beacon.show(self.progress, self.run_ids)
         if self.settings.on_run is not None:
             self.settings.on_run(self.backfill_id, plan, self.progress)
-        return RunRequest(
+        return RunSpec(
             plan=plan,
             definitions=self.definitions,
             graph=self.graph,

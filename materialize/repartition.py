@@ -38,7 +38,7 @@ from headwater.materialize.api import recover
 from headwater.materialize.causes import Status
 from headwater.materialize.execution.partition_expr import RowOfNoPartitionError, divide
 from headwater.materialize.execution.partitions import PARTITION_EXPR, StepPartitions, step_partitions
-from headwater.materialize.execution.run import definitions_changed
+from headwater.materialize.execution.starting import definitions_changed
 from headwater.materialize.execution.step import describe_failure
 from headwater.materialize.execution.versions import Versions, typed_keys
 from headwater.materialize.heartbeat import Heartbeat

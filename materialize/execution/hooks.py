@@ -1,11 +1,12 @@
 """What hooks are given, and how they are called: whatever they raise is logged, and harms nobody."""
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from headwater.catalog.definitions.hooks import HookDefinition
+from headwater.catalog.definitions.hooks import HookDefinition, HookEvent
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import Cell, ErrorRecord, Materialization
 from headwater.materialize.execution.context import RunInfo
@@ -91,3 +92,31 @@ def call_hook(hook: HookDefinition, context: HookContext, log: Log) -> None:
     except (Exception, SystemExit) as error:
         failure = describe_failure(error).error
         log(context.step_key, "ERROR", f"The hook `{hook.name}` failed: {failure.kind}: {failure.message}")
+
+
+class HookCalls:
+    """Hooks that are to be called as soon as nobody is kept waiting by it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._waiting: deque[tuple[HookDefinition, HookContext]] = deque()
+
+    def add(
+        self,
+        event: HookEvent,
+        context: HookContext,
+        hooks: Iterable[HookDefinition],
+        resources: Mapping[str, Any],
+    ) -> None:
+        """Remember those hooks that are called at an event."""
+        for hook in sorted((hook for hook in hooks if hook.event is event), key=lambda hook: hook.name):
+            self._waiting.append((hook, context.for_hook(hook, resources)))
+
+    def call(self) -> None:
+        """Call them, each once; any number of threads may do so."""
+        while True:
+            try:
+                hook, context = self._waiting.popleft()
+            except IndexError:
+                return
+            call_hook(hook, context, self._log)

@@ -11,57 +11,46 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.definitions.hooks import HookDefinition, HookEvent
-from headwater.catalog.errors import ConflictError, RunOverError, TimedOutError
+from headwater.catalog.definitions.hooks import HookEvent
+from headwater.catalog.errors import RunOverError, TimedOutError
 from headwater.catalog.events import (
-    AssetDefinition,
-    DefinitionsChanged,
     Event,
     LogMessage,
     RunEnded,
-    RunStarted,
     StepEnded,
     StepRetried,
     StepStarted,
 )
-from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.lineage.asset_graph import AssetGraph
-from headwater.catalog.lineage.node import changed_parts, node_to_json
-from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
-    DefinitionChange,
     ErrorRecord,
     Fingerprint,
     LogSlice,
     Materialization,
-    PlannedCell,
-    PlannedStep,
     RunStatus,
     StepCell,
     StepStatus,
 )
-from headwater.catalog.storage.base import CellState, cell_state
+from headwater.catalog.storage.base import cell_state
 from headwater.io.compute_logs import ComputeLogManager, compute_log_manager
-from headwater.materialize.conflict import refuse_taken
 from headwater.materialize.execution.capture import OutputCapture
 from headwater.materialize.execution.context import RunInfo
-from headwater.materialize.execution.hooks import HookContext, call_hook
+from headwater.materialize.execution.hooks import HookCalls, HookContext
 from headwater.materialize.execution.interrupt import Interruption
-from headwater.materialize.execution.pooled import PooledSteps, pools_of
+from headwater.materialize.execution.pooled import PooledSteps
 from headwater.materialize.execution.python_logs import level_of, logged_by, python_logging
 from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
+from headwater.materialize.execution.starting import RunSpec, planned_cells, record_start
 from headwater.materialize.execution.state import Decision, Left, RunState, worst
 from headwater.materialize.execution.step import (
     CANCELED,
@@ -81,41 +70,11 @@ from headwater.materialize.executors.fit import PROCESSES, THREADS, check_fit
 from headwater.materialize.executors.in_process import InProcessExecutor, ThreadExecutor
 from headwater.materialize.io_managers import IOManagers
 from headwater.materialize.monitoring import max_runtime, too_long
-from headwater.materialize.planner import Plan, PlanCell, PlanStep
-from headwater.materialize.queue import check_turn, open_runs
+from headwater.materialize.planner import PlanCell, PlanStep
 from headwater.materialize.reader import UNFINISHED
-from headwater.materialize.waiting_run import WaitingRun
 
 if TYPE_CHECKING:
-    from headwater.materialize.cell_table import CellTable
     from headwater.materialize.executors.processes import Pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """Everything that a run is told."""
-
-    plan: Plan
-    definitions: Definitions
-    graph: AssetGraph
-    #: The current state of unpartitioned assets.
-    states: Mapping[Cell, CellState]
-    #: That of partitions; needed where the plan holds any.
-    table: "CellTable | None" = None
-    run_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: `in_process`, or `threads` or `processes` with `max_workers` of them.
-    executor: str = "in_process"
-    max_workers: int | None = None
-    #: What it is about, and where it stands in the queue.
-    place: WaitingRun
-    #: Whether it builds what another run builds already, rather than raise `CellTakenError`; the last to end wins.
-    supersede: bool = False
-    #: Called just before it begins, when nobody else can begin unnoticed: may raise `CellTakenError`.
-    check: Callable[[], None] = lambda: None
-    #: Asked now and then whether somebody wants the run to be canceled.
-    stop_asked: Callable[[], bool] = lambda: False
-    #: Told each event as it happens, before it is durable: one at a time, from any thread.
-    listener: Callable[[Event], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +94,7 @@ class RunOutcome:
     error: ErrorRecord | None = None
 
 
-def execute(request: RunRequest, instance: Instance) -> RunOutcome:
+def execute(request: RunSpec, instance: Instance) -> RunOutcome:
     """Run a plan. User code's errors are recorded, not raised; errors of catalog and configuration are raised.
 
     Raises `CellTakenError` when another run that goes on builds something of it, `QueuedError` when limits do not let
@@ -145,7 +104,7 @@ def execute(request: RunRequest, instance: Instance) -> RunOutcome:
 
 
 class _Coordinator:
-    def __init__(self, request: RunRequest, instance: Instance) -> None:
+    def __init__(self, request: RunSpec, instance: Instance) -> None:
         self.request = request
         self.instance = instance
         self.clock = instance.clock
@@ -179,8 +138,7 @@ class _Coordinator:
         #: The steps of which there was an attempt.
         self.attempted: set[str] = set()
         self.pooled = PooledSteps(instance, self.run_id, self._admit, self._say_waits, self._wake)
-        #: Hooks to call when the lock is free, and with what.
-        self.hooks: list[tuple[HookDefinition, HookContext]] = []
+        self.hooks = HookCalls(self._log)
         #: Why the run is given up, once it took too long.
         self.overdue: ErrorRecord | None = None
 
@@ -195,7 +153,7 @@ class _Coordinator:
         logs = compute_log_manager(settings, self.instance.home)
         folder = logs.folder(self.run_id)
         self.pool = self._pool(assets, folder) if self.request.executor == PROCESSES else None
-        self.planned = self._planned_cells()
+        self.planned = planned_cells(self.request, self.managers, self.clock.now())
         self.versions = Versions.of(
             self.request.plan,
             self.request.graph,
@@ -211,7 +169,7 @@ class _Coordinator:
         )
         self.interruption = Interruption(on_first=self._on_first_signal, on_second=self._wake, on_stuck=self._on_stuck)
         try:
-            self._start()
+            self._tell(record_start(self.request, self.instance, self.planned, self.redaction))
             try:
                 for cell in self.planned.values():
                     if cell.folder is not None:
@@ -263,55 +221,6 @@ class _Coordinator:
             if problem:
                 self._log(None, "WARNING", problem)
 
-    def _start(self) -> None:
-        """Record the run and the version that each cell is going to get, before anything is written."""
-        changes = definitions_changed(self.instance, self.request.graph)
-        steps = tuple(
-            PlannedStep(
-                step_key=step.key,
-                cells=tuple(self.planned[cell.cell] for cell in step.cells),
-                reason=step.reason,
-            )
-            for step in self.request.plan.steps
-        )
-        catalog, asked = self.instance.catalog, self.place.asked
-        self.place.pools, self.place.first_pools = pools_of(self.request.plan, self.request.graph)
-        while True:
-            claims_before = catalog.claims()
-            self.place.check_not_stopped()
-            others = open_runs(catalog)
-            if not self.request.supersede:
-                refuse_taken(catalog, self.planned, others)
-            check_turn(self.instance, self.place.as_run(), others)
-            self.request.check()
-            started = RunStarted(
-                time=self.clock.now(),
-                run_id=self.run_id,
-                steps=steps,
-                job=asked.job,
-                selection=asked.selection,
-                backfill_id=asked.backfill_id,
-                tags=asked.tags,
-                parent_run_id=asked.parent_run_id,
-                root_run_id=asked.root_run_id,
-                pools=self.place.pools,
-                request=asked.request,
-                user=user_name(),
-                host=this_host(),
-                pid=os.getpid(),
-                start_ticks=start_ticks(os.getpid()),
-                claims_before=claims_before,
-            )
-            events = [self.redaction.event(event) for event in (changes, started) if event is not None]
-            try:
-                catalog.append(events, by=self.run_id)
-            except ConflictError:  # another one was granted something at this moment, or this one was canceled
-                continue
-            break
-        if self.request.listener is not None:
-            for event in events:
-                self.request.listener(event)
-
     def _loop(self, executor: Executor) -> None:
         self.executor = executor
         self._proceed(executor)
@@ -327,7 +236,7 @@ class _Coordinator:
         with self.lock:
             self._settle(result, executor)
             self._proceed(executor)
-        self._call_hooks()
+        self.hooks.call()
         with self.lock:
             # Last: until then there is something to wait for, if only what goes wrong here.
             self.in_flight -= 1
@@ -444,25 +353,14 @@ class _Coordinator:
         self._wake()
         self.interruption.stop(signal.SIGTERM)
 
-    def _hook(self, event: HookEvent, context: HookContext, hooks: Iterable[HookDefinition]) -> None:
-        """Have hooks called as soon as nobody is kept waiting by it."""
-        chosen = sorted((hook for hook in hooks if hook.event is event), key=lambda hook: hook.name)
-        self.hooks += [(hook, context.for_hook(hook, self.environment.resources)) for hook in chosen]
-
     def _hook_run(self) -> None:
         status, error, _ = self._verdict()
         if status is not RunStatus.CANCELED:
             event = HookEvent.RUN_SUCCESS if status is RunStatus.SUCCESS else HookEvent.RUN_FAILURE
             first = error or next((step.error for step in self.ended if step.error is not None), None)
             context = HookContext(run=self.info, log=self._log, error=first, op_exception=self.exception)
-            self._hook(event, context, self.request.definitions.run_hooks)
-        self._call_hooks()
-
-    def _call_hooks(self) -> None:
-        with self.lock:
-            hooks, self.hooks = self.hooks, []
-        for hook, context in hooks:
-            call_hook(hook, context, self._log)
+            self.hooks.add(event, context, self.request.definitions.run_hooks, self.environment.resources)
+        self.hooks.call()
 
     def _end_step(self, result: StepResult, failed: Sequence[CellFailure]) -> None:
         """Record the end of a step: what it made, all at once, and what failed."""
@@ -520,7 +418,8 @@ class _Coordinator:
                 op_exception=failure.exception if failure else None,
             )
             definition = self.request.definitions.definition_of(decision.run[0].cell.asset)
-            self._hook(event, context, self.request.definitions.hooks_of(definition))
+            hooks = self.request.definitions.hooks_of(definition)
+            self.hooks.add(event, context, hooks, self.environment.resources)
 
     @staticmethod
     def _own_error(failure: StepFailure | None, of_step: StepFailure | None) -> ErrorRecord | None:
@@ -704,32 +603,6 @@ class _Coordinator:
             run_config=self.request.run_config,
         )
 
-    def _planned_cells(self) -> dict[Cell, PlannedCell]:
-        now = self.clock.now()
-        planned: dict[Cell, PlannedCell] = {}
-        for step in self.request.plan.steps:
-            for cell in step.cells:
-                key = cell.cell.asset
-                partition = self._typed(cell.cell)
-                planned[cell.cell] = PlannedCell(
-                    asset=key,
-                    partition=partition,
-                    version_id=new_id(now),
-                    folder=self.managers.for_output(key).folder_of(key, partition)
-                    if self.request.graph[key].stored
-                    else None,
-                )
-        return planned
-
-    def _typed(self, cell: Cell) -> str | None:
-        """A cell's partition key; of several dimensions one that knows them."""
-        from headwater.catalog.partitions.multi import MultiPartitionsDefinition
-
-        definition = self.request.graph[cell.asset].partitions_def
-        if cell.partition is None or not isinstance(definition, MultiPartitionsDefinition):
-            return cell.partition
-        return definition.key(cell.partition)
-
     def _end(self) -> RunOutcome:
         status, error, code = self._verdict()
         self._emit(RunEnded(time=self.clock.now(), run_id=self.run_id, status=status, error=error))
@@ -756,9 +629,12 @@ class _Coordinator:
         events = tuple(map(self.redaction.event, events))
         with self.lock:
             self.recorder.append(*events)
-            if self.request.listener is not None:
-                for event in events:
-                    self.request.listener(event)
+            self._tell(events)
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        if self.request.listener is not None:
+            for event in events:
+                self.request.listener(event)
 
     def _log(self, step_key: str | None, level: str, message: str) -> None:
         if logging.getLevelNamesMapping().get(level, logging.CRITICAL) < self.log_level:
@@ -821,26 +697,3 @@ class _Coordinator:
 
 
 _OVER = "the run ended before it"
-
-
-def definitions_changed(instance: Instance, graph: AssetGraph) -> DefinitionsChanged | None:
-    """What is different between the definitions as recorded last and those at hand; None for nothing."""
-    now = instance.clock.now()
-    recorded = instance.catalog.definitions()
-    changes: list[DefinitionChange] = []
-    definitions: list[AssetDefinition] = []
-    for node in graph:
-        data = node_to_json(node)
-        old = recorded.pop(node.key, None)
-        if old is not None and dict(old.data) == data:
-            continue
-        parts = () if old is None else changed_parts(old.data, data)
-        definitions.append(AssetDefinition(asset=node.key, data=data, metadata=dict(node.metadata)))
-        if old is None or parts:
-            changes.append(
-                DefinitionChange(asset=node.key, changed=now, change="added" if old is None else "changed", parts=parts)
-            )
-    changes.extend(DefinitionChange(asset=key, changed=now, change="removed") for key in recorded)
-    if not changes and not definitions:
-        return None
-    return DefinitionsChanged(time=now, changes=tuple(changes), definitions=tuple(definitions))
