@@ -11,9 +11,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,7 +31,6 @@ from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
     Cell,
     ErrorRecord,
-    Fingerprint,
     LogSlice,
     Materialization,
     RunStatus,
@@ -51,19 +49,19 @@ from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.redaction import Redaction
 from headwater.materialize.execution.resources import Resources
 from headwater.materialize.execution.starting import RunSpec, planned_cells, record_start
-from headwater.materialize.execution.state import Decision, Left, RunState, worst
+from headwater.materialize.execution.state import Decision, RunState
 from headwater.materialize.execution.step import (
     CANCELED,
     Attempt,
     CellFailure,
     StepEnvironment,
-    StepFailure,
     StepOutput,
     StepResult,
     StepSpec,
     attempt_step,
     describe_failure,
 )
+from headwater.materialize.execution.step_end import left_alone, step_end
 from headwater.materialize.execution.versions import Versions
 from headwater.materialize.executors.base import Executor
 from headwater.materialize.executors.fit import PROCESSES, THREADS, check_fit
@@ -262,19 +260,7 @@ class _Coordinator:
 
     def _leave(self, decision: Decision, status: StepStatus) -> None:
         """Record a step that is not run."""
-        self._finish(decision.step, status, cells=self._left(decision.left), message=decision.message)
-
-    def _left(self, left: Iterable[Left]) -> list[StepCell]:
-        """What became of cells that are not computed."""
-        return [
-            StepCell(
-                asset=one.cell.cell.asset,
-                partition=one.cell.cell.partition,
-                status=one.status,
-                version_id=self.versions.version_id(one.cell.cell) if one.status is StepStatus.VERIFIED else None,
-            )
-            for one in left
-        ]
+        self._finish(decision.step, status, cells=left_alone(decision, self.versions), message=decision.message)
 
     def _settle(self, result: StepResult, executor: Executor) -> None:
         """Record what an attempt made, or have what failed of it tried again."""
@@ -366,67 +352,30 @@ class _Coordinator:
         """Record the end of a step: what it made, all at once, and what failed."""
         spec = result.spec
         decision = self.decisions[spec.step_key]
-        now = self.clock.now()
-        outputs = {Cell(o.cell.asset, o.cell.partition): o for o in self.kept.pop(spec.step_key)}
-        lost = {Cell(one.cell.asset, one.cell.partition): one.failure for one in failed}
-        failure = next((one.failure for one in failed if not one.failure.canceled), None)
-        made: dict[Cell, Materialization] = {}
-        cells: list[StepCell] = []
-        # A step may make assets that depend on each other: in the order of the graph.
-        order = {key: at for at, key in enumerate(self.request.graph.sorted({c.cell.asset for c in decision.run}))}
-        for cell in sorted(decision.run, key=lambda cell: order[cell.cell.asset]):
-            output = outputs.get(cell.cell)
-            status = StepStatus.SKIPPED
-            if output is not None:
-                made[cell.cell] = self._materialization(spec.step_key, cell, output, result.seconds, now, made)
-                status = StepStatus.SUCCESS
-            elif cell.cell in lost:
-                status = StepStatus.CANCELED if lost[cell.cell].canceled else StepStatus.FAILURE
-            cells.append(
-                StepCell(
-                    asset=cell.cell.asset,
-                    partition=cell.cell.partition,
-                    status=status,
-                    version_id=output.cell.version_id if output else None,
-                    rows=output.pointer.rows if output and output.pointer else None,
-                    error=self._own_error(lost.get(cell.cell), failure),
-                )
-            )
-        ended = worst(cell.status for cell in cells)
-        if ended is StepStatus.SKIPPED:
-            ended = StepStatus.SUCCESS  # it ran, and chose to make nothing
+        outputs = self.kept.pop(spec.step_key)
+        end = step_end(result, decision, outputs, failed, self.versions, now=self.clock.now())
+        failure = end.failure
         if failure is not None and not self.exit_code:
             self.exit_code, self.exception = failure.exit_code, failure.exception
-        self.versions.made(made.values())
-        self._finish(
-            decision.step,
-            ended,
-            cells=[*cells, *self._left(decision.left)],
-            made=tuple(made.values()),
-            error=failure.error if failure else None,
-        )
+        self.versions.made(end.made)
+        error = failure.error if failure else None
+        cells = [*end.cells, *left_alone(decision, self.versions)]
+        self._finish(decision.step, end.status, cells=cells, made=end.made, error=error)
         self.pooled.released()
-        event = {StepStatus.SUCCESS: HookEvent.STEP_SUCCESS, StepStatus.FAILURE: HookEvent.STEP_FAILURE}.get(ended)
+        event = {StepStatus.SUCCESS: HookEvent.STEP_SUCCESS, StepStatus.FAILURE: HookEvent.STEP_FAILURE}.get(end.status)
         if event is not None:
             context = HookContext(
                 run=self.info,
                 log=self._log,
                 step_key=spec.step_key,
                 cells=tuple(cell.cell for cell in decision.run),
-                materializations=tuple(made.values()),
-                error=failure.error if failure else None,
+                materializations=end.made,
+                error=error,
                 op_exception=failure.exception if failure else None,
             )
             definition = self.request.definitions.definition_of(decision.run[0].cell.asset)
             hooks = self.request.definitions.hooks_of(definition)
             self.hooks.add(event, context, hooks, self.environment.resources)
-
-    @staticmethod
-    def _own_error(failure: StepFailure | None, of_step: StepFailure | None) -> ErrorRecord | None:
-        """Why a cell failed, where that is not why its step did."""
-        if failure is None or failure.canceled or (of_step is not None and failure.error == of_step.error):
-            return None
-        return failure.error
 
     def _finish(
         self,
@@ -462,34 +411,6 @@ class _Coordinator:
                 if cell.status not in (StepStatus.SUCCESS, StepStatus.VERIFIED)
             },
             message=message,
-        )
-
-    def _materialization(
-        self,
-        step_key: str,
-        cell: PlanCell,
-        output: StepOutput,
-        seconds: float,
-        now: datetime,
-        made: Mapping[Cell, Materialization],
-    ) -> Materialization:
-        """The record of a version that a step made; `made` are those that the same step made before."""
-        version = output.cell.version_id
-        return Materialization(
-            version_id=version,
-            asset=cell.cell.asset,
-            partition=cell.cell.partition,
-            run_id=self.run_id,
-            step_key=step_key,
-            created=now,
-            fingerprint=self._fingerprint(cell.cell.asset),
-            # Nobody knows what it holds: every version of it counts as different.
-            data_version=output.data_version or f"version:{version}",
-            pointer=output.pointer,
-            inputs=self.versions.recorded(cell, made),
-            metadata=output.metadata,
-            tags=output.tags,
-            seconds=seconds,
         )
 
     def _retry_delay(self, spec: StepSpec, failed: Sequence[CellFailure]) -> float | None:
@@ -581,7 +502,7 @@ class _Coordinator:
         previous: dict[Cell, tuple[Any, bool]] = {}
         provenance: dict[Cell, dict[str, str]] = {}
         for cell in cells:
-            fingerprint = self._fingerprint(cell.cell.asset)
+            fingerprint = self.versions.fingerprint(cell.cell.asset)
             previous[cell.cell] = self.versions.previous(cell.cell, fingerprint.code)
             provenance[cell.cell] = {
                 "headwater.asset": cell.cell.asset,
@@ -689,11 +610,6 @@ class _Coordinator:
         status = RunStatus.CANCELED if canceled and self.overdue is None else RunStatus.FAILURE
         events.append(RunEnded(time=now, run_id=self.run_id, status=status, error=self.overdue or error))
         return events
-
-    def _fingerprint(self, key: AssetKey) -> Fingerprint:
-        fingerprint = self.request.graph[key].fingerprint
-        assert fingerprint is not None  # only external assets have none, and they are not computed
-        return fingerprint
 
 
 _OVER = "the run ended before it"

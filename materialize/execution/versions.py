@@ -9,7 +9,7 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
-from headwater.catalog.records import Cell, Input, Materialization, Pointer
+from headwater.catalog.records import Cell, Fingerprint, Input, Materialization, Pointer
 from headwater.catalog.storage.base import CatalogReader
 from headwater.materialize.execution.partitions import StepPartitions, step_partitions
 from headwater.materialize.execution.step import StepInput, StoredPart
@@ -72,6 +72,12 @@ class Versions:
             asked = [name for name in asked if Cell(key, name) not in self.current]
             for partition, made in catalog.currents(key, asked).items() if asked else ():
                 self.current[Cell(key, partition)] = made
+
+    def fingerprint(self, key: AssetKey) -> Fingerprint:
+        """What a version of an asset is made with, as of now."""
+        fingerprint = self.graph[key].fingerprint
+        assert fingerprint is not None  # only external assets have none, and they are not computed
+        return fingerprint
 
     def made(self, materializations: Iterable[Materialization]) -> None:
         """These are current from now on."""

@@ -31,7 +31,7 @@ class Sizes:
 SIZE = os.environ.get("HEADWATER_FAULTS", "short")
 SIZES = {
     "short": Sizes(seeds=80, stride=16, first_starts=1, starting=6, together=0, races=10),
-    "commit": Sizes(seeds=2_000, stride=1, first_starts=20, together=20, races=200),
+    "commit": Sizes(seeds=2_000, stride=1, first_starts=20, together=60, races=200),
     "soak": Sizes(seeds=200_000, stride=1, first_starts=500, together=600, races=10_000, kills=1_000),
 }[SIZE]
 
