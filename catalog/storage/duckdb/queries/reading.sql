@@ -290,6 +290,10 @@ where true
 order by seq desc
 limit $limit
 
+-- name: last_event
+-- The number of the last event.
+select coalesce(max(seq), 0) from event
+
 -- name: claims
 -- How often anything was claimed.
 select (select coalesce(sum(claims), 0) from run)::bigint + (select count(*) from slot)
@@ -316,8 +320,8 @@ where ended.attempt is null or ended.attempt < held.attempt
 order by held.place
 
 -- name: automations
--- The schedules that were started, stopped or seen.
-select name, status, until, ticked
+-- The schedules and sensors that were started, stopped or seen.
+select name, status, until, ticked, cursor, last_run_key, failures
 from automation
 where name = $name --if name
 order by name
