@@ -71,6 +71,7 @@ class SensorEvaluationContext:
         last_tick_completion_time: datetime | None = None,
         is_first_tick_since_sensor_start: bool = True,
         instance: Any = None,
+        open_instance: Callable[[], Any] | None = None,
         definitions: Any = None,
         resources: Mapping[str, Any] | None = None,
     ) -> None:
@@ -90,6 +91,7 @@ class SensorEvaluationContext:
         self._cursor = cursor
         self._updated = False
         self._instance = instance
+        self._open_instance = open_instance
 
     @property
     def cursor(self) -> str | None:
@@ -108,8 +110,8 @@ class SensorEvaluationContext:
     @property
     def instance(self) -> Any:
         """The `headwater.Instance`, opened when it is first asked for; None in unit tests that give none."""
-        if inspect.isfunction(self._instance):
-            self._instance = self._instance()
+        if self._instance is None and self._open_instance is not None:
+            self._instance = self._open_instance()
         return self._instance
 
 

@@ -244,7 +244,7 @@ class Reader:
 
     def last_event(self) -> int:
         """See `CatalogReader.last_event`."""
-        return self._ask("last_event")[0][0]
+        return self._ask("last_event")[0][0] or 0
 
     def claims(self) -> int:
         """See `CatalogReader.claims`."""

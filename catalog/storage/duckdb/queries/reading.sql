@@ -290,10 +290,6 @@ where true
 order by seq desc
 limit $limit
 
--- name: last_event
--- The number of the last event.
-select coalesce(max(seq), 0) from event
-
 -- name: claims
 -- How often anything was claimed.
 select (select coalesce(sum(claims), 0) from run)::bigint + (select count(*) from slot)
