@@ -217,29 +217,30 @@ class SensorDefinition:
 
 def result_of(value: object, who: str) -> SensorResult:
     """What a sensor's function gave, as a result in which every part is what it says. Raises `UserCodeError`."""
+    given = value
     if isinstance(value, Iterable) and not isinstance(value, Mapping | str | bytes):
         found = list(islice(cast(Iterable[object], value), MAX_ASKED + 1))
-        value = found[0] if len(found) == 1 else found
-    if not isinstance(value, SensorResult):
-        wanted = requests_of(value, who, MAX_ASKED)
+        given = found[0] if len(found) == 1 else found
+    if not isinstance(given, SensorResult):
+        wanted = requests_of(given, who, MAX_ASKED)
         if isinstance(wanted, SkipReason):
             return SensorResult(skip_reason=wanted)
         return SensorResult(run_requests=wanted)
-    requests = list(value.run_requests or ())
+    requests = list(given.run_requests or ())
     wanted = requests_of(requests, who, MAX_ASKED) if requests else ()
-    changes = tuple(value.dynamic_partitions_requests or ())
+    changes = tuple(given.dynamic_partitions_requests or ())
     for one in changes:
         if not isinstance(cast(object, one), PartitionsRequest):
             raise UserCodeError(
                 f"The {who} changes dynamic partitions by {with_article(type(cast(object, one)).__name__)}.",
                 remedy="Give what build_add_request and build_delete_request make.",
             )
-    skip = value.skip_reason if isinstance(value.skip_reason, SkipReason | None) else SkipReason(value.skip_reason)
+    skip = given.skip_reason if isinstance(given.skip_reason, SkipReason | None) else SkipReason(given.skip_reason)
     if not requests and skip is None:
         skip = SkipReason("its function requested no runs")
     if isinstance(wanted, SkipReason):
-        return replace(value, run_requests=(), skip_reason=wanted, dynamic_partitions_requests=changes)
-    return replace(value, run_requests=wanted, skip_reason=skip, dynamic_partitions_requests=changes)
+        return replace(given, run_requests=(), skip_reason=wanted, dynamic_partitions_requests=changes)
+    return replace(given, run_requests=wanted, skip_reason=skip, dynamic_partitions_requests=changes)
 
 
 def call_once(sensor: SensorDefinition, context: SensorEvaluationContext) -> SensorResult:

@@ -5,6 +5,7 @@ sets its cursor meanwhile.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -87,6 +88,21 @@ def tick(
         while own.under_way:
             ticks += _record(instance, definitions, origin, own, PATIENCE)
     return ticks
+
+
+def preview(
+    instance: Instance, definitions: Definitions, sensor: SensorDefinition, cursor: str | None = None
+) -> Evaluated:
+    """What a sensor would want now, with the cursor that is recorded or another; nothing is recorded."""
+    known = instance.catalog.automations().get(sensor.name)
+    wanted = evaluation_of(sensor, known)
+    if cursor is not None:
+        wanted = replace(wanted, cursor=cursor)
+    with open_evaluators(instance, definitions) as evaluators:
+        evaluators.submit(Due(wanted=wanted, known=known, at=instance.clock.now(), timeout=sensor.timeout_seconds))
+        while True:
+            for _, done in evaluators.take(PATIENCE):
+                return done
 
 
 def _due(instance: Instance, definitions: Definitions, now: datetime, evaluators: Evaluators | None) -> list[Due]:

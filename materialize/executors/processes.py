@@ -330,7 +330,7 @@ class ProcessExecutor:
         settled = False
         for key, _ in self._selector.select(seconds):
             if key.fileobj is self._woken:
-                settled |= bool(self.read_now(self._woken))
+                settled |= bool(read_now(self._woken))
             elif key.fileobj is self._nursery.control:
                 settled |= self._hear_nursery()
             elif key.data in self._workers:
