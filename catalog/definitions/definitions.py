@@ -83,7 +83,8 @@ class Definitions:
         #: By name.
         self.sensors: Mapping[str, SensorDefinition] = named(sensors, SensorDefinition, "sensor", "@sensor")
         _check_one_name(given, self.sensors)
-        theirs = [*(one.job for one in given.values()), *(job for one in self.sensors.values() for job in one.jobs)]
+        theirs = [one.job for one in given.values()]
+        theirs += [job for one in self.sensors.values() for job in (*one.jobs, *one.monitored_jobs)]
         their_jobs = [job for job in theirs if isinstance(job, JobDefinition)]
         #: By name; those of schedules and sensors too.
         self.jobs: Mapping[str, JobDefinition] = named(

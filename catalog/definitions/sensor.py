@@ -203,7 +203,8 @@ class SensorDefinition:
         result = self.evaluation_fn(self, context)
         cursor = context.updated_cursor if result.cursor is None else result.cursor
         if cursor is not None and (not isinstance(cast(object, cursor), str) or len(cursor) > MAX_CURSOR):
-            what = f"{len(cursor):,} characters" if isinstance(cast(object, cursor), str) else type(cursor).__name__
+            kind = with_article(type(cast(object, cursor)).__name__)
+            what = f"{len(cursor):,} characters" if isinstance(cast(object, cursor), str) else kind
             raise UserCodeError(
                 f"The cursor of the sensor `{self.name}` is {what}.",
                 remedy=f"It is a text of at most {MAX_CURSOR:,} characters; keep more elsewhere.",
