@@ -34,7 +34,9 @@ _MADE = (EventKind.ASSET_MATERIALIZATION.value,)
 _AT_ONCE, _IN_SIGHT = 100, 1000
 
 
-def asset_sensor(asset_key: Any, *, job: Any = None, name: str | None = None, **settings: Any) -> Any:
+def asset_sensor(
+    asset_key: Any, *, job: JobDefinition | str | None = None, name: str | None = None, **settings: Any
+) -> Callable[[Callable[..., object]], SensorDefinition]:
     """Make a sensor of a function that is called for each new materialization of an asset.
 
     The function gets a `SensorEvaluationContext` and the materialization (`asset`, `partition`, `run_id`, `metadata`,
@@ -57,7 +59,7 @@ def asset_sensor(asset_key: Any, *, job: Any = None, name: str | None = None, **
 
 
 def multi_asset_sensor(
-    monitored_assets: Any, *, job: Any = None, name: str | None = None, **settings: Any
+    monitored_assets: Any, *, job: JobDefinition | str | None = None, name: str | None = None, **settings: Any
 ) -> Callable[[Callable[..., object]], SensorDefinition]:
     """Make a sensor of a function that looks at what is new of several assets, together.
 

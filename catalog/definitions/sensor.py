@@ -250,14 +250,14 @@ def call_once(sensor: SensorDefinition, context: SensorEvaluationContext) -> Sen
 
 
 def sensor(
-    job: Any = None,
+    job: JobDefinition | str | None = None,
     *,
     jobs: Sequence[JobDefinition | str] | None = None,
     job_name: str | None = None,
     asset_selection: Any = None,
     name: str | None = None,
     **settings: Any,
-) -> Any:
+) -> Callable[[Callable[..., object]], SensorDefinition]:
     """Make a sensor of a function that looks whether something is to run.
 
     The function gets a `SensorEvaluationContext`, if it wants one, and the resources that its other parameters are
@@ -274,9 +274,6 @@ def sensor(
         targets = targets_of(own, job, jobs, job_name, asset_selection)
         return make_sensor(own, function, call_once, parameters=1, jobs=targets, **settings)
 
-    if inspect.isfunction(job):  # @sensor without parentheses
-        function, job = job, None
-        return define(function)
     return define
 
 

@@ -53,7 +53,7 @@ BY_CUSTOMER = define_asset_job("by_customer", "invoices")
 
 
 def watching(function: Callable[..., object], **settings: Any) -> Definitions:
-    given = {"job": JOB, "name": "s", "default_status": "RUNNING", **settings}
+    given: dict[str, Any] = {"job": JOB, "name": "s", "default_status": "RUNNING", **settings}
     return Definitions([orders, invoices], jobs=[JOB, BY_CUSTOMER], sensors=[sensor(**given)(function)])
 
 

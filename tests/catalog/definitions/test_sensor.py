@@ -66,7 +66,7 @@ def test_the_example_of_a_file_that_may_be_there(tmp_path: Path) -> None:
 def test_what_functions_may_answer() -> None:
     one, two = RunRequest("1"), RunRequest("2")
     assert wanted(lambda: one).run_requests == [one]
-    assert wanted(lambda context: [one, two]).run_requests == [one, two]
+    assert wanted(lambda: [one, two]).run_requests == [one, two]
     assert wanted(lambda: iter([one, two])).run_requests == [one, two]
     assert wanted(lambda: SkipReason("no")).skip_reason == SkipReason("no")
     assert wanted(lambda: None).skip_reason == SkipReason("its function returned nothing")
@@ -83,7 +83,7 @@ def test_cursors() -> None:
 
     assert wanted(updates).cursor == "1"
     assert wanted(updates, "41").cursor == "42"
-    assert wanted(lambda context: SensorResult(cursor="b"), "a").cursor == "b"
+    assert wanted(lambda: SensorResult(cursor="b"), "a").cursor == "b"
     assert wanted(lambda: None, "a").cursor is None
     with pytest.raises(UserCodeError, match="is 262,145 characters"):
         wanted(lambda: SensorResult(cursor="x" * (MAX_CURSOR + 1)))
@@ -162,8 +162,11 @@ def test_which_job_a_request_means() -> None:
 
 
 def test_definitions_that_are_refused() -> None:
+    def takes_two(context: Any, more: Any) -> None: ...
+
     def make(**settings: Any) -> SensorDefinition:
-        return sensor(**{"name": "s", "job": JOB, **settings})(lambda: None)
+        given: dict[str, Any] = {"name": "s", "job": JOB, **settings}
+        return sensor(**given)(lambda: None)
 
     for settings, message in (
         ({"minimum_interval_seconds": 0}, "has minimum_interval_seconds=0"),
@@ -177,7 +180,7 @@ def test_definitions_that_are_refused() -> None:
         with pytest.raises(DefinitionError, match=message):
             make(**settings)
     with pytest.raises(DefinitionError, match="has the parameters context, more, and fills 1 besides resources"):
-        sensor(job=JOB, name="s")(lambda context, more: None)
+        sensor(job=JOB, name="s")(takes_two)
     with pytest.raises(DefinitionError, match="is of the job `nigthly`: there is none"):
         Definitions([orders], jobs=[JOB], sensors=[make(job="nigthly")])
     with pytest.raises(DefinitionError, match="Two sensors are called `s`"):
@@ -185,7 +188,7 @@ def test_definitions_that_are_refused() -> None:
     with pytest.raises(DefinitionError, match="A schedule and a sensor are called `s`"):
         Definitions([orders], schedules=[ScheduleDefinition(JOB, "@daily", "s")], sensors=[make()])
     with pytest.raises(DefinitionError, match="No asset `oders`"):
-        Definitions([orders], sensors=[asset_sensor("oders", job=JOB, name="s")(lambda context, event: None)])
+        Definitions([orders], sensors=[asset_sensor("oders", job=JOB, name="s")(takes_two)])
     with pytest.raises(DefinitionError, match="is of the job `absent`"):
         Definitions([orders], sensors=[run_status_sensor("SUCCESS", monitored_jobs=["absent"], name="s")(lambda: None)])
     with pytest.raises(DefinitionError, match="run_status is 'DONE'"):
