@@ -64,13 +64,16 @@ def test_the_example_of_a_file_that_may_be_there(tmp_path: Path) -> None:
 
 
 def test_what_functions_may_answer() -> None:
+    def empty() -> list[RunRequest]:
+        return []
+
     one, two = RunRequest("1"), RunRequest("2")
     assert wanted(lambda: one).run_requests == [one]
     assert wanted(lambda: [one, two]).run_requests == [one, two]
     assert wanted(lambda: iter([one, two])).run_requests == [one, two]
     assert wanted(lambda: SkipReason("no")).skip_reason == SkipReason("no")
     assert wanted(lambda: None).skip_reason == SkipReason("its function returned nothing")
-    assert wanted(list).skip_reason == SkipReason("its function returned nothing")
+    assert wanted(empty).skip_reason == SkipReason("its function returned nothing")
     assert wanted(lambda: SensorResult(skip_reason="no files")).skip_reason == SkipReason("no files")
     assert wanted(lambda: iter([SensorResult([one], cursor="7")])) == SensorResult([one], None, "7", ())
     assert wanted(lambda: SensorResult()).skip_reason == SkipReason("its function requested no runs")
