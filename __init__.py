@@ -27,6 +27,16 @@ _NAMES = {
         "load_assets_from_modules",
         "load_assets_from_package_module",
     ),
+    "headwater.catalog.definitions.event_sensors": (
+        "MultiAssetSensorEvaluationContext",
+        "RunStatusSensorContext",
+        "asset_sensor",
+        "build_multi_asset_sensor_context",
+        "build_run_status_sensor_context",
+        "multi_asset_sensor",
+        "run_failure_sensor",
+        "run_status_sensor",
+    ),
     "headwater.catalog.definitions.hooks": (
         "HookDefinition",
         "failure_hook",
@@ -55,6 +65,14 @@ _NAMES = {
         "schedule",
     ),
     "headwater.catalog.definitions.selection": ("AssetSelection",),
+    "headwater.catalog.definitions.sensor": (
+        "DefaultSensorStatus",
+        "SensorDefinition",
+        "SensorEvaluationContext",
+        "SensorResult",
+        "build_sensor_context",
+        "sensor",
+    ),
     "headwater.catalog.errors": ("HeadwaterError",),
     "headwater.catalog.instance": ("Instance",),
     "headwater.catalog.keys": ("AssetKey",),
@@ -76,7 +94,11 @@ _NAMES = {
         "PartitionsDefinition",
         "TimeWindow",
     ),
-    "headwater.catalog.partitions.dynamic": ("DynamicPartitionsDefinition",),
+    "headwater.catalog.partitions.dynamic": (
+        "AddDynamicPartitionsRequest",
+        "DeleteDynamicPartitionsRequest",
+        "DynamicPartitionsDefinition",
+    ),
     "headwater.catalog.partitions.mapping": (
         "AllPartitionMapping",
         "BusinessCalendarPartitionMapping",
@@ -100,6 +122,7 @@ _NAMES = {
         "TimeWindowPartitionsDefinition",
         "WeeklyPartitionsDefinition",
     ),
+    "headwater.catalog.records": ("RunStatus",),
     "headwater.io.base": ("ConfigurableIOManager", "IOManager", "InputContext", "OutputContext"),
     "headwater.io.file_manager": ("FileIOManager",),
     "headwater.io.json_values": ("JsonIOManager",),
@@ -143,6 +166,16 @@ if TYPE_CHECKING:
         load_assets_from_modules,
         load_assets_from_package_module,
     )
+    from headwater.catalog.definitions.event_sensors import (
+        MultiAssetSensorEvaluationContext,
+        RunStatusSensorContext,
+        asset_sensor,
+        build_multi_asset_sensor_context,
+        build_run_status_sensor_context,
+        multi_asset_sensor,
+        run_failure_sensor,
+        run_status_sensor,
+    )
     from headwater.catalog.definitions.hooks import (
         HookDefinition,
         failure_hook,
@@ -171,6 +204,14 @@ if TYPE_CHECKING:
         schedule,
     )
     from headwater.catalog.definitions.selection import AssetSelection
+    from headwater.catalog.definitions.sensor import (
+        DefaultSensorStatus,
+        SensorDefinition,
+        SensorEvaluationContext,
+        SensorResult,
+        build_sensor_context,
+        sensor,
+    )
     from headwater.catalog.errors import HeadwaterError
     from headwater.catalog.instance import Instance
     from headwater.catalog.keys import AssetKey
@@ -192,7 +233,11 @@ if TYPE_CHECKING:
         PartitionsDefinition,
         TimeWindow,
     )
-    from headwater.catalog.partitions.dynamic import DynamicPartitionsDefinition
+    from headwater.catalog.partitions.dynamic import (
+        AddDynamicPartitionsRequest,
+        DeleteDynamicPartitionsRequest,
+        DynamicPartitionsDefinition,
+    )
     from headwater.catalog.partitions.mapping import (
         AllPartitionMapping,
         BusinessCalendarPartitionMapping,
@@ -216,6 +261,7 @@ if TYPE_CHECKING:
         TimeWindowPartitionsDefinition,
         WeeklyPartitionsDefinition,
     )
+    from headwater.catalog.records import RunStatus
     from headwater.io.base import ConfigurableIOManager, InputContext, IOManager, OutputContext
     from headwater.io.file_manager import FileIOManager
     from headwater.io.json_values import JsonIOManager

@@ -285,7 +285,7 @@ class BackfillEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomationMoved:
-    """A schedule is started or stopped; or it is seen for the first time, with no status.
+    """A schedule or sensor is started or stopped, or given another cursor; or seen for the first time, with no status.
 
     What it was due for until then is decided: nothing of it is evaluated.
     """
@@ -297,6 +297,8 @@ class AutomationMoved:
     until: datetime
     #: What that was when whoever moves it looked: None for one that the catalog knows nothing of.
     after: datetime | None = None
+    #: What a sensor's cursor is from now on.
+    cursor: str | None = None
     user: str = ""
     host: str = ""
     pid: int = 0
@@ -317,6 +319,8 @@ class TickEnded:
     run_ids: tuple[str, ...] = ()
     run_keys: Mapping[str, str] = field(default_factory=dict[str, str])
     instants: int = 1
+    #: What a sensor's cursor is from now on; None for what it was.
+    cursor: str | None = None
 
 
 Event = (

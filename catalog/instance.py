@@ -104,6 +104,11 @@ class Instance:
         return load_settings(self.home)
 
     @property
+    def is_ephemeral(self) -> bool:
+        """Whether it leaves nothing behind, so that no other process can open it."""
+        return self._remove is not None
+
+    @property
     def artifacts(self) -> Path:
         """Where data without a root of its own and compute logs lie: the home, unless the settings say otherwise."""
         return self.home if find_settings(self.home) is None else self.settings.artifacts(self.home)

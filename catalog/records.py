@@ -369,7 +369,7 @@ class BackfillCells:
 
 
 class AutomationStatus(StrEnum):
-    """Whether somebody wants a schedule to be evaluated."""
+    """Whether somebody wants a schedule or sensor to be evaluated."""
 
     RUNNING = "RUNNING"
     STOPPED = "STOPPED"
@@ -377,7 +377,7 @@ class AutomationStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Automation:
-    """A schedule, as far as the catalog knows of it."""
+    """A schedule or sensor, as far as the catalog knows of it."""
 
     name: str
     #: None where nobody said anything: then it is what its definition says.
@@ -386,6 +386,12 @@ class Automation:
     until: datetime
     #: The instant of its last tick.
     ticked: datetime | None = None
+    #: What a sensor remembers from one tick to the next.
+    cursor: str | None = None
+    #: The last run key that was requested.
+    last_run_key: str | None = None
+    #: How many ticks failed in a row, since somebody last started or stopped it.
+    failures: int = 0
 
 
 class TickStatus(StrEnum):
@@ -401,10 +407,10 @@ class TickStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """A moment at which a schedule was due, and what came of it."""
+    """A moment at which a schedule or sensor was due, and what came of it."""
 
     name: str
-    #: When it was due; no two ticks of a schedule have the same.
+    #: When it was due; no two ticks of one have the same.
     at: datetime
     #: When that was decided.
     evaluated: datetime

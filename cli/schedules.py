@@ -8,11 +8,11 @@ import click
 
 from headwater.catalog.definitions.due import upcoming
 from headwater.catalog.definitions.schedule import ScheduleDefinition
-from headwater.catalog.errors import UsageError
+from headwater.catalog.errors import UsageError, nearest
 from headwater.catalog.events import TickEnded
 from headwater.catalog.partitions.zone import load_zone
 from headwater.catalog.printable import printable_line
-from headwater.catalog.records import AutomationStatus, Tick
+from headwater.catalog.records import AutomationStatus, ErrorRecord, Tick
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
 
@@ -222,7 +222,7 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
 @json_option
 @pass_app
 def ticks(app: App, name: str | None, limit: int, as_json: bool) -> None:
-    """List at which instants schedules were due and what came of it, the last ones first.
+    """List at which instants schedules and sensors were due and what came of it, the last ones first.
 
     \b
     Examples:
@@ -232,7 +232,9 @@ def ticks(app: App, name: str | None, limit: int, as_json: bool) -> None:
     with app.reading() as instance:
         found = instance.catalog.ticks(name, limit=limit)
         if not found and name is not None and name not in instance.catalog.automations():
-            app.definitions.schedule(name)  # which says that there is none
+            known = [*app.definitions.schedules, *app.definitions.sensors]
+            if name not in known:
+                raise UsageError(f"There is no schedule or sensor `{name}`.", remedy=nearest(name, known))
     if as_json:
         output.say_json({"ticks": [_describe_tick(one, one.evaluated) for one in found]})
     elif not found:
@@ -242,23 +244,27 @@ def ticks(app: App, name: str | None, limit: int, as_json: bool) -> None:
 
 
 def _describe_tick(one: Tick | TickEnded, evaluated: datetime) -> dict[str, Any]:
-    error = one.error
     return {
         "name": one.name,
         "at": _utc(one.at),
         "status": one.status,
         "run_ids": one.run_ids,
         "reason": one.reason or None,
-        "error": error and {"kind": error.kind, "message": error.message, "traceback": error.traceback},
+        "error": describe_error(one.error),
         "run_keys": one.run_keys,
         "instants": one.instants,
         "evaluated": output.rfc3339(evaluated),
     }
 
 
+def describe_error(error: ErrorRecord | None) -> dict[str, str] | None:
+    """Why something could not be evaluated, for machines."""
+    return error and {"kind": error.kind, "message": error.message, "traceback": error.traceback}
+
+
 def _print(found: Sequence[tuple[Tick | TickEnded, datetime]]) -> None:
     output.table(
-        ["SCHEDULE", "AT", "STATUS", "RUNS", "WHY"],
+        ["NAME", "AT", "STATUS", "RUNS", "WHY"],
         [
             (
                 one.name,

@@ -14,6 +14,7 @@ from types import ModuleType
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module, objects_of_module
 from headwater.catalog.definitions.job import JobDefinition
 from headwater.catalog.definitions.schedule import ScheduleDefinition
+from headwater.catalog.definitions.sensor import SensorDefinition
 from headwater.catalog.errors import DefinitionError, HeadwaterError, UsageError, UserCodeError
 from headwater.io.location import PROJECT_FOLDER
 from headwater.materialize.execution.user_traceback import user_frames, user_traceback
@@ -98,8 +99,12 @@ def _definitions_of(module: ModuleType) -> Definitions:
             f"{module.__file__ or module.__name__} defines no assets.",
             remedy="Decorate a function with @asset, or make a Definitions object.",
         )
-    jobs, schedules = objects_of_module(module, JobDefinition), objects_of_module(module, ScheduleDefinition)
-    return Definitions(found, jobs=jobs, schedules=schedules)
+    return Definitions(
+        found,
+        jobs=objects_of_module(module, JobDefinition),
+        schedules=objects_of_module(module, ScheduleDefinition),
+        sensors=objects_of_module(module, SensorDefinition),
+    )
 
 
 def _import_file(file: Path, root: Path) -> ModuleType:

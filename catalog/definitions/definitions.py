@@ -16,6 +16,7 @@ from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
 from headwater.catalog.definitions.job import JobDefinition, named
 from headwater.catalog.definitions.resource import describe_resource, hash_json
 from headwater.catalog.definitions.schedule import ScheduleDefinition, check_schedule
+from headwater.catalog.definitions.sensor import SensorDefinition, check_sensor
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec
@@ -45,7 +46,7 @@ Kind = TypeVar("Kind")
 
 
 class Definitions:
-    """The assets, jobs, schedules and resources of a project.
+    """The assets, jobs, schedules, sensors and resources of a project.
 
     `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
     `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
@@ -62,6 +63,7 @@ class Definitions:
         hooks: Iterable[HookDefinition] = (),
         jobs: Iterable[JobDefinition] = (),
         schedules: Iterable[ScheduleDefinition] = (),
+        sensors: Iterable[SensorDefinition] = (),
     ) -> None:
         found = [] if assets is None else _collect(assets)
         #: As they were given; `assets` holds them with every parameter settled.
@@ -78,8 +80,13 @@ class Definitions:
             [d for d in self._given if isinstance(d, AssetsDefinition)]
         )
         given = named(schedules, ScheduleDefinition, "schedule", "ScheduleDefinition(…)")
-        their_jobs = [one.job for one in given.values() if isinstance(one.job, JobDefinition)]
-        #: By name; those of schedules too.
+        #: By name.
+        self.sensors: Mapping[str, SensorDefinition] = named(sensors, SensorDefinition, "sensor", "@sensor")
+        _check_one_name(given, self.sensors)
+        theirs = [one.job for one in given.values()]
+        theirs += [job for one in self.sensors.values() for job in (*one.jobs, *one.monitored_jobs)]
+        their_jobs = [job for job in theirs if isinstance(job, JobDefinition)]
+        #: By name; those of schedules and sensors too.
         self.jobs: Mapping[str, JobDefinition] = named(
             [*named(jobs, JobDefinition, "job", "define_asset_job(…)").values(), *their_jobs], JobDefinition, "job", ""
         )
@@ -88,6 +95,8 @@ class Definitions:
             job.check(self.graph)
         for one in given.values():
             check_schedule(one, self.jobs)
+        for one in self.sensors.values():
+            check_sensor(one, self.jobs, self.resources, self.graph)
         #: By name.
         self.schedules: Mapping[str, ScheduleDefinition] = {
             name: one.settled(self.jobs[one.job_name].partitions(self.graph)) if one.of_partitions else one
@@ -103,10 +112,12 @@ class Definitions:
         hooks: set[HookDefinition] = set()
         jobs: dict[int, JobDefinition] = {}
         schedules: dict[int, ScheduleDefinition] = {}
+        sensors: dict[int, SensorDefinition] = {}
         for one in definitions:
             hooks |= one.hooks
             jobs |= {id(job): job for job in one.jobs.values()}
             schedules |= {id(kept): kept for kept in one.schedules.values()}
+            sensors |= {id(kept): kept for kept in one.sensors.values()}
             for name, resource in one.resources.items():
                 if name in resources and resources[name] is not resource:
                     raise DefinitionError(
@@ -116,7 +127,13 @@ class Definitions:
                 resources[name] = resource
             executor = one.executor if one.executor is not None else executor
         return Definitions(
-            [one._given for one in definitions], resources, executor, hooks, jobs.values(), schedules.values()
+            [one._given for one in definitions],
+            resources,
+            executor,
+            hooks,
+            jobs.values(),
+            schedules.values(),
+            sensors.values(),
         )
 
     @cached_property
@@ -142,6 +159,13 @@ class Definitions:
             hint = nearest(name, self.schedules, "`headwater schedules` lists what there is.")
             raise UsageError(f"There is no schedule `{name}`.", remedy=hint)
         return self.schedules[name]
+
+    def sensor(self, name: str) -> SensorDefinition:
+        """The sensor called `name`. Raises `UsageError`."""
+        if name not in self.sensors:
+            hint = nearest(name, self.sensors, "`headwater sensors` lists what there is.")
+            raise UsageError(f"There is no sensor `{name}`.", remedy=hint)
+        return self.sensors[name]
 
     def in_job(self, job: JobDefinition) -> "Definitions":
         """The same, with the hooks of a job besides."""
@@ -498,6 +522,15 @@ class Definitions:
         given = run_config.get("resources", {}).get(name)
         override = None if given is None else given.get("config", given)
         return [self._code_versions.of_class(exact_type(resource)), describe_resource(resource), override]
+
+
+def _check_one_name(schedules: Mapping[str, ScheduleDefinition], sensors: Mapping[str, SensorDefinition]) -> None:
+    """Raise `DefinitionError` where a schedule and a sensor are called the same: the catalog knows them by name."""
+    for name in schedules.keys() & sensors.keys():
+        raise DefinitionError(
+            f"A schedule and a sensor are called `{name}`: {schedules[name].source} and {sensors[name].source}.",
+            remedy="Rename one of them.",
+        )
 
 
 def _check_names(resources: object) -> dict[str, Any]:

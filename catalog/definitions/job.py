@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
@@ -153,6 +154,17 @@ def check_mapping(given: object, what: str, place: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise DefinitionError(f"{place} has {what} that are a {type(given).__name__}.", remedy="Give a mapping.")
     return dict(cast(Mapping[str, Any], given))
+
+
+Kind = TypeVar("Kind", bound=StrEnum)
+
+
+def one_of(kind: type[Kind], value: object, what: str) -> Kind:
+    """A member of an enumeration, given itself or as text. Raises `DefinitionError`."""
+    try:
+        return kind(getattr(value, "value", value))
+    except ValueError:
+        raise DefinitionError(f"{what} is {value!r}.", remedy=f"It is one of {', '.join(kind)}.") from None
 
 
 Named = TypeVar("Named")

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 from headwater.catalog.errors import UserCodeError
@@ -39,8 +40,8 @@ class SkipReason:
 Requests = list[RunRequest] | SkipReason
 
 
-def requests_of(value: object, who: str) -> Requests:
-    """What the function of `who` gave. Raises `UserCodeError`."""
+def requests_of(value: object, who: str, most: int = MAX_REQUESTS) -> Requests:
+    """What the function of `who` gave, `most` requests at the utmost. Raises `UserCodeError`."""
     match value:
         case RunRequest():
             return [value]
@@ -53,11 +54,9 @@ def requests_of(value: object, who: str) -> Requests:
         case str() | bytes():
             pass
         case Iterable():
-            found = list(cast(Iterable[Any], value))
-            if len(found) > MAX_REQUESTS:
-                raise UserCodeError(
-                    f"The {who} requests {len(found):,} runs at once.", remedy=f"{MAX_REQUESTS:,} at most."
-                )
+            found = list(islice(cast(Iterable[Any], value), most + 1))
+            if len(found) > most:
+                raise UserCodeError(f"The {who} requests more than {most:,} runs at once.", remedy=f"{most:,} at most.")
             if len(found) == 1 or not found:
                 return requests_of(found[0] if found else None, who)
             if all(isinstance(one, RunRequest) for one in found):

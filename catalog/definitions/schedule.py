@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.catalog.definitions.due import CatchUp
-from headwater.catalog.definitions.job import JobDefinition, check_mapping, check_name, check_tags
+from headwater.catalog.definitions.job import JobDefinition, check_mapping, check_name, check_tags, one_of
 from headwater.catalog.definitions.run_request import MAX_REQUESTS, Requests, RunRequest, SkipReason, call, requests_of
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, UserCodeError, nearest
@@ -20,8 +20,6 @@ from headwater.catalog.printable import with_article
 
 if TYPE_CHECKING:
     from headwater.catalog.partitions.definition import PartitionsDefinition
-
-Kind = TypeVar("Kind", bound=StrEnum)
 
 #: Instants that a schedule catches up with, at most, where it is to do so with all.
 MAX_CATCH_UP = 100
@@ -115,8 +113,8 @@ class ScheduleDefinition:
                 cron_schedule=crons,
                 execution_timezone=canonical_zone(execution_timezone),
                 description=description,
-                default_status=_one_of(DefaultScheduleStatus, default_status, "default_status"),
-                catch_up=_one_of(CatchUp, catch_up, "catch_up"),
+                default_status=one_of(DefaultScheduleStatus, default_status, "default_status"),
+                catch_up=one_of(CatchUp, catch_up, "catch_up"),
                 max_catch_up=max_catch_up,
                 tags=check_tags(tags, place),
                 config=check_mapping(config, "a config", place),
@@ -286,13 +284,6 @@ class _OfPartitions:
 
 def _listed(crons: str | Iterable[str]) -> list[str]:
     return [crons] if isinstance(crons, str) else list(crons)
-
-
-def _one_of(kind: type[Kind], value: object, what: str) -> Kind:
-    try:
-        return kind(getattr(value, "value", value))
-    except ValueError:
-        raise DefinitionError(f"{what} is {value!r}.", remedy=f"It is one of {', '.join(kind)}.") from None
 
 
 def check_schedule(schedule: ScheduleDefinition, jobs: Mapping[str, JobDefinition]) -> None:

@@ -4,9 +4,9 @@ The life of a run is RunQueued and RunMoved, if it has to wait, then RunStarted,
 step SlotClaimed, StepStarted, StepRetried, StepEnded. What comes after the end of a step or of its run is late: it
 goes to the log and changes nothing else, so that a worker that was given up cannot move what others have built upon
 since. The life of a backfill is BackfillStarted, then BackfillEnded and BackfillResumed until it ended as SUCCESS or
-CANCELED; what comes after is late too. The life of a schedule is AutomationMoved, and TickEnded in the order of the
-instants: whoever writes one says up to when everything was decided when it looked, and is refused where that is not so
-any more.
+CANCELED; what comes after is late too. The life of a schedule or sensor is AutomationMoved, and TickEnded in the order
+of the instants: whoever writes one says up to when everything was decided when it looked, and is refused where that is
+not so any more.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,7 @@ from headwater.catalog.records import (
     Materialization,
     RunStatus,
     StepStatus,
+    TickStatus,
 )
 from headwater.catalog.storage.identifiers import check_identifier
 
@@ -248,7 +249,15 @@ class Progress:
             raise _decided(event.name)
         ticked = None if known is None else known.ticked
         until = event.until if ticked is None else max(event.until, ticked)
-        return self._keep(Automation(name=event.name, status=event.status, until=until, ticked=ticked), known)
+        moved = Automation(
+            name=event.name,
+            status=event.status,
+            until=until,
+            ticked=ticked,
+            cursor=event.cursor,
+            last_run_key=None if known is None else known.last_run_key,
+        )
+        return self._keep(moved, known)
 
     def tick(self, event: TickEnded) -> Automation:
         """Take in a tick; returns what its schedule is from now on.
@@ -261,7 +270,15 @@ class Progress:
             raise CatalogError(f"The schedule '{event.name}' was never seen.", remedy=_REMEDY)
         if known.until != event.after or event.at <= known.until or known.status is AutomationStatus.STOPPED:
             raise _decided(event.name)
-        return self._keep(replace(known, until=event.at, ticked=event.at), known)
+        ticked = replace(
+            known,
+            until=event.at,
+            ticked=event.at,
+            cursor=known.cursor if event.cursor is None else event.cursor,
+            last_run_key=next(reversed([*event.run_keys]), known.last_run_key),
+            failures=known.failures + 1 if event.status is TickStatus.FAILURE else 0,
+        )
+        return self._keep(ticked, known)
 
     def commit(self) -> None:
         """The transaction stands. Runs and backfills that are over are forgotten."""

@@ -178,6 +178,10 @@ class CatalogReader(Protocol):
         """
         ...
 
+    def last_event(self) -> int:
+        """The number of the last event; 0 where there is none."""
+        ...
+
     def claims(self) -> int:
         """How often anything was claimed: what `RunStarted.claims_before` is compared with."""
         ...
@@ -209,11 +213,11 @@ class CatalogReader(Protocol):
         ...
 
     def automations(self) -> dict[str, Automation]:
-        """The schedules that were started, stopped or seen, by name."""
+        """The schedules and sensors that were started, stopped or seen, by name."""
         ...
 
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
-        """Ticks, of one schedule or of all, the last recorded ones first."""
+        """Ticks, of one schedule or sensor or of all, the last recorded ones first."""
         ...
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
@@ -292,8 +296,8 @@ class CatalogWriter(CatalogReader, Protocol):
         A `StepEnded`, `RunEnded` or `BackfillEnded` for what already has a final status changes nothing but the log,
         and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for an event whose
         `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
-        and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule that moves,
-        where somebody else decided something about that schedule since `after` was read.
+        and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule or sensor
+        that moves, where somebody else decided something about that one since `after` was read.
 
         `by` is the run or backfill that appends, be it nothing: its sign of life. Raises `RunOverError` where that is
         over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes for gone:

@@ -55,8 +55,8 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - LOG_MESSAGE: level; DEFINITIONS_CHANGED: change, parts
     - DYNAMIC_PARTITIONS_CHANGED: name, added, deleted
     - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
-    - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, user, host, pid
-    - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, instants where it is not 1
+    - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, cursor, user, host, pid
+    - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, cursor, instants where it is not 1
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -103,8 +103,8 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             data = _present(backfill_id=event.backfill_id, error=error_data(event.error)) | mark
             yield Entry(EventKind[f"BACKFILL_{event.status}"], _message(event.error), data)
         case AutomationMoved():
-            who = _present(user=event.user, host=event.host, pid=event.pid)
-            data = {"name": event.name, "until": event.until.isoformat()} | who
+            more = _present(cursor=event.cursor, user=event.user, host=event.host, pid=event.pid)
+            data = {"name": event.name, "until": event.until.isoformat()} | more
             yield Entry(EventKind[f"AUTOMATION_{event.status or 'SEEN'}"], event.name, data)
         case TickEnded():
             yield Entry(EventKind[f"TICK_{event.status}"], event.reason or _message(event.error), _tick_data(event))
@@ -115,6 +115,7 @@ def _tick_data(event: TickEnded) -> dict[str, Any]:
         run_ids=list(event.run_ids),
         run_keys=dict(event.run_keys),
         error=error_data(event.error),
+        cursor=event.cursor,
         instants=event.instants if event.instants > 1 else 0,
     )
     return {"name": event.name, "at": event.at.isoformat()} | more

@@ -298,6 +298,11 @@ class MemoryStorage:
             kept = _only(self._runs, run_id, "run")
             return self._counted(kept) if kept else None
 
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        with self._reading():
+            return len(self._log)
+
     def claims(self) -> int:
         """See `CatalogReader.claims`."""
         with self._reading():

@@ -1,6 +1,7 @@
 """Runs that are requested by what goes on by itself: recorded in the queue, nobody's yet."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
@@ -21,6 +22,33 @@ from headwater.materialize.retries import RetryRule
 
 #: The tag with the key of the request.
 RUN_KEY = "headwater/run_key"
+
+
+def new_runs(
+    instance: Instance,
+    name: str,
+    wanted: Sequence[RunRequest],
+    make: Callable[[RunRequest], RunQueued],
+    asked: Mapping[str, str] = MappingProxyType({}),
+    most: int | None = None,
+) -> tuple[list[RunQueued], dict[str, str]]:
+    """The runs of requests by `name` whose run key was not requested before, `most` at the utmost; and those keys.
+
+    `asked` are keys that were requested and are not recorded yet. Raises what `make` does.
+    """
+    keys = [one.run_key for one in wanted if one.run_key is not None]
+    before = {**instance.catalog.requested(name, keys), **asked} if keys else asked
+    runs: list[RunQueued] = []
+    keyed: dict[str, str] = {}
+    for request in wanted:
+        if request.run_key in before or request.run_key in keyed:
+            continue
+        if len(runs) == most:
+            break
+        runs.append(make(request))
+        if request.run_key is not None:
+            keyed[request.run_key] = runs[-1].run_id
+    return runs, keyed
 
 
 def requested_run(

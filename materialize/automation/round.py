@@ -8,7 +8,8 @@ from typing import Any
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import TickEnded
 from headwater.catalog.instance import Instance
-from headwater.materialize.automation import schedules
+from headwater.materialize.automation import schedules, sensors
+from headwater.materialize.automation.evaluators import Evaluators
 from headwater.materialize.launching import due_retries, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
@@ -25,14 +26,22 @@ class Round:
 
 
 def go_round(
-    instance: Instance, definitions: Definitions, origin: Mapping[str, Any], now: datetime | None = None
+    instance: Instance,
+    definitions: Definitions,
+    origin: Mapping[str, Any],
+    now: datetime | None = None,
+    *,
+    evaluators: Evaluators | None = None,
 ) -> Round:
     """Settle what dead processes left, evaluate all that is due by `now`, and start processes for what may begin.
 
     Each part is durable before the next begins: whoever comes after a kill goes on where it was. Any number may do so
-    at the same time. `origin` is where another process finds the definitions (`Project.origin`).
+    at the same time. `origin` is where another process finds the definitions (`Project.origin`). Who goes round again
+    and again keeps `evaluators` of the same definitions open (`open_evaluators`): sensors that take their time are then
+    left to them until a later round.
     """
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
+    ticks += sensors.tick(instance, definitions, origin, now, evaluators)
     return Round(ticks=ticks, launched=launch_waiting(instance), retried=retried)

@@ -13,12 +13,12 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.due import caught_up, instants
 from headwater.catalog.definitions.run_request import RunRequest, SkipReason
 from headwater.catalog.definitions.schedule import ScheduleDefinition, ScheduleEvaluationContext
-from headwater.catalog.errors import ConflictError
 from headwater.catalog.events import Event, RunQueued, TickEnded
 from headwater.catalog.instance import Instance
 from headwater.catalog.partitions.zone import load_zone
 from headwater.catalog.records import Automation, TickStatus
-from headwater.materialize.automation.requesting import requested_run
+from headwater.materialize.automation.recording import record
+from headwater.materialize.automation.requesting import new_runs, requested_run
 from headwater.materialize.automation.standing import is_running, moved
 from headwater.materialize.execution.step import describe_failure
 
@@ -43,19 +43,7 @@ def tick(
         for name, one in definitions.schedules.items()
         if is_running(one, known.get(name))
     ]
-    return [event for event in _append(instance, [one for one in rounds if one]) if isinstance(event, TickEnded)]
-
-
-def _append(instance: Instance, rounds: Sequence[list[Event]]) -> list[Event]:
-    """Append all at once; where somebody else decided something meanwhile, each schedule's by itself."""
-    events = [event for one in rounds for event in one]
-    if not events:
-        return []
-    try:
-        instance.catalog.append(events)
-        return events
-    except ConflictError:
-        return [event for one in rounds for event in _append(instance, [one])] if len(rounds) > 1 else []
+    return [event for event in record(instance, rounds) if isinstance(event, TickEnded)]
 
 
 @dataclass(slots=True)
@@ -117,19 +105,10 @@ class _Round:
             return [self._failed(at, after, error)]
         if isinstance(wanted, SkipReason):
             return [self._tick(at, after, TickStatus.SKIPPED, reason=wanted.skip_message)]
-        keys = [one.run_key for one in wanted if one.run_key is not None]
-        before = {**self.instance.catalog.requested(self.schedule.name, keys), **asked} if keys else asked
-        runs: list[RunQueued] = []
-        keyed: dict[str, str] = {}
-        for request in wanted:
-            if request.run_key in before or request.run_key in keyed:
-                continue
-            try:
-                runs.append(self._run(request, at))
-            except Exception as error:
-                return [self._failed(at, after, error)]
-            if request.run_key is not None:
-                keyed[request.run_key] = runs[-1].run_id
+        try:
+            runs, keyed = new_runs(self.instance, self.schedule.name, wanted, lambda one: self._run(one, at), asked)
+        except Exception as error:
+            return [self._failed(at, after, error)]
         if not runs:
             return [self._tick(at, after, TickStatus.SKIPPED, reason="each of its runs was requested before")]
         asked |= keyed

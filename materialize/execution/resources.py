@@ -64,21 +64,16 @@ class Resources:
         One that cannot be set up is left out, for `check` to say. Raises `ResourceError`, without secrets, for one
         that cannot be torn down.
         """
-        context = RunContext(run=run, log=logging.getLogger("headwater"))
         with contextlib.ExitStack() as stack:
             ready: dict[str, Any] = {}
             for name, resource in self.values.items():
-                if not isinstance(resource, ConfigurableResource) or (only is not None and name not in only):
+                if only is not None and name not in only:
                     ready[name] = resource
                     continue
                 try:
-                    with _blamed(name, "set up", redaction):
-                        manager = resource.yield_for_execution(context)
-                        ready[name] = manager.__enter__()
+                    ready[name] = stack.enter_context(set_up_resource(name, resource, run, redaction))
                 except ResourceError as error:
                     self._failures[name] = error
-                else:
-                    stack.push(_blamed(name, "torn down", redaction)(manager.__exit__))
             yield ready
 
     def check(self, step: AssetsDefinition) -> None:
@@ -111,6 +106,20 @@ class Resources:
             if isinstance(manager, str):
                 needed.add(manager)
         return needed
+
+
+@contextlib.contextmanager
+def set_up_resource(name: str, resource: Any, run: RunInfo, redaction: Redaction) -> Generator[Any]:
+    """A resource, ready for use; torn down afterwards. Raises `ResourceError`, without secrets, where either fails."""
+    if not isinstance(resource, ConfigurableResource):
+        yield resource
+        return
+    with _blamed(name, "set up", redaction):
+        manager = resource.yield_for_execution(RunContext(run=run, log=logging.getLogger("headwater")))
+        ready = manager.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(_blamed(name, "torn down", redaction)(manager.__exit__))
+        yield ready
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 ANSWER = struct.Struct("=qq")
@@ -31,23 +31,20 @@ FORKED = -1
 _PR_SET_PDEATHSIG = 1
 
 
-def main(control: int, libraries: Sequence[str]) -> None:
-    """Load libraries and fork workers until the run is gone; in a worker, be it."""
+def main(control: int, work: str, libraries: Sequence[str]) -> None:
+    """Load libraries and fork workers until the run is gone; in a worker, be it: the module `work` says how."""
     for name in libraries:
         with contextlib.suppress(Exception):  # it is for the worker that needs it to say what is wrong
             importlib.import_module(name)
-    import headwater.materialize.executors.worker  # noqa: F401  # pyright: ignore[reportUnusedImport]
-
+    serve: Callable[[socket.socket], None] = importlib.import_module(work).serve
     gc.freeze()  # or else the workers' collections would copy every page
     worker = _Nursery(socket.socket(fileno=control)).run()
-    code = 0 if worker is None else _serve(worker)
+    code = 0 if worker is None else _serve(serve, worker)
     # The interpreter is not taken down: with what is frozen that only makes libraries complain of leaks.
     os._exit(code)
 
 
-def _serve(worker: socket.socket) -> int:
-    from headwater.materialize.executors.worker import serve
-
+def _serve(serve: Callable[[socket.socket], None], worker: socket.socket) -> int:
     try:
         serve(worker)
         return 0

@@ -9,7 +9,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +43,9 @@ from headwater.materialize.execution.step import (
     describe_failure,
 )
 from headwater.materialize.execution.waiting import WaitingSteps
+from headwater.materialize.executors.fork_server import ForkServer, ending, read_now
 from headwater.materialize.executors.memory import memory_of
-from headwater.materialize.executors.nursery import ANSWER, FORKED
+from headwater.materialize.executors.nursery import FORKED
 from headwater.materialize.executors.wire import (
     Began,
     Done,
@@ -77,11 +77,8 @@ _TAIL_BYTES = 8192
 _TAIL_LINES = 20
 #: The end of what Python writes at a segmentation fault: a list of a kilobyte and more.
 _NOISE = ("Extension modules:",)
-#: What is worth loading once for all workers, where this process has loaded it: up to a second together. DuckDB is not
-#: among them, as the catalog loads it whether steps use it or not.
-_LIBRARIES = ("numpy", "pyarrow", "pandas", "polars")
-#: What tables take besides.
-_FOR_TABLES = ("pyarrow.parquet", "headwater.io.frames", "headwater.io.parquet")
+#: How workers go about it.
+_WORK = "headwater.materialize.executors.worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,30 +252,14 @@ class ProcessExecutor:
     # Workers come and go
 
     def _start_nursery(self) -> None:
-        loaded = [name for name in _LIBRARIES if name in sys.modules]
-        libraries = (*loaded, *_FOR_TABLES) if loaded else ()
-        self._control, theirs = socket.socketpair()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from headwater.materialize.executors.nursery import main; "
-            f"main({theirs.fileno()}, {libraries!r})"
-        )
-        with theirs:
-            # A session of its own: what is typed at the terminal is for the run to understand.
-            self._nursery = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._selector.register(self._control, selectors.EVENT_READ)
-        self._answers = bytearray()
+        self._nursery = ForkServer(_WORK)
+        self._selector.register(self._nursery.control, selectors.EVENT_READ)
         self._born = 0
 
     def _stop_nursery(self) -> None:
         """End the process that forks, and with it every worker."""
-        self._selector.unregister(self._control)
-        self._control.close()
-        self._nursery.wait()
+        self._selector.unregister(self._nursery.control)
+        self._nursery.stop()
 
     def _has_room(self) -> bool:
         taking = [worker for worker in self._workers if not worker.retires]
@@ -295,11 +276,9 @@ class ProcessExecutor:
             send(worker.connection, step_to_bytes(spec))
 
     def _new_worker(self) -> _Worker:
-        ours, theirs = socket.socketpair()
+        ours = self._nursery.fork()
         self._made += 1
         worker = _Worker(connection=ours, log_prefix=f"worker-{self._made}.")
-        with theirs, contextlib.suppress(ConnectionError):  # the nursery died: that is heard of, too
-            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
         self._unborn.append(worker)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
@@ -318,7 +297,7 @@ class ProcessExecutor:
         """A worker ended; whether that settled a step."""
         self._workers.remove(worker)
         settled = False
-        while data := self._read(worker.connection):  # what it said before
+        while data := read_now(worker.connection):  # what it said before
             settled |= self._listen(worker, data)
         with contextlib.suppress(KeyError):
             self._selector.unregister(worker.connection)
@@ -351,8 +330,8 @@ class ProcessExecutor:
         settled = False
         for key, _ in self._selector.select(seconds):
             if key.fileobj is self._woken:
-                settled |= bool(self._read(self._woken))
-            elif key.fileobj is self._control:
+                settled |= bool(read_now(self._woken))
+            elif key.fileobj is self._nursery.control:
                 settled |= self._hear_nursery()
             elif key.data in self._workers:
                 settled |= self._hear_worker(key.data)
@@ -360,14 +339,11 @@ class ProcessExecutor:
         return settled
 
     def _hear_nursery(self) -> bool:
-        data = self._read(self._control)
-        if not data:
+        answers = self._nursery.hear()
+        if answers is None:
             return self._nursery_gone()
-        self._answers += data
         settled = False
-        while len(self._answers) >= ANSWER.size:
-            process, status = ANSWER.unpack_from(self._answers)
-            del self._answers[: ANSWER.size]
+        for process, status in answers:
             if status == FORKED:
                 self._unborn.popleft().process = process
                 self._born += 1
@@ -387,25 +363,18 @@ class ProcessExecutor:
             settled |= self._gone(worker, None)
         if not self._born:
             raise WorkerDiedError(
-                f"The process pool did not start: its process {_ending(self._nursery.returncode)}.",
+                f"The process pool did not start: its process {ending(self._nursery.exit_code)}.",
                 remedy="Use the executor 'in_process', and report this.",
             )
         self._start_nursery()
         return settled
 
     def _hear_worker(self, worker: _Worker) -> bool:
-        data = self._read(worker.connection)
+        data = read_now(worker.connection)
         if data:
             return self._listen(worker, data)
         self._selector.unregister(worker.connection)  # the nursery knows how it ended
         return False
-
-    def _read(self, connection: socket.socket) -> bytes:
-        """What is there to be read; nothing when the other side is gone."""
-        try:
-            return connection.recv(1 << 16, socket.MSG_DONTWAIT)
-        except (ConnectionError, BlockingIOError):
-            return b""
 
     def _listen(self, worker: _Worker, data: bytes) -> bool:
         settled = False
@@ -501,7 +470,7 @@ def _died(spec: StepSpec, status: int | None) -> StepFailure:
             "When memory runs out, the system kills what takes most of it: let fewer steps run at once "
             "(--max-workers), or process less at a time."
         )
-    error = WorkerDiedError(f"The process that computed `{spec.step_key}` {_ending(code)}.", remedy=remedy)
+    error = WorkerDiedError(f"The process that computed `{spec.step_key}` {ending(code)}.", remedy=remedy)
     return _failure(error)
 
 
@@ -527,16 +496,6 @@ def _took_too_much(spec: StepSpec, taken: int, limit: int) -> StepFailure:
 def _failure(error: HeadwaterError) -> StepFailure:
     """What the record says of an error that user code did not raise: there is no exception to raise again."""
     return replace(describe_failure(error), exception=None)
-
-
-def _ending(code: int | None) -> str:
-    """How a process ended, in words."""
-    if code is None or code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:  # a real-time signal has no name
-        return f"was killed by signal {-code}"
 
 
 def _last_lines(folder: str | None, logs: Sequence[LogSlice]) -> str:

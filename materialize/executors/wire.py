@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -218,6 +218,14 @@ def receive(connection: socket.socket) -> Iterator[bytes]:
         if not data:
             return
         yield from frames.feed(data)
+
+
+Message = TypeVar("Message")
+
+
+def from_bytes(data: bytes, kind: type[Message]) -> Message:
+    """A message of this kind that `to_bytes` wrote."""
+    return _decoder(kind).decode(data)
 
 
 def setting_of(data: bytes) -> Setting:

@@ -4,6 +4,7 @@ import os
 
 from flights import cleaned, delays, raw
 from flights.days import DAYS
+from flights.watch import changed_files
 from headwater import Definitions, FileIOManager, build_schedule_from_partitioned_job, define_asset_job
 
 #: What there is of each day, in the night after it: at half past two by the clocks of New York, 365 times a year.
@@ -14,6 +15,8 @@ definitions = Definitions(
     jobs=[daily],
     # `headwater schedules start daily_schedule` starts it.
     schedules=[build_schedule_from_partitioned_job(daily, hour_of_day=2, minute_of_hour=30)],
+    # `headwater sensors start changed_files` starts it.
+    sensors=[changed_files],
     # FLIGHTS_ROOT=s3://bucket/prefix keeps the data in an object store instead of the home; see README.md.
     resources={"io_manager": FileIOManager(root=os.environ.get("FLIGHTS_ROOT"))},
 )

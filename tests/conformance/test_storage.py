@@ -1123,7 +1123,7 @@ def test_ticks_of_a_schedule(reopen: Reopen, history: "History") -> None:
 
     def check(storage: CatalogWriter) -> None:
         assert storage.automations() == {
-            "s": Automation(name="s", until=instant(7), ticked=instant(7)),
+            "s": Automation(name="s", until=instant(7), ticked=instant(7), last_run_key="k", failures=1),
             "t": Automation(name="t", status=AutomationStatus.RUNNING, until=instant(0)),
         }
         last, middle, first = storage.ticks("s")
@@ -1195,6 +1195,39 @@ def test_a_failed_append_leaves_schedules_as_they_were(storage: CatalogWriter, h
         storage.append([history.tick(1, 0), history.automate("new"), history.tick(2, 1), history.tick(1, 0, "absent")])
     assert storage.automations() == {"s": Automation(name="s", until=instant(0))}
     storage.append([history.tick(1, 0), history.automate("new")])
+
+
+def test_what_a_sensor_remembers_is_what_its_last_tick_said(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    keys = {"b": history.identifier(), "a": history.identifier()}
+    done = history.tick(1, 0, status=TickStatus.SUCCESS, cursor="one", run_keys=keys)
+    storage.append([history.automate(), done])
+    expected = Automation(name="s", until=instant(1), ticked=instant(1), cursor="one", last_run_key="a")
+    assert storage.automations() == {"s": expected}
+    failed = [history.tick(at, at - 1, status=TickStatus.FAILURE, error=ERROR) for at in (2, 3)]
+    storage.append(failed)
+    expected = replace(expected, until=instant(3), ticked=instant(3), failures=2)
+    assert storage.automations() == {"s": expected} == reopen().automations()
+    storage = reopen()
+    with pytest.raises(ConflictError):  # the cursor of one who was too late
+        storage.append([history.tick(4, 2, cursor="late")])
+    started = history.automate(status=AutomationStatus.RUNNING, until=instant(5), after=instant(3), cursor="set")
+    storage.append([started])
+    expected = replace(expected, status=AutomationStatus.RUNNING, until=instant(5), cursor="set", failures=0)
+    assert storage.automations() == {"s": expected} == reopen().automations()
+    storage = reopen()
+    storage.append([history.tick(6, 5, cursor=""), history.tick(7, 6)])
+    assert storage.automations()["s"].cursor == ""
+    storage.append([history.automate(until=instant(8), after=instant(7))])
+    assert storage.automations()["s"].cursor is None
+
+
+def test_the_number_of_the_last_event(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    assert storage.last_event() == 0
+    number = storage.append([history.automate(), history.tick(1, 0)])
+    assert storage.last_event() == number == 2
+    assert reopen().last_event() == number
 
 
 def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> None:

@@ -242,6 +242,10 @@ class Reader:
         """See `CatalogReader.run`."""
         return _only(self._runs, run_id, "run")
 
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        return self._ask("last_event")[0][0] or 0
+
     def claims(self) -> int:
         """See `CatalogReader.claims`."""
         return self._ask("claims")[0][0]

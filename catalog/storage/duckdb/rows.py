@@ -208,20 +208,31 @@ def backfill(row: Row) -> Backfill:
 
 
 def automation(row: Row) -> Automation:
-    """A schedule from a row of query `automations`."""
-    name, status, until, ticked = row
+    """A schedule or sensor from a row of query `automations`."""
+    name, status, until, ticked, cursor, last_run_key, failures = row
     return Automation(
         name=name,
         status=None if status is None else AutomationStatus(status),
         until=aware(until),
         ticked=aware_or_none(ticked),
+        cursor=cursor,
+        last_run_key=last_run_key,
+        failures=failures,
     )
 
 
 def automation_row(automation: Automation) -> Row:
     """A row of `automation`."""
     ticked = None if automation.ticked is None else timestamp(automation.ticked)
-    return automation.name, automation.status, timestamp(automation.until), ticked
+    return (
+        automation.name,
+        automation.status,
+        timestamp(automation.until),
+        ticked,
+        automation.cursor,
+        automation.last_run_key,
+        automation.failures,
+    )
 
 
 def tick(row: Row) -> Tick:

@@ -211,7 +211,18 @@ BACKFILL = Table(
         "error": "VARCHAR",
     },
 )
-AUTOMATION = Table("automation", {"name": "VARCHAR", "status": "VARCHAR", "until": "TIMESTAMP", "ticked": "TIMESTAMP"})
+AUTOMATION = Table(
+    "automation",
+    {
+        "name": "VARCHAR",
+        "status": "VARCHAR",
+        "until": "TIMESTAMP",
+        "ticked": "TIMESTAMP",
+        "cursor": "VARCHAR",
+        "last_run_key": "VARCHAR",
+        "failures": "BIGINT",
+    },
+)
 TICK = Table(
     "tick",
     {

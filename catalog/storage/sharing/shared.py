@@ -232,6 +232,10 @@ class SharedStorage:
             before=before,
         )
 
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        return self._ask("last_event")
+
     def claims(self) -> int:
         """See `CatalogReader.claims`."""
         return self._ask("claims")

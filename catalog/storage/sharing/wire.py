@@ -319,6 +319,7 @@ OPERATIONS: Mapping[str, Operation] = {
         list[Run],
         give_arguments={"statuses": _listed},
     ),
+    "last_event": Operation({}, int),
     "claims": Operation({}, int),
     "slots": Operation({}, list[Slot]),
     "backfills": Operation(

@@ -138,12 +138,15 @@ create table backfill (
     error varchar
 );
 
--- Schedules that were started, stopped or seen. until: up to when everything is decided.
+-- Schedules and sensors that were started, stopped or seen. until: up to when everything is decided.
 create table automation (
     name varchar not null,
     status varchar,
     until timestamp not null,
-    ticked timestamp
+    ticked timestamp,
+    cursor varchar,
+    last_run_key varchar,
+    failures bigint not null
 );
 
 -- seq is that of the tick's event; run_ids: ["…"]; run_keys: {key: run_id}.

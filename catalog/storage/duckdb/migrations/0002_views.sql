@@ -242,8 +242,8 @@ left join (
 create view dynamic_partitions as
 select name, key as partition, position from dynamic_partition;
 
-create view schedules as
-select name, status, until, ticked from automation;
+create view automations as
+select name, status, until, ticked, cursor, last_run_key, failures from automation;
 
 create view ticks as
 select

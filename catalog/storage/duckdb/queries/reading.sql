@@ -316,8 +316,8 @@ where ended.attempt is null or ended.attempt < held.attempt
 order by held.place
 
 -- name: automations
--- The schedules that were started, stopped or seen.
-select name, status, until, ticked
+-- The schedules and sensors that were started, stopped or seen.
+select name, status, until, ticked, cursor, last_run_key, failures
 from automation
 where name = $name --if name
 order by name
