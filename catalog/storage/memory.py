@@ -16,6 +16,8 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -38,6 +40,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    Daemon,
     DefinitionChange,
     Failure,
     LoggedEvent,
@@ -114,7 +117,10 @@ class MemoryStorage:
         self._backfills: dict[str, Backfill] = {}
         self._automations: dict[str, Automation] = {}
         self._applied: dict[str, int] = {}
-        self._progress = Progress(self._find_progress, self._find_backfill, self._automations.get, 0, 0, 0)
+        self._daemon: Daemon | None = None
+        self._progress = Progress(
+            self._find_progress, self._find_backfill, self._automations.get, lambda: self._daemon, 0, 0, 0
+        )
         self._ticks: list[Tick] = []
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
@@ -364,6 +370,11 @@ class MemoryStorage:
             made = [tick.run_keys for tick in self._ticks if tick.name == name]
             return {key: run for ticks in made for key, run in ticks.items() if key in keys}
 
+    def daemon(self) -> Daemon | None:
+        """See `CatalogReader.daemon`."""
+        with self._reading():
+            return self._leases.heard(self._daemon)
+
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
         with self._reading():
@@ -486,6 +497,10 @@ class MemoryStorage:
                 self._progress.move_automation(event)
             case TickEnded():
                 self._progress.tick(event)
+            case DaemonStarted():
+                self._progress.start_daemon(event)
+            case DaemonStopped():
+                return self._progress.stop_daemon(event) is None
             case DefinitionsChanged() | DynamicPartitionsChanged():
                 pass
         return False
@@ -575,6 +590,8 @@ class MemoryStorage:
             case TickEnded():
                 self._keep_automation(event.name)
                 self._ticks.append(_tick(event))
+            case DaemonStarted() | DaemonStopped():
+                self._daemon = self._progress.daemon()
             case LogMessage():
                 pass
 

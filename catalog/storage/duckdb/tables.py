@@ -212,6 +212,18 @@ BACKFILL = Table(
     },
 )
 AUTOMATION = Table("automation", {"name": "VARCHAR", "status": "VARCHAR", "until": "TIMESTAMP", "ticked": "TIMESTAMP"})
+DAEMON = Table(
+    "daemon",
+    {
+        "epoch": "BIGINT",
+        "started": "TIMESTAMP",
+        "ended": "TIMESTAMP",
+        "user_name": "VARCHAR",
+        "host": "VARCHAR",
+        "pid": "BIGINT",
+        "start_ticks": "BIGINT",
+    },
+)
 TICK = Table(
     "tick",
     {
