@@ -302,8 +302,8 @@ class CatalogWriter(CatalogReader, Protocol):
         and whose epoch is not the next one.
 
         `by` is the run, backfill or daemon that appends, be it nothing: its sign of life. Raises `RunOverError` where
-        that is over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes for gone:
-        raises `ConflictError` where one of them gave a sign of life since.
+        that is over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes
+        for gone: raises `ConflictError` where one of them gave a sign of life since.
         """
         ...
 

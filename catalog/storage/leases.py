@@ -1,9 +1,9 @@
 """Whether those on other hosts who carry out runs and backfills, or are the daemon, still do: leases.
 
-They are judged by whoever has the catalog. Each sign of life is good for `LEASE` seconds of the clock of the process that has the catalog open, whatever the
-clocks of others say. Leases are in its memory only, so renewing one costs no commit and leaves nothing behind; a
-process that has just opened the catalog takes everybody for alive until as long after. So nobody is lost by a restart,
-and who is gone is found out one lease later.
+They are judged by whoever has the catalog. Each sign of life is good for `LEASE` seconds of that process's clock,
+whatever the clocks of others say. Leases are in its memory only, so renewing one costs no commit and leaves nothing
+behind; a process that has just opened the catalog takes everybody for alive until as long after. So nobody is lost by a
+restart, and who is gone is found out one lease later.
 """
 
 import threading

@@ -9,7 +9,8 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import TickEnded
 from headwater.catalog.instance import Instance
 from headwater.materialize.automation import schedules
-from headwater.materialize.launching import due_retries, launch_waiting, relaunch
+from headwater.materialize.automation.backfills import resume_dead
+from headwater.materialize.launching import Started, due_retries, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
 
@@ -22,17 +23,34 @@ class Round:
     launched: list[str]
     #: Runs that try again what others did not finish.
     retried: list[str]
+    #: Backfills whose process died, and for which another one was started.
+    resumed: list[str]
+    #: When something is due next; None where nothing is, until somebody starts a schedule.
+    due: datetime | None
 
 
 def go_round(
-    instance: Instance, definitions: Definitions, origin: Mapping[str, Any], now: datetime | None = None
+    instance: Instance,
+    definitions: Definitions,
+    origin: Mapping[str, Any],
+    now: datetime | None = None,
+    *,
+    started: Started | None = None,
 ) -> Round:
     """Settle what dead processes left, evaluate all that is due by `now`, and start processes for what may begin.
 
     Each part is durable before the next begins: whoever comes after a kill goes on where it was. Any number may do so
-    at the same time. `origin` is where another process finds the definitions (`Project.origin`).
+    at the same time. `origin` is where another process finds the definitions (`Project.origin`). `started` are the
+    processes that rounds before this one started.
     """
+    started = Started(instance.clock) if started is None else started
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
-    return Round(ticks=ticks, launched=launch_waiting(instance), retried=retried)
+    return Round(
+        ticks=ticks,
+        launched=launch_waiting(instance, started),
+        retried=retried,
+        resumed=resume_dead(instance, definitions, origin, started),
+        due=schedules.next_due(definitions, instance.catalog.automations()),
+    )
