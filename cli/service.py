@@ -98,7 +98,7 @@ class Service:
     def _live(self, instance: Instance, definitions: "Definitions | None", changes: "Changes") -> list[int] | None:
         """Be the daemon, or wait to be. Returns its children when it is to begin anew, and None when it is to end."""
         from headwater.materialize.automation.daemon import Daemon
-        from headwater.materialize.automation.systemd import notify, reloading
+        from headwater.materialize.automation.systemd import alive, notify, reloading
 
         while not self._stop.is_set():
             place = self._take(instance, changes)
@@ -110,7 +110,7 @@ class Service:
             news = News(place.instance) if self._developing else None
             try:
                 while not self._stop.wait(daemon.look()):
-                    notify("WATCHDOG=1")
+                    alive()
                     if news is not None:
                         news.tell(daemon.last_event)
                     if self._is_to_begin_anew(changes):
@@ -126,7 +126,7 @@ class Service:
     def _take(self, instance: Instance, changes: "Changes") -> "Place | None":
         """The place, when it is to be had; None where it is to stop before, or to begin anew."""
         from headwater.materialize.automation.leadership import Candidate, Waiting, take
-        from headwater.materialize.automation.systemd import notify
+        from headwater.materialize.automation.systemd import alive, notify
 
         candidate = Candidate.this()
         try:
@@ -138,7 +138,7 @@ class Service:
         notify("READY=1", "STATUS=It stands by.")
         waiting = Waiting(instance, candidate)
         while not self._stop.wait(_LOOK):
-            notify("WATCHDOG=1")
+            alive()
             try:
                 place = waiting.look()
             except HeadwaterError as error:
