@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,13 @@ def relaunch(instance: Instance, run: Run) -> str:
         root_run_id=run.root_run_id or run.run_id,
     )
     return run_id
+
+
+def lately_interrupted(instance: Instance) -> list[Run]:
+    """The runs that were killed in the last day."""
+    since = instance.clock.now() - timedelta(days=1)
+    found = instance.catalog.runs(statuses=[RunStatus.INTERRUPTED], limit=1000)
+    return [run for run in found if run.ended is not None and run.ended >= since]
 
 
 def due_retries(instance: Instance, runs: Sequence[Run]) -> list[Run]:

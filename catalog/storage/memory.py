@@ -35,6 +35,7 @@ from headwater.catalog.events import (
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys, InMemoryDynamicKeys
 from headwater.catalog.records import (
+    OPEN,
     Automation,
     Backfill,
     BackfillCells,
@@ -104,6 +105,8 @@ class MemoryStorage:
         self._closed = False
         self._log: list[LoggedEvent] = []
         self._runs: dict[str, _Run] = {}
+        #: Those that are not over, oldest first.
+        self._open: dict[str, _Run] = {}
         self._versions: list[Materialization] = []
         #: The numbers of the versions' events.
         self._seqs: dict[str, int] = {}
@@ -287,9 +290,10 @@ class MemoryStorage:
     ) -> list[Run]:
         """See `CatalogReader.runs`."""
         with self._reading():
+            few = statuses is not None and before is None and OPEN.issuperset(statuses)
             found = [
                 self._counted(kept)
-                for kept in _before(self._runs.values(), before, lambda kept: kept.run.run_id, "run")
+                for kept in _before((self._open if few else self._runs).values(), before, _run_id, "run")
                 if (statuses is None or kept.run.status in statuses)
                 and (job is None or kept.run.job == job)
                 and (backfill is None or kept.run.backfill_id == backfill)
@@ -527,7 +531,8 @@ class MemoryStorage:
         match event:
             case RunQueued():
                 run = replace(_new_run(event), status=RunStatus.QUEUED, queued=event.time, behind=event.behind)
-                self._runs[event.run_id] = _Run(run, (), self._progress.run(event.run_id), {})
+                kept = _Run(run, (), self._progress.run(event.run_id), {})
+                self._runs[event.run_id] = self._open[event.run_id] = kept
             case RunMoved():
                 kept = self._runs[event.run_id]
                 kept.run = replace(
@@ -547,6 +552,7 @@ class MemoryStorage:
             case RunEnded():
                 kept = self._runs[event.run_id]
                 kept.run = replace(kept.run, status=event.status, ended=event.time, error=event.error, behind=None)
+                del self._open[event.run_id]
             case StepStarted() | StepRetried():
                 kept = self._runs[event.run_id]
                 steps = kept.steps
@@ -615,7 +621,8 @@ class MemoryStorage:
             one.step_key: Step(run_id=event.run_id, step_key=one.step_key, status=StepStatus.PENDING, reason=one.reason)
             for one in event.steps
         }
-        self._runs[event.run_id] = _Run(run, event.steps, self._progress.run(event.run_id), steps)
+        kept = _Run(run, event.steps, self._progress.run(event.run_id), steps)
+        self._runs[event.run_id] = self._open[event.run_id] = kept
 
     def _apply_end(self, event: StepEnded) -> None:
         kept = self._runs[event.run_id]
@@ -652,6 +659,10 @@ class MemoryStorage:
         kept = self._runs[event.run_id]
         step = kept.plan[kept.progress.steps[event.step_key].number]
         return any(cell.asset == asset and partition in (None, cell.partition) for cell in step.cells)
+
+
+def _run_id(kept: _Run) -> str:
+    return kept.run.run_id
 
 
 def _new_run(event: RunQueued | RunStarted) -> Run:

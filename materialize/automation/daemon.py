@@ -50,6 +50,7 @@ class Daemon:
         #: The number of the last event when it last went a round, and when that was.
         self._seen = -1
         self._went = float("-inf")
+        self._is_first = True
         self._due: datetime | None = None
         self._pause = 0.0
 
@@ -90,8 +91,8 @@ class Daemon:
         if self._definitions is None:
             launch_waiting(instance, self._started)
             return
-        done = go_round(instance, self._definitions, self._origin, started=self._started)
-        self._due = done.due
+        self._due = go_round(instance, self._definitions, self._origin, started=self._started, anew=self._is_first).due
+        self._is_first = False
 
     def _complain(self, error: Exception) -> None:
         self._pause = min(max(2 * self._pause, FIRST_PAUSE), LAST_PAUSE)

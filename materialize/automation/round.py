@@ -10,7 +10,7 @@ from headwater.catalog.events import TickEnded
 from headwater.catalog.instance import Instance
 from headwater.materialize.automation import schedules
 from headwater.materialize.automation.backfills import resume_dead
-from headwater.materialize.launching import Started, due_retries, launch_waiting, relaunch
+from headwater.materialize.launching import Started, due_retries, lately_interrupted, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
 
@@ -36,15 +36,19 @@ def go_round(
     now: datetime | None = None,
     *,
     started: Started | None = None,
+    anew: bool = True,
 ) -> Round:
     """Settle what dead processes left, evaluate all that is due by `now`, and start processes for what may begin.
 
     Each part is durable before the next begins: whoever comes after a kill goes on where it was. Any number may do so
     at the same time. `origin` is where another process finds the definitions (`Project.origin`). `started` are the
-    processes that rounds before this one started.
+    processes that rounds before this one started. `anew` has it look for what a round that was killed left undone.
     """
     started = Started(instance.clock) if started is None else started
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
+    if anew:
+        known = {run.run_id for run in over}
+        over += [run for run in lately_interrupted(instance) if run.run_id not in known]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
     return Round(
