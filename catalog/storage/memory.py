@@ -737,6 +737,8 @@ def _with_cells(step: Step, plan: PlannedStep) -> Step:
 
 
 def _only(items: Mapping[str, Item], beginning: str, what: str) -> Item | None:
+    if beginning in items:
+        return items[beginning]
     between = bounds(beginning, what)
     found = [item for name, item in items.items() if between and between[0] <= name <= between[1]]
     if len(found) > 1:

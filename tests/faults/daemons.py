@@ -21,6 +21,7 @@ from headwater.catalog.errors import BusyError, ConflictError, RunOverError
 from headwater.catalog.events import RunEnded, RunMoved, RunStarted
 from headwater.catalog.records import AutomationStatus, RunStatus, TickStatus
 from headwater.catalog.storage.base import CatalogWriter
+from headwater.catalog.storage.leases import LEASE
 from headwater.catalog.storage.memory import MemoryStorage
 from headwater.materialize import launching
 from headwater.materialize.automation.daemon import Daemon
@@ -68,16 +69,18 @@ class Clock:
 
 
 class Mortal:
-    """A catalog, used by a process that may be killed right before each call or right after it."""
+    """A catalog, used by a process that may be killed right before or after each call, or sleep for a while."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "World", host: "Host") -> None:
         self._world = world
+        self._host = host
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._world.storage, name)
 
         def asked(*arguments: Any, **more: Any) -> Any:
             self._world.maybe_kill(f"before {name}")
+            self._world.maybe_sleep(self._host)
             answer = call(*arguments, **more)
             self._world.maybe_kill(f"after {name}")
             return answer
@@ -102,7 +105,7 @@ class Host:
         try:
             if self.instance is None:
                 self.pid += 1
-                self.instance = Instance(Path("/home"), cast(CatalogWriter, Mortal(self.world)), self.clock)
+                self.instance = Instance(Path("/home"), cast(CatalogWriter, Mortal(self.world, self)), self.clock)
             if self.daemon is None:
                 place = take(self.instance, Candidate(self.name, self.pid, self.pid))
                 self.daemon = Daemon(place, self.world.definitions, ORIGIN, tell=self.world.told.append)
@@ -128,6 +131,7 @@ class World:
     seconds: float = 0.0
     kills: Counter[str] = field(default_factory=Counter[str])
     shifts: int = 0
+    naps: int = 0
     told: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
@@ -141,7 +145,13 @@ class World:
         self._number = itertools.count()
         #: Calls to the catalog before the next kill; None while nobody is to be killed.
         self._left: int | None = None
-        self.schedules = {f"{zone.replace('/', '-')}.{number}": (cron, zone) for number, cron in enumerate(self.crons) for zone in ZONES}
+        #: The same before one sleeps for longer than its lease.
+        self._awake: int | None = None
+        self.schedules = {
+            f"{zone.replace('/', '-')}.{number}": (cron, zone)
+            for number, cron in enumerate(self.crons)
+            for zone in ZONES
+        }
         self.definitions = Definitions(
             [orders],
             schedules=[
@@ -169,6 +179,18 @@ class World:
                 self._left = None
                 self.kills[point] += 1
                 raise Killed(point)
+
+    def maybe_sleep(self, host: Host) -> None:
+        """Called in the midst of what a host does: it is stopped, and the other one takes over."""
+        if self._awake is None:
+            return
+        self._awake -= 1
+        if self._awake < 0 and host.daemon is not None:
+            self._awake, self.naps = None, self.naps + 1
+            self.seconds += 2 * LEASE
+            (other,) = [one for one in self.hosts if one is not host]
+            if other.instance is not None:
+                other.act()
 
     def run(self) -> list[str]:
         """Let all of it happen; returns what is wrong in the end."""
@@ -210,7 +232,8 @@ class World:
             self.at(self.chance.uniform(0, end), self._strike)
         down: dict[str, float] = {}
         while self._agenda:
-            self.seconds, _, what = heapq.heappop(self._agenda)
+            then, _, what = heapq.heappop(self._agenda)
+            self.seconds = max(then, self.seconds)
             what()
             # The one that is the daemon mostly gives a sign of life first; sometimes it was asleep for that long.
             hosts = sorted(self.hosts, key=lambda host: host.daemon is None)
@@ -226,7 +249,7 @@ class World:
 
     def _settle(self, down: dict[str, float]) -> None:
         """At the end: clocks are right, nobody is killed any more, and what is in the queue is carried out."""
-        self._left = None
+        self._left = self._awake = None
         shifted = any(host.clock.shift for host in self.hosts)
         for host in self.hosts:
             host.clock.shift = 0.0
@@ -235,8 +258,12 @@ class World:
             self.at(max(self.seconds, self.days * 86400.0) + 60.0, lambda: None)
 
     def _strike(self) -> None:
-        if self.chance.random() < 0.6:
+        kind = self.chance.random()
+        if kind < 0.5:
             self._left = self.chance.randrange(60)
+            return
+        if kind < 0.7:
+            self._awake = self.chance.randrange(60)
             return
         self.shifts += 1
         host = self.chance.choice(self.hosts)
@@ -263,7 +290,11 @@ class World:
                 yield f"{name}: {sum(tick.instants for tick in found)} of {len(expected)} instants"
             for tick in found:
                 wanted = tick.status is TickStatus.SUCCESS
-                if len(tick.run_ids) != wanted or (self.catches_up(name) and not wanted):
+                if (
+                    len(tick.run_ids) != wanted
+                    or (self.catches_up(name) and not wanted)
+                    or set(tick.run_ids) - set(runs)
+                ):
                     yield f"{name}: {tick}"
         if self.told:
             yield self.told[0]
