@@ -63,6 +63,8 @@ class EventKind(StrEnum):
     TICK_SUCCESS = "TICK_SUCCESS"
     TICK_SKIPPED = "TICK_SKIPPED"
     TICK_FAILURE = "TICK_FAILURE"
+    DAEMON_START = "DAEMON_START"
+    DAEMON_STOP = "DAEMON_STOP"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +325,28 @@ class TickEnded:
     cursor: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStarted:
+    """A process is the daemon from now on, and whoever was it before is not."""
+
+    time: datetime
+    #: One more than that of the daemon before: of several that looked at the same time one gets it.
+    epoch: int
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStopped:
+    """The daemon of that epoch gives its place back."""
+
+    time: datetime
+    epoch: int
+
+
 Event = (
     RunQueued
     | RunMoved
@@ -340,4 +364,6 @@ Event = (
     | BackfillEnded
     | AutomationMoved
     | TickEnded
+    | DaemonStarted
+    | DaemonStopped
 )

@@ -52,6 +52,7 @@ class Instance:
         wait: float = DEFAULT_WAIT,
         clock: Clock | None = None,
         catalog: str | None = None,
+        crowded: bool = False,
     ) -> "Instance":
         """Open a home, made if there is none, together with any number of other processes.
 
@@ -61,6 +62,8 @@ class Instance:
 
         The catalog is the one that another host serves at the URL `catalog`, where that is given, or the variable
         HEADWATER_CATALOG, or `catalog.url` in the settings. Raises `UnreachableCatalogError` and `AccessDeniedError`.
+
+        With `crowded`, others are expected: whoever comes next need not wait until this process makes way.
         """
         path = Path(home).absolute()
         clock = clock or SystemClock()
@@ -78,7 +81,8 @@ class Instance:
             return Instance(path, UnmadeStorage(), clock)
         from headwater.catalog.storage.sharing.shared import SharedStorage
 
-        return Instance(path, SharedStorage(folder, wait=wait, read_only=read_only, clock=clock), clock)
+        storage = SharedStorage(folder, wait=wait, read_only=read_only, clock=clock, crowded=crowded)
+        return Instance(path, storage, clock)
 
     @staticmethod
     def ephemeral(*, clock: Clock | None = None) -> "Instance":

@@ -426,6 +426,29 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """The process that does what goes on by itself, or the last one that did."""
+
+    #: Counts the daemons of the catalog from 1.
+    epoch: int
+    started: datetime
+    #: When it gave its place back; None for one that goes on, or was killed.
+    ended: datetime | None = None
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+    #: When process `pid` began: see `processes.start_ticks`.
+    start_ticks: int | None = None
+    #: Seconds since its last sign of life, or since whoever has the catalog opened it.
+    silent: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it appends as (`CatalogWriter.append`)."""
+        return f"daemon-{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
     """A backup that was made."""
 

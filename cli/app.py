@@ -59,6 +59,11 @@ class App:
         with stdout_to_stderr():
             return self._cache.definitions()
 
+    @property
+    def sources(self) -> set[str]:
+        """The files and folders that the definitions were made from."""
+        return self._cache.sources()
+
     @cached_property
     def _cache(self) -> "DefinitionsCache":
         from headwater.materialize.definitions_cache import DefinitionsCache
@@ -77,13 +82,14 @@ class App:
         with self.open() as instance:
             yield instance
 
-    def open(self, *, read_only: bool = False, wait: float | None = None) -> Instance:
+    def open(self, *, read_only: bool = False, wait: float | None = None, crowded: bool = False) -> Instance:
         """The instance, to be closed."""
         return Instance.open(
             self.project.home,
             read_only=read_only,
             wait=self.wait if wait is None else wait,
             catalog=self.catalog,
+            crowded=crowded,
         )
 
     def own_catalog(self) -> Path:

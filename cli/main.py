@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("headwater.cli.jobs:jobs", "List jobs."),
     "schedules": ("headwater.cli.schedules:schedules", "List, start, stop and preview schedules."),
     "sensors": ("headwater.cli.sensors:sensors", "List, start, stop and preview sensors."),
+    "daemon": ("headwater.cli.daemon:daemon", "Do what goes on by itself, for as long as it runs."),
+    "dev": ("headwater.cli.daemon:dev", "The daemon for developing: it says what happens, and heeds every change."),
     "tick": ("headwater.cli.schedules:tick", "Evaluate what is due, once."),
     "ticks": ("headwater.cli.schedules:ticks", "List what was due, and what came of it."),
     "runs": ("headwater.cli.runs:runs", "List runs."),

@@ -50,6 +50,8 @@ class _Reads:
 
     files: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
     folders: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
+    #: Those of the folders in which modules are looked for.
+    searched: set[str] = field(default_factory=set[str])
     variables: set[str] = field(default_factory=set[str])
     #: Where relative paths started from; None where there were none.
     working_folder: str | None = None
@@ -117,7 +119,17 @@ class DefinitionsCache:
             for folder in (str(self._project.root), *sys.path):
                 if os.path.isdir(folder) and not is_installed(folder + "/x"):
                     reads.note_folder(folder)
+            reads.searched.update(reads.folders)
             return load_definitions(self._project), reads
+
+    def sources(self) -> set[str]:
+        """The files, and folders that were listed, that the definitions were made from, as far as that was noted.
+
+        Where they did not load, what was read until then.
+        """
+        found = {*map(str, self._project.files), *_project_sources()}
+        reads = self._loaded[1] if self._loaded is not None else None
+        return found if reads is None else found | reads.files.keys() | (reads.folders.keys() - reads.searched)
 
     def _read(self) -> AssetGraph | None:
         try:

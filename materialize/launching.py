@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from headwater.catalog.clock import Clock
 from headwater.catalog.errors import StorageError
 from headwater.catalog.events import RunQueued
 from headwater.catalog.ids import new_id
@@ -87,12 +89,47 @@ def launch(instance: Instance, request: Mapping[str, Any], **about: Any) -> tupl
     return run_id, process
 
 
-def launch_waiting(instance: Instance) -> list[str]:
+class Started:
+    """Processes that this one started lately, by what they are for, so that none is started a second time.
+
+    One that ends without having begun what it is for may be started again `PAUSE` seconds after it was.
+    """
+
+    PAUSE = 10.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._processes: dict[str, tuple[float, subprocess.Popen[bytes]]] = {}
+
+    def may_start(self, name: str) -> bool:
+        """Whether there is none for this, nor was one a moment ago."""
+        self._forget()
+        return name not in self._processes
+
+    def add(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        """One was started."""
+        self._processes[name] = self._clock.monotonic(), process
+
+    @property
+    def pids(self) -> list[int]:
+        """Of those that go on."""
+        return [one.pid for _, one in self._processes.values() if one.poll() is None]
+
+    def _forget(self) -> None:
+        before = self._clock.monotonic() - self.PAUSE
+        over = [name for name, (since, one) in self._processes.items() if one.poll() is not None and since < before]
+        for name in over:
+            del self._processes[name]
+
+
+def launch_waiting(instance: Instance, started: Started | None = None) -> list[str]:
     """Start processes for runs in the queue that are nobody's yet and whose turn has come. Returns their identifiers.
 
-    Anybody may do so at any time: of several processes for one run, one gets it, and the others end. Raises
-    `StorageError` for a process that could not be started, after starting the others.
+    Anybody may do so at any time: of several processes for one run, one gets it, and the others end. `started` are
+    those of this process, which are not started again. Raises `StorageError` for a process that could not be started,
+    after starting the others.
     """
+    started = Started(instance.clock) if started is None else started
     runs = open_runs(instance.catalog)
     waiting = [run for run in runs if run.status is RunStatus.QUEUED and not run.pid and _is_ours(run)]
     if not waiting:
@@ -103,8 +140,11 @@ def launch_waiting(instance: Instance) -> list[str]:
     launched: list[str] = []
     failure: StorageError | None = None
     for run in [run for run in in_order(waiting) if run.run_id not in held][:_AT_ONCE]:
+        if not started.may_start(run.run_id):
+            continue
         try:
-            spawn(instance.home, run.request["origin"], ["run", "execute", run.run_id], run.run_id)
+            words = ["run", "execute", run.run_id]
+            started.add(run.run_id, spawn(instance.home, run.request["origin"], words, run.run_id))
             launched.append(run.run_id)
         except StorageError as error:
             failure = failure or error
@@ -134,6 +174,13 @@ def relaunch(instance: Instance, run: Run) -> str:
         root_run_id=run.root_run_id or run.run_id,
     )
     return run_id
+
+
+def lately_interrupted(instance: Instance) -> list[Run]:
+    """The runs that were killed in the last day."""
+    since = instance.clock.now() - timedelta(days=1)
+    found = instance.catalog.runs(statuses=[RunStatus.INTERRUPTED], limit=1000)
+    return [run for run in found if run.ended is not None and run.ended >= since]
 
 
 def due_retries(instance: Instance, runs: Sequence[Run]) -> list[Run]:

@@ -4,6 +4,7 @@ The clock is what `TimeWindowPartitionsDefinition` says: a time that clocks skip
 that they show twice the first time; with `*` in minutes or hours, every hour that passes counts.
 """
 
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -40,6 +41,12 @@ def instants(crons: Sequence[str], zone: str, after: datetime, until: datetime) 
         first, end = ticks.rank(edges)
         found.append(ticks.instants(np.arange(first, end, dtype=np.int64)))
     return [_EPOCH + timedelta(seconds=second) for second in np.unique(np.concatenate(found)).tolist()]
+
+
+@functools.lru_cache(maxsize=10_000)
+def next_after(crons: tuple[str, ...], zone: str, after: datetime) -> datetime | None:
+    """The first instant later than `after`; None where none comes any more. Remembered, as it is asked all the time."""
+    return next(iter(upcoming(crons, zone, after, 1)), None)
 
 
 def upcoming(crons: Sequence[str], zone: str, after: datetime, count: int) -> list[datetime]:

@@ -6,7 +6,8 @@ goes to the log and changes nothing else, so that a worker that was given up can
 since. The life of a backfill is BackfillStarted, then BackfillEnded and BackfillResumed until it ended as SUCCESS or
 CANCELED; what comes after is late too. The life of a schedule or sensor is AutomationMoved, and TickEnded in the order
 of the instants: whoever writes one says up to when everything was decided when it looked, and is refused where that is
-not so any more.
+not so any more. Daemons are numbered by epochs: each is DaemonStarted and maybe DaemonStopped, and over when the next
+starts.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     Event,
     RunEnded,
@@ -35,6 +38,7 @@ from headwater.catalog.records import (
     Automation,
     AutomationStatus,
     BackfillStatus,
+    Daemon,
     Materialization,
     RunStatus,
     StepStatus,
@@ -95,6 +99,8 @@ class Progress:
     find_backfill: Callable[[str], BackfillProgress | None]
     #: The same for schedules, by name.
     find_automation: Callable[[str], Automation | None]
+    #: The same for the last daemon.
+    find_daemon: Callable[[], Daemon | None]
     next_number: int
     next_backfill: int
     #: How often anything was claimed: see `RunStarted.claims_before`.
@@ -117,6 +123,9 @@ class Progress:
     _automations: dict[str, Automation] = field(default_factory=dict[str, Automation])
     #: Schedules that changed, as they were before.
     _before: list[tuple[str, Automation | None]] = field(default_factory=list[tuple[str, Automation | None]])
+    #: The last daemon, and the one before this transaction, each where it was asked after.
+    _daemon: list[Daemon | None] = field(default_factory=list[Daemon | None])
+    _daemon_before: list[Daemon | None] = field(default_factory=list[Daemon | None])
 
     def queue(self, event: RunQueued) -> RunProgress:
         """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
@@ -198,7 +207,10 @@ class Progress:
         return True
 
     def is_over(self, identifier: str) -> bool:
-        """Whether this is a run or backfill that has ended for good; what is not there yet has not."""
+        """Whether this is a run or backfill that has ended for good, or a daemon; what is not there yet has not."""
+        if identifier.startswith("daemon-"):
+            daemon, epoch = self.daemon(), int(identifier.removeprefix("daemon-"))
+            return daemon is not None and (daemon.epoch, daemon.ended is not None) > (epoch, False)
         run = self._find(identifier)
         if run is not None:
             return run.ended
@@ -280,6 +292,35 @@ class Progress:
         )
         return self._keep(ticked, known)
 
+    def daemon(self) -> Daemon | None:
+        """The last daemon; None where there never was one."""
+        if not self._daemon:
+            self._daemon.append(self.find_daemon())
+        return self._daemon[0]
+
+    def start_daemon(self, event: DaemonStarted) -> Daemon:
+        """Take in a new daemon. Raises `ConflictError` where another one was faster."""
+        known = self.daemon()
+        if event.epoch != (1 if known is None else known.epoch + 1):
+            raise ConflictError("Another process became the daemon meanwhile.", remedy="Look again who it is.")
+        return self._keep_daemon(
+            Daemon(
+                epoch=event.epoch,
+                started=event.time,
+                user=event.user,
+                host=event.host,
+                pid=event.pid,
+                start_ticks=event.start_ticks,
+            )
+        )
+
+    def stop_daemon(self, event: DaemonStopped) -> Daemon | None:
+        """Take in that a daemon gives its place back; None when that comes late."""
+        known = self.daemon()
+        if known is None or known.epoch != event.epoch or known.ended is not None:
+            return None
+        return self._keep_daemon(replace(known, ended=event.time))
+
     def commit(self) -> None:
         """The transaction stands. Runs and backfills that are over are forgotten."""
         for run_id, run, *_ in self._moved_runs:
@@ -309,6 +350,8 @@ class Progress:
                 del self._automations[name]
             else:
                 self._automations[name] = automation
+        if self._daemon_before:
+            self._daemon = self._daemon_before[:1]
         self._forget()
 
     def _forget(self) -> None:
@@ -319,11 +362,17 @@ class Progress:
         self._started_backfills.clear()
         self._moved.clear()
         self._before.clear()
+        self._daemon_before.clear()
 
     def _keep(self, automation: Automation, before: Automation | None) -> Automation:
         self._before.append((automation.name, before))
         self._automations[automation.name] = automation
         return automation
+
+    def _keep_daemon(self, daemon: Daemon) -> Daemon:
+        self._daemon_before += self._daemon
+        self._daemon = [daemon]
+        return daemon
 
     def _add(self, event: RunQueued | RunStarted, steps: dict[str, StepProgress], status: RunStatus) -> RunProgress:
         if event.backfill_id is not None:

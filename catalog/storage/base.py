@@ -17,6 +17,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    Daemon,
     DefinitionChange,
     Failure,
     Fingerprint,
@@ -224,6 +225,10 @@ class CatalogReader(Protocol):
         """Which of these run keys were requested by ticks of `name`, with the identifiers of their runs."""
         ...
 
+    def daemon(self) -> Daemon | None:
+        """The last process that was the daemon, be it still; None where there never was one."""
+        ...
+
     def steps(self, run_id: str) -> list[Step]:
         """A run's steps in the order of its plan."""
         ...
@@ -297,11 +302,12 @@ class CatalogWriter(CatalogReader, Protocol):
         and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for an event whose
         `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
         and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule or sensor
-        that moves, where somebody else decided something about that one since `after` was read.
+        that moves, where somebody else decided something about that one since `after` was read; and for a daemon that
+        starts and whose epoch is not the next one.
 
-        `by` is the run or backfill that appends, be it nothing: its sign of life. Raises `RunOverError` where that is
-        over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes for gone:
-        raises `ConflictError` where one of them gave a sign of life since.
+        `by` is the run, backfill or daemon that appends, be it nothing: its sign of life. Raises `RunOverError` where
+        that is over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes
+        for gone: raises `ConflictError` where one of them gave a sign of life since.
         """
         ...
 

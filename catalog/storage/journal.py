@@ -16,6 +16,8 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -51,6 +53,8 @@ _KINDS: Mapping[str, type[Event]] = {
         BackfillEnded,
         AutomationMoved,
         TickEnded,
+        DaemonStarted,
+        DaemonStopped,
     )
 }
 

@@ -1,9 +1,9 @@
-"""Whether those on other hosts who carry out runs and backfills still do: leases, judged by whoever has the catalog.
+"""Whether those on other hosts who carry out runs and backfills, or are the daemon, still do: leases.
 
-Each sign of life is good for `LEASE` seconds of the clock of the process that has the catalog open, whatever the
-clocks of others say. Leases are in its memory only, so renewing one costs no commit and leaves nothing behind; a
-process that has just opened the catalog takes everybody for alive until as long after. So nobody is lost by a restart,
-and who is gone is found out one lease later.
+They are judged by whoever has the catalog. Each sign of life is good for `LEASE` seconds of that process's clock,
+whatever the clocks of others say. Leases are in its memory only, so renewing one costs no commit and leaves nothing
+behind; a process that has just opened the catalog takes everybody for alive until as long after. So nobody is lost by a
+restart, and who is gone is found out one lease later.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from headwater.catalog.clock import Clock, SystemClock
 from headwater.catalog.errors import ConflictError, RunOverError
-from headwater.catalog.records import OPEN, Backfill, BackfillStatus, Run
+from headwater.catalog.records import OPEN, Backfill, BackfillStatus, Daemon, Run
 from headwater.catalog.storage.admission import Progress
 
 #: Seconds that a sign of life is good for, and after which there should be another one.
@@ -26,7 +26,7 @@ Led = TypeVar("Led", Run, Backfill)
 
 
 class Leases:
-    """The leases of runs and backfills, by their identifiers. Thread-safe."""
+    """The leases of runs, backfills and the daemon, by their identifiers. Thread-safe."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -36,7 +36,15 @@ class Leases:
 
     def lapsed(self, identifier: str) -> bool:
         """Whether there was no sign of life for so long that it is taken for gone."""
-        return self._clock.monotonic() - self._renewed.get(identifier, self._since) > LEASE
+        return self.silent(identifier) > LEASE
+
+    def silent(self, identifier: str) -> float:
+        """Seconds since the last sign of life, or since the catalog was opened."""
+        return self._clock.monotonic() - self._renewed.get(identifier, self._since)
+
+    def heard(self, daemon: Daemon | None) -> Daemon | None:
+        """A daemon with what is known of its lease."""
+        return None if daemon is None else replace(daemon, silent=self.silent(daemon.name))
 
     def judged(self, one: Led, identifier: str) -> Led:
         """A run or backfill with what is known of its lease."""

@@ -10,6 +10,8 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -57,6 +59,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
     - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, cursor, user, host, pid
     - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, cursor, instants where it is not 1
+    - DAEMON_START: epoch, user, host, pid; DAEMON_STOP: epoch
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -108,6 +111,11 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             yield Entry(EventKind[f"AUTOMATION_{event.status or 'SEEN'}"], event.name, data)
         case TickEnded():
             yield Entry(EventKind[f"TICK_{event.status}"], event.reason or _message(event.error), _tick_data(event))
+        case DaemonStarted():
+            data = {"epoch": event.epoch} | _present(user=event.user, host=event.host, pid=event.pid)
+            yield Entry(EventKind.DAEMON_START, "", data)
+        case DaemonStopped():
+            yield Entry(EventKind.DAEMON_STOP, "", {"epoch": event.epoch} | mark)
 
 
 def _tick_data(event: TickEnded) -> dict[str, Any]:

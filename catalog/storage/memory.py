@@ -16,6 +16,8 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -33,11 +35,13 @@ from headwater.catalog.events import (
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys, InMemoryDynamicKeys
 from headwater.catalog.records import (
+    OPEN,
     Automation,
     Backfill,
     BackfillCells,
     BackfillStatus,
     Cell,
+    Daemon,
     DefinitionChange,
     Failure,
     LoggedEvent,
@@ -101,6 +105,8 @@ class MemoryStorage:
         self._closed = False
         self._log: list[LoggedEvent] = []
         self._runs: dict[str, _Run] = {}
+        #: Those that are not over, oldest first.
+        self._open: dict[str, _Run] = {}
         self._versions: list[Materialization] = []
         #: The numbers of the versions' events.
         self._seqs: dict[str, int] = {}
@@ -114,7 +120,10 @@ class MemoryStorage:
         self._backfills: dict[str, Backfill] = {}
         self._automations: dict[str, Automation] = {}
         self._applied: dict[str, int] = {}
-        self._progress = Progress(self._find_progress, self._find_backfill, self._automations.get, 0, 0, 0)
+        self._daemon: Daemon | None = None
+        self._progress = Progress(
+            self._find_progress, self._find_backfill, self._automations.get, lambda: self._daemon, 0, 0, 0
+        )
         self._ticks: list[Tick] = []
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
@@ -281,9 +290,10 @@ class MemoryStorage:
     ) -> list[Run]:
         """See `CatalogReader.runs`."""
         with self._reading():
+            few = statuses is not None and before is None and OPEN.issuperset(statuses)
             found = [
                 self._counted(kept)
-                for kept in _before(self._runs.values(), before, lambda kept: kept.run.run_id, "run")
+                for kept in _before((self._open if few else self._runs).values(), before, _run_id, "run")
                 if (statuses is None or kept.run.status in statuses)
                 and (job is None or kept.run.job == job)
                 and (backfill is None or kept.run.backfill_id == backfill)
@@ -368,6 +378,11 @@ class MemoryStorage:
         with self._reading():
             made = [tick.run_keys for tick in self._ticks if tick.name == name]
             return {key: run for ticks in made for key, run in ticks.items() if key in keys}
+
+    def daemon(self) -> Daemon | None:
+        """See `CatalogReader.daemon`."""
+        with self._reading():
+            return self._leases.heard(self._daemon)
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
@@ -491,6 +506,10 @@ class MemoryStorage:
                 self._progress.move_automation(event)
             case TickEnded():
                 self._progress.tick(event)
+            case DaemonStarted():
+                self._progress.start_daemon(event)
+            case DaemonStopped():
+                return self._progress.stop_daemon(event) is None
             case DefinitionsChanged() | DynamicPartitionsChanged():
                 pass
         return False
@@ -517,7 +536,8 @@ class MemoryStorage:
         match event:
             case RunQueued():
                 run = replace(_new_run(event), status=RunStatus.QUEUED, queued=event.time, behind=event.behind)
-                self._runs[event.run_id] = _Run(run, (), self._progress.run(event.run_id), {})
+                kept = _Run(run, (), self._progress.run(event.run_id), {})
+                self._runs[event.run_id] = self._open[event.run_id] = kept
             case RunMoved():
                 kept = self._runs[event.run_id]
                 kept.run = replace(
@@ -537,6 +557,7 @@ class MemoryStorage:
             case RunEnded():
                 kept = self._runs[event.run_id]
                 kept.run = replace(kept.run, status=event.status, ended=event.time, error=event.error, behind=None)
+                del self._open[event.run_id]
             case StepStarted() | StepRetried():
                 kept = self._runs[event.run_id]
                 steps = kept.steps
@@ -580,6 +601,8 @@ class MemoryStorage:
             case TickEnded():
                 self._keep_automation(event.name)
                 self._ticks.append(_tick(event))
+            case DaemonStarted() | DaemonStopped():
+                self._daemon = self._progress.daemon()
             case LogMessage():
                 pass
 
@@ -603,7 +626,8 @@ class MemoryStorage:
             one.step_key: Step(run_id=event.run_id, step_key=one.step_key, status=StepStatus.PENDING, reason=one.reason)
             for one in event.steps
         }
-        self._runs[event.run_id] = _Run(run, event.steps, self._progress.run(event.run_id), steps)
+        kept = _Run(run, event.steps, self._progress.run(event.run_id), steps)
+        self._runs[event.run_id] = self._open[event.run_id] = kept
 
     def _apply_end(self, event: StepEnded) -> None:
         kept = self._runs[event.run_id]
@@ -640,6 +664,10 @@ class MemoryStorage:
         kept = self._runs[event.run_id]
         step = kept.plan[kept.progress.steps[event.step_key].number]
         return any(cell.asset == asset and partition in (None, cell.partition) for cell in step.cells)
+
+
+def _run_id(kept: _Run) -> str:
+    return kept.run.run_id
 
 
 def _new_run(event: RunQueued | RunStarted) -> Run:
@@ -714,6 +742,8 @@ def _with_cells(step: Step, plan: PlannedStep) -> Step:
 
 
 def _only(items: Mapping[str, Item], beginning: str, what: str) -> Item | None:
+    if beginning in items:
+        return items[beginning]
     between = bounds(beginning, what)
     found = [item for name, item in items.items() if between and between[0] <= name <= between[1]]
     if len(found) > 1:

@@ -9,8 +9,9 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import TickEnded
 from headwater.catalog.instance import Instance
 from headwater.materialize.automation import schedules, sensors
+from headwater.materialize.automation.backfills import resume_dead
 from headwater.materialize.automation.evaluators import Evaluators
-from headwater.materialize.launching import due_retries, launch_waiting, relaunch
+from headwater.materialize.launching import Started, due_retries, lately_interrupted, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
 
@@ -23,6 +24,10 @@ class Round:
     launched: list[str]
     #: Runs that try again what others did not finish.
     retried: list[str]
+    #: Backfills whose process died, and for which another one was started.
+    resumed: list[str]
+    #: When something is due next; None where nothing is, until somebody starts a schedule.
+    due: datetime | None
 
 
 def go_round(
@@ -32,16 +37,29 @@ def go_round(
     now: datetime | None = None,
     *,
     evaluators: Evaluators | None = None,
+    started: Started | None = None,
+    anew: bool = True,
 ) -> Round:
     """Settle what dead processes left, evaluate all that is due by `now`, and start processes for what may begin.
 
     Each part is durable before the next begins: whoever comes after a kill goes on where it was. Any number may do so
     at the same time. `origin` is where another process finds the definitions (`Project.origin`). Who goes round again
     and again keeps `evaluators` of the same definitions open (`open_evaluators`): sensors that take their time are then
-    left to them until a later round.
+    left to them until a later round; and gives the processes that rounds before this one `started`. `anew` has it look
+    for what a round that was killed left undone.
     """
+    started = Started(instance.clock) if started is None else started
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
+    if anew:
+        known = {run.run_id for run in over}
+        over += [run for run in lately_interrupted(instance) if run.run_id not in known]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
     ticks += sensors.tick(instance, definitions, origin, now, evaluators)
-    return Round(ticks=ticks, launched=launch_waiting(instance), retried=retried)
+    return Round(
+        ticks=ticks,
+        launched=launch_waiting(instance, started),
+        retried=retried,
+        resumed=resume_dead(instance, definitions, origin, started),
+        due=schedules.next_due(definitions, instance.catalog.automations()),
+    )

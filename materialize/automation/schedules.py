@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.definitions.due import caught_up, instants
+from headwater.catalog.definitions.due import caught_up, instants, next_after
 from headwater.catalog.definitions.run_request import RunRequest, SkipReason
 from headwater.catalog.definitions.schedule import ScheduleDefinition, ScheduleEvaluationContext
 from headwater.catalog.events import Event, RunQueued, TickEnded
@@ -46,6 +46,16 @@ def tick(
     return [event for event in record(instance, rounds) if isinstance(event, TickEnded)]
 
 
+def next_due(definitions: Definitions, known: Mapping[str, Automation]) -> datetime | None:
+    """When a schedule is due next that is evaluated, be that over; `known` is what the catalog says of them."""
+    found = (
+        next_after(one.cron_schedule, one.execution_timezone, known[name].until)
+        for name, one in definitions.schedules.items()
+        if name in known and is_running(one, known[name])
+    )
+    return min((due for due in found if due is not None), default=None)
+
+
 @dataclass(slots=True)
 class _Round:
     """What is due of one schedule."""
@@ -68,6 +78,9 @@ class _Round:
                 until = max(until, known.ticked)
             events.append(moved(self.instance, schedule.name, known, known.status if known else None, until))
         assert until is not None
+        first = next_after(schedule.cron_schedule, schedule.execution_timezone, until)
+        if first is None or first > now:
+            return events
         due = instants(schedule.cron_schedule, schedule.execution_timezone, until, now)
         dropped, fired = caught_up(due, schedule.catch_up, schedule.max_catch_up, now)
         events += self._dropped(dropped, until)

@@ -15,6 +15,8 @@ from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import CatalogError, ConflictError, RunOverError, UsageError
 from headwater.catalog.events import (
     AssetDefinition,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -36,6 +38,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Cell,
     Column,
+    Daemon,
     DefinitionChange,
     ErrorRecord,
     Failure,
@@ -1228,6 +1231,56 @@ def test_the_number_of_the_last_event(reopen: Reopen, history: "History") -> Non
     number = storage.append([history.automate(), history.tick(1, 0)])
     assert storage.last_event() == number == 2
     assert reopen().last_event() == number
+
+
+def test_daemons_come_one_after_the_other(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    assert storage.daemon() is None
+    first = DaemonStarted(time=history.time(), epoch=1, user="u", host="h", pid=7, start_ticks=5)
+    storage.append([first], by="daemon-1")
+    found = storage.daemon()
+    assert found is not None and 0 <= found.silent < 60
+    assert replace(found, silent=0.0) == Daemon(
+        epoch=1, started=first.time, user="u", host="h", pid=7, start_ticks=5, silent=0.0
+    )
+    storage = reopen()
+    seq = storage.append([], by=found.name)
+    second = replace(first, time=history.time(), epoch=2, pid=8)
+    with pytest.raises(ConflictError, match="gave a sign of life"):
+        storage.append([second], lapsed=["daemon-1"])
+    for epoch in (1, 3):
+        with pytest.raises(ConflictError, match="Another process became the daemon"):
+            storage.append([replace(first, epoch=epoch)])
+    assert storage.append([second]) == seq + 1
+    # Whoever was it before cannot do anything any more, nor end the other one.
+    with pytest.raises(RunOverError):
+        storage.append([history.queue()], by="daemon-1")
+    storage.append([DaemonStopped(time=history.time(), epoch=1)])
+    stopped = DaemonStopped(time=history.time(), epoch=2)
+    storage = reopen()
+    storage.append([stopped], by="daemon-2")
+    for again in (False, True):
+        one = reopen() if again else storage
+        last = one.daemon()
+        assert last is not None and (last.epoch, last.pid, last.ended) == (2, 8, stopped.time)
+        with pytest.raises(RunOverError):
+            one.append([], by="daemon-2")
+        assert one.runs() == []
+    kinds = [(event.kind, event.data.get("late")) for event in reopen().events()]
+    start, stop = "DAEMON_START", "DAEMON_STOP"
+    assert kinds == [(start, None), (start, None), (stop, True), (stop, None)]
+
+
+def test_a_failed_append_leaves_the_daemon_as_it_was(storage: CatalogWriter, history: "History") -> None:
+    started = [DaemonStarted(time=history.time(), epoch=epoch, pid=epoch) for epoch in (1, 2)]
+    with pytest.raises(CatalogError):
+        storage.append([*started, history.tick(1, 0, "absent")])
+    assert storage.daemon() is None
+    storage.append(started)
+    with pytest.raises(CatalogError):
+        storage.append([DaemonStopped(time=history.time(), epoch=2), history.tick(1, 0, "absent")])
+    found = storage.daemon()
+    assert found is not None and (found.epoch, found.pid, found.ended) == (2, 2, None)
 
 
 def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> None:

@@ -26,13 +26,18 @@ class Sizes:
     races: int
     #: Processes that are killed by `test_kill.py`.
     kills: int = 100
+    #: Simulated years and weeks of two daemons.
+    years: int
+    weeks: int
 
 
 SIZE = os.environ.get("HEADWATER_FAULTS", "short")
 SIZES = {
-    "short": Sizes(seeds=80, stride=16, first_starts=1, starting=6, together=0, races=10),
-    "commit": Sizes(seeds=2_000, stride=1, first_starts=20, together=60, races=200),
-    "soak": Sizes(seeds=200_000, stride=1, first_starts=500, together=600, races=10_000, kills=1_000),
+    "short": Sizes(seeds=80, stride=16, first_starts=1, starting=6, together=0, races=10, years=1, weeks=2),
+    "commit": Sizes(seeds=2_000, stride=1, first_starts=20, together=60, races=200, years=4, weeks=200),
+    "soak": Sizes(
+        seeds=200_000, stride=1, first_starts=500, together=600, races=10_000, kills=1_000, years=200, weeks=20_000
+    ),
 }[SIZE]
 
 #: Of each kind of test so many parts, so that several workers share them.

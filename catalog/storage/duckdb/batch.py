@@ -13,6 +13,8 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    DaemonStarted,
+    DaemonStopped,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -29,13 +31,22 @@ from headwater.catalog.events import (
     TickEnded,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import Automation, BackfillStatus, ErrorRecord, Fingerprint, Materialization, RunStatus
+from headwater.catalog.records import (
+    Automation,
+    BackfillStatus,
+    Daemon,
+    ErrorRecord,
+    Fingerprint,
+    Materialization,
+    RunStatus,
+)
 from headwater.catalog.storage.admission import Progress, check
 from headwater.catalog.storage.duckdb.dictionary import Dictionary, Value
 from headwater.catalog.storage.duckdb.rows import (
     POINTER_COLUMNS,
     automation_row,
     backfill_row,
+    daemon_row,
     inputs_text,
     json_text,
     pointer_values,
@@ -49,6 +60,7 @@ from headwater.catalog.storage.duckdb.tables import (
     AUTOMATION,
     BACKFILL,
     CELL,
+    DAEMON,
     DEFINITION,
     DEFINITION_CHANGE,
     EVENT,
@@ -110,6 +122,8 @@ class Batch:
         self.moved_backfills: dict[int, Row] = {}
         #: Schedules that changed, by name.
         self.automations: dict[str, Automation] = {}
+        #: The last daemon, where that changed.
+        self.daemon: Daemon | None = None
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
@@ -170,6 +184,7 @@ class Batch:
         for table in _GROWING:
             yield table, self._rows[table.name]
         yield AUTOMATION, AUTOMATION.rows(map(automation_row, self.automations.values()))
+        yield DAEMON, DAEMON.rows(() if self.daemon is None else (daemon_row(self.daemon),))
         yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
         cells = CELL.rows()
         assets, keys, *rest = self._cells.columns
@@ -254,6 +269,13 @@ class Batch:
                 self.automations[event.name] = progress.tick(event)
                 self._log(event, None)
                 self._rows[TICK.name].append(tick_row(self.seq, event))
+            case DaemonStarted():
+                self.daemon = progress.start_daemon(event)
+                self._log(event, None)
+            case DaemonStopped():
+                stopped = progress.stop_daemon(event)
+                self.daemon = stopped or self.daemon
+                self._log(event, None, late=stopped is None)
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)

@@ -16,6 +16,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    Daemon,
     DefinitionChange,
     Failure,
     Fingerprint,
@@ -37,6 +38,7 @@ from headwater.catalog.storage.duckdb.rows import (
     automation,
     aware,
     backfill,
+    daemon,
     definition,
     failure,
     from_json,
@@ -294,6 +296,11 @@ class Reader:
         if not storable_only([name]):
             return {}
         return dict(self._ask("requested", name=name, keys=json_text(storable_only(list(keys)))))
+
+    def daemon(self) -> Daemon | None:
+        """See `CatalogReader.daemon`."""
+        rows = self._ask("daemon")
+        return self._leases.heard(daemon(rows[0])) if rows else None
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

@@ -22,6 +22,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     BackfillTarget,
     Column,
+    Daemon,
     ErrorRecord,
     Failure,
     Fingerprint,
@@ -233,6 +234,27 @@ def automation_row(automation: Automation) -> Row:
         automation.last_run_key,
         automation.failures,
     )
+
+
+def daemon(row: Row) -> Daemon:
+    """A daemon from a row of query `daemon`."""
+    epoch, started, ended, user, host, pid, ticks = row
+    return Daemon(
+        epoch=epoch,
+        started=aware(started),
+        ended=aware_or_none(ended),
+        user=user,
+        host=host,
+        pid=pid,
+        start_ticks=ticks,
+    )
+
+
+def daemon_row(daemon: Daemon) -> Row:
+    """A row of `daemon`."""
+    ended = None if daemon.ended is None else timestamp(daemon.ended)
+    process = daemon.host, daemon.pid, daemon.start_ticks
+    return daemon.epoch, timestamp(daemon.started), ended, daemon.user, *process
 
 
 def tick(row: Row) -> Tick:

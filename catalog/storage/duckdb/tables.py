@@ -223,6 +223,18 @@ AUTOMATION = Table(
         "failures": "BIGINT",
     },
 )
+DAEMON = Table(
+    "daemon",
+    {
+        "epoch": "BIGINT",
+        "started": "TIMESTAMP",
+        "ended": "TIMESTAMP",
+        "user_name": "VARCHAR",
+        "host": "VARCHAR",
+        "pid": "BIGINT",
+        "start_ticks": "BIGINT",
+    },
+)
 TICK = Table(
     "tick",
     {

@@ -24,6 +24,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Backup,
     Cell,
+    Daemon,
     DefinitionChange,
     Failure,
     LoggedEvent,
@@ -273,6 +274,10 @@ class SharedStorage:
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """See `CatalogReader.requested`."""
         return self._ask("requested", name=name, keys=keys)
+
+    def daemon(self) -> Daemon | None:
+        """See `CatalogReader.daemon`."""
+        return self._ask("daemon")
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

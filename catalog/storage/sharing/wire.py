@@ -35,6 +35,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Backup,
     Cell,
+    Daemon,
     DefinitionChange,
     Failure,
     Fingerprint,
@@ -333,6 +334,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "automations": Operation({}, dict[str, Automation]),
     "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
+    "daemon": Operation({}, Daemon | None),
     "steps": Operation({"run_id": str}, list[Step]),
     "planned": Operation({"run_id": str}, list[PlannedCell]),
     "events": Operation(

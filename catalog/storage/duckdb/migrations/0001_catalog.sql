@@ -3,7 +3,7 @@
 --
 -- The catalog: what happened (event, materialization, run, step, planned_cell, backfill, tick,
 -- definition_change), what is the
--- case now (cell, definition, dynamic_partition, automation), and names by number (asset, partition_key, fingerprint).
+-- case now (cell, definition, dynamic_partition, automation, daemon), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -147,6 +147,17 @@ create table automation (
     cursor varchar,
     last_run_key varchar,
     failures bigint not null
+);
+
+-- The last daemon: one row, or none.
+create table daemon (
+    epoch bigint not null,
+    started timestamp not null,
+    ended timestamp,
+    user_name varchar not null,
+    host varchar not null,
+    pid bigint not null,
+    start_ticks bigint
 );
 
 -- seq is that of the tick's event; run_ids: ["…"]; run_keys: {key: run_id}.

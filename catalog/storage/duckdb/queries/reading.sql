@@ -322,6 +322,10 @@ from automation
 where name = $name --if name
 order by name
 
+-- name: daemon
+-- The last daemon.
+select epoch, started, ended, user_name, host, pid, start_ticks from daemon
+
 -- name: ticks
 -- Ticks, the last recorded ones first.
 select name, due, evaluated, status, reason, error, run_ids, run_keys, instants

@@ -170,6 +170,10 @@ where backfill.backfill_no = moved.backfill_no
 -- Make room for new definitions, or none.
 delete from definition where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]')))
 
+-- name: delete_daemon
+-- Make room for the daemon as it is from now on.
+delete from daemon
+
 -- name: delete_automations
 -- Make room for what schedules are from now on.
 delete from automation where name in (select unnest(from_json_strict($names, '["VARCHAR"]')))
