@@ -98,6 +98,7 @@ class Service:
     def _live(self, instance: Instance, definitions: "Definitions | None", changes: "Changes") -> list[int] | None:
         """Be the daemon, or wait to be. Returns its children when it is to begin anew, and None when it is to end."""
         from headwater.materialize.automation.daemon import Daemon
+        from headwater.materialize.automation.evaluators import open_evaluators
         from headwater.materialize.automation.systemd import alive, notify, reloading
 
         while not self._stop.is_set():
@@ -106,7 +107,8 @@ class Service:
                 return None if self._stop.is_set() else []
             notify("READY=1", "STATUS=It is the daemon.")
             self._tell(f"The daemon, number {place.epoch}.")
-            daemon = Daemon(place, definitions, self._app.project.origin, tell=self._tell)
+            evaluators = None if definitions is None else open_evaluators(place.instance, definitions)
+            daemon = Daemon(place, definitions, self._app.project.origin, evaluators=evaluators, tell=self._tell)
             news = News(place.instance) if self._developing else None
             try:
                 while not self._stop.wait(daemon.look()):
@@ -119,6 +121,9 @@ class Service:
             except RunOverError:
                 self._tell("Another process is the daemon by now.")
                 continue
+            finally:
+                if evaluators is not None:
+                    evaluators.close()
             notify("STOPPING=1")
             place.give_back()
         return None

@@ -11,6 +11,7 @@ from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import HeadwaterError, RunOverError
+from headwater.materialize.automation.evaluators import Evaluators
 from headwater.materialize.automation.leadership import Place
 from headwater.materialize.automation.round import go_round
 from headwater.materialize.execution.step import describe_failure
@@ -27,8 +28,8 @@ FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 class Daemon:
     """Does what goes on by itself, look by look.
 
-    Without definitions, as while they are broken, it starts what is in the queue, and evaluates nothing. `tell` is told
-    what went wrong.
+    Without definitions, as while they are broken, it starts what is in the queue, and evaluates nothing. `evaluators`
+    are those of the definitions' sensors. `tell` is told what went wrong.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class Daemon:
         definitions: Definitions | None,
         origin: Mapping[str, Any],
         *,
+        evaluators: Evaluators | None = None,
         tell: Callable[[str], object],
     ) -> None:
         self.place = place
         self._definitions = definitions
         self._origin = origin
+        self._evaluators = evaluators
         self._tell = tell
         self._clock = place.instance.clock
         self._started = Started(self._clock)
@@ -84,6 +87,8 @@ class Daemon:
         since = self._clock.monotonic() - self._went
         if self._due is not None and self._due <= self._clock.now():
             return True
+        if self._evaluators is not None and self._evaluators.under_way:
+            return True
         return since >= TIDY or (self.last_event != self._seen and since >= PACE)
 
     def _go(self) -> None:
@@ -91,7 +96,15 @@ class Daemon:
         if self._definitions is None:
             launch_waiting(instance, self._started)
             return
-        self._due = go_round(instance, self._definitions, self._origin, started=self._started, anew=self._is_first).due
+        done = go_round(
+            instance,
+            self._definitions,
+            self._origin,
+            evaluators=self._evaluators,
+            started=self._started,
+            anew=self._is_first,
+        )
+        self._due = done.due
         self._is_first = False
 
     def _complain(self, error: Exception) -> None:

@@ -56,10 +56,15 @@ def go_round(
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
     ticks += sensors.tick(instance, definitions, origin, now, evaluators)
+    standing = instance.catalog.automations()
+    due = (
+        schedules.next_due(definitions, standing),
+        sensors.next_due(definitions, standing, now or instance.clock.now(), evaluators),
+    )
     return Round(
         ticks=ticks,
         launched=launch_waiting(instance, started),
         retried=retried,
         resumed=resume_dead(instance, definitions, origin, started),
-        due=schedules.next_due(definitions, instance.catalog.automations()),
+        due=min((at for at in due if at is not None), default=None),
     )

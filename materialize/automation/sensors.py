@@ -47,6 +47,20 @@ def next_evaluation(sensor: SensorDefinition, known: Automation | None) -> datet
     return known.until + timedelta(seconds=max(interval, min(interval * 2**known.failures, MAX_DELAY)))
 
 
+def next_due(
+    definitions: Definitions, standing: Mapping[str, Automation], now: datetime, evaluators: Evaluators | None
+) -> datetime | None:
+    """When a sensor is due next that is evaluated and not under way; `standing` is what the catalog says of them."""
+    found = [
+        next_evaluation(sensor, standing.get(name)) or now
+        for name, sensor in definitions.sensors.items()
+        if is_running(sensor, standing.get(name))
+        and not is_paused(standing.get(name))
+        and not (evaluators is not None and name in evaluators.under_way)
+    ]
+    return min(found, default=None)
+
+
 def evaluation_of(sensor: SensorDefinition, known: Automation | None) -> Evaluation:
     """What evaluating a sensor takes."""
     if known is None:
