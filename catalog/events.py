@@ -63,6 +63,7 @@ class EventKind(StrEnum):
     TICK_SUCCESS = "TICK_SUCCESS"
     TICK_SKIPPED = "TICK_SKIPPED"
     TICK_FAILURE = "TICK_FAILURE"
+    TICKS_PURGED = "TICKS_PURGED"
     DAEMON_START = "DAEMON_START"
     DAEMON_STOP = "DAEMON_STOP"
 
@@ -326,6 +327,20 @@ class TickEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TicksPurged:
+    """Old ticks are no longer kept: the oldest `limit` of those that ended so, of these names, evaluated `before`.
+
+    Which runs they requested by which run keys is kept.
+    """
+
+    time: datetime
+    names: tuple[str, ...]
+    status: TickStatus
+    before: datetime
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStarted:
     """A process is the daemon from now on, and whoever was it before is not."""
 
@@ -364,6 +379,7 @@ Event = (
     | BackfillEnded
     | AutomationMoved
     | TickEnded
+    | TicksPurged
     | DaemonStarted
     | DaemonStopped
 )

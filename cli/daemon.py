@@ -7,7 +7,7 @@ import click
 
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
-from headwater.cli.service import TRY, Service
+from headwater.cli.service import TRY, Service, metrics_of
 
 if TYPE_CHECKING:
     from headwater.catalog.records import Daemon as Record
@@ -18,10 +18,25 @@ _try_option = click.option(TRY, "only_try", is_flag=True, hidden=True)
 @click.command()
 @click.option("--standby", is_flag=True, help="Where another daemon goes on, wait, and take over when it is gone.")
 @click.option("--check", is_flag=True, help="Say whether a daemon goes on: exit code 0, or 1 and the reason.")
+@click.option("--metrics", is_flag=True, help="Print how things stand, in the text format of Prometheus.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer to http://127.0.0.1:PORT/metrics; 0 is any port that is free.",
+)
 @_try_option
 @json_option
 @click.pass_context
-def daemon(context: click.Context, standby: bool, check: bool, only_try: bool, as_json: bool) -> None:
+def daemon(
+    context: click.Context,
+    standby: bool,
+    check: bool,
+    metrics: bool,
+    metrics_port: int | None,
+    only_try: bool,
+    as_json: bool,
+) -> None:
     """Do what goes on by itself, until SIGTERM or Ctrl-C.
 
     It evaluates what is due, starts what is in the queue, and sees to what killed processes left. One at a time does
@@ -33,15 +48,19 @@ def daemon(context: click.Context, standby: bool, check: bool, only_try: bool, a
       headwater daemon
       headwater daemon --standby
       headwater daemon --check
+      headwater daemon --metrics-port 9394
     """
     app = context.find_object(App)
     assert app is not None  # the group makes one
     if check:
         context.exit(_check(app, as_json))
+    elif metrics:
+        with app.reading() as instance:
+            output.say_block(metrics_of(instance).rstrip())
     elif only_try:
         _ = app.definitions
     else:
-        Service(app, standby=standby).run()
+        Service(app, standby=standby, metrics_port=metrics_port).run()
 
 
 @click.command()

@@ -3,6 +3,8 @@
 import signal
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,13 @@ _LOOK = 0.25
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def metrics_of(instance: Instance) -> str:
+    """How an instance stands, in Prometheus' format."""
+    from headwater.materialize.automation.metrics import gauges, text
+
+    return text(gauges(instance))
+
+
 class Service:
     """A process that is the daemon until it is told to stop, and begins anew when its definitions change.
 
@@ -32,10 +41,13 @@ class Service:
     for definitions that are broken from the beginning, and says what happens.
     """
 
-    def __init__(self, app: App, *, standby: bool = False, developing: bool = False) -> None:
+    def __init__(
+        self, app: App, *, standby: bool = False, developing: bool = False, metrics_port: int | None = None
+    ) -> None:
         self._app = app
         self._standby = standby
         self._developing = developing
+        self._metrics_port = metrics_port
         self._stop = threading.Event()
         self._hung_up = False
         self._clock = SystemClock()
@@ -65,12 +77,28 @@ class Service:
             )
             # What came while a process that begins anew could not hear it comes now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            children = self._live(instance, definitions, changes)
+            with self._answering(instance):
+                children = self._live(instance, definitions, changes)
             changes.close()
             if children is None:
                 return
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         begin_anew(children)
+
+    @contextmanager
+    def _answering(self, instance: Instance) -> Generator[None]:
+        """Serve metrics meanwhile, where that is wanted."""
+        if self._metrics_port is None:
+            yield
+            return
+        from headwater.cli.metrics_server import MetricsServer
+
+        server = MetricsServer(self._metrics_port, lambda: metrics_of(instance))
+        self._tell(f"Metrics are at http://127.0.0.1:{server.port}/metrics.")
+        try:
+            yield
+        finally:
+            server.close()
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP and not self._developing:

@@ -17,6 +17,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_HORIZON, LAST_HORIZON = 2100, 9998
 
 
+#: `zoneinfo` itself remembers eight.
+_zone = functools.lru_cache(maxsize=64)(zoneinfo.ZoneInfo)
+
+
 def load_zone(name: object) -> zoneinfo.ZoneInfo:
     """The zone `name`. Raises `TimeZoneError`."""
     if not isinstance(name, str):
@@ -24,7 +28,7 @@ def load_zone(name: object) -> zoneinfo.ZoneInfo:
             f"A time zone is a name, not {type(name).__name__}.", remedy="Write it like 'Europe/London'."
         )
     try:
-        return zoneinfo.ZoneInfo(name)
+        return _zone(name)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
         known = zoneinfo.available_timezones()
         otherwise = (

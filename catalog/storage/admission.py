@@ -31,6 +31,7 @@ from headwater.catalog.events import (
     SlotClaimed,
     StepEnded,
     TickEnded,
+    TicksPurged,
 )
 from headwater.catalog.records import (
     BUSY,
@@ -450,6 +451,8 @@ def check(event: Event) -> None:
                 _check_time(change.changed, "DefinitionChange")
         case AutomationMoved():
             _check_times(event, event.until, event.after)
+        case TicksPurged():
+            _check_times(event, event.before)
         case TickEnded():
             _check_times(event, event.at, event.after)
             for run_id in (*event.run_ids, *event.run_keys.values()):

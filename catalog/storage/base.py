@@ -6,6 +6,7 @@ Values go in and out as the plain records of `headwater.catalog.records`.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headwater.catalog.events import AssetDefinition, Event
@@ -30,6 +31,7 @@ from headwater.catalog.records import (
     Slot,
     Step,
     Tick,
+    TickStatus,
 )
 
 if TYPE_CHECKING:
@@ -217,8 +219,18 @@ class CatalogReader(Protocol):
         """The schedules and sensors that were started, stopped or seen, by name."""
         ...
 
-    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
-        """Ticks, of one schedule or sensor or of all, the last recorded ones first."""
+    def ticks(
+        self,
+        name: str | None = None,
+        *,
+        statuses: Collection[TickStatus] | None = None,
+        before: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Tick]:
+        """Ticks, of one schedule or sensor or of all, the last recorded ones first.
+
+        Those evaluated `before` a time, if given.
+        """
         ...
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from headwater.catalog.events import (
     StepRetried,
     StepStarted,
     TickEnded,
+    TicksPurged,
 )
 from headwater.catalog.keys import AssetKey
 
@@ -53,6 +54,7 @@ _KINDS: Mapping[str, type[Event]] = {
         BackfillEnded,
         AutomationMoved,
         TickEnded,
+        TicksPurged,
         DaemonStarted,
         DaemonStopped,
     )

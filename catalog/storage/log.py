@@ -26,6 +26,7 @@ from headwater.catalog.events import (
     StepRetried,
     StepStarted,
     TickEnded,
+    TicksPurged,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import DefinitionChange, ErrorRecord, Materialization, StepCell
@@ -59,6 +60,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
     - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, cursor, user, host, pid
     - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, cursor, instants where it is not 1
+    - TICKS_PURGED: status, before, names (how many)
     - DAEMON_START: epoch, user, host, pid; DAEMON_STOP: epoch
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
@@ -111,6 +113,9 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             yield Entry(EventKind[f"AUTOMATION_{event.status or 'SEEN'}"], event.name, data)
         case TickEnded():
             yield Entry(EventKind[f"TICK_{event.status}"], event.reason or _message(event.error), _tick_data(event))
+        case TicksPurged():
+            data = {"status": event.status.value, "before": event.before.isoformat(), "names": len(event.names)}
+            yield Entry(EventKind.TICKS_PURGED, "", data)
         case DaemonStarted():
             data = {"epoch": event.epoch} | _present(user=event.user, host=event.host, pid=event.pid)
             yield Entry(EventKind.DAEMON_START, "", data)

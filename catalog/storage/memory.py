@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headwater.catalog.cell_hash import MODULUS, input_hash, inputs_hash, version_hash
@@ -31,6 +32,7 @@ from headwater.catalog.events import (
     StepRetried,
     StepStarted,
     TickEnded,
+    TicksPurged,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.partitions.definition import DynamicKeys, InMemoryDynamicKeys
@@ -55,6 +57,7 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
     Tick,
+    TickStatus,
 )
 from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, check
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
@@ -125,6 +128,8 @@ class MemoryStorage:
             self._find_progress, self._find_backfill, self._automations.get, lambda: self._daemon, 0, 0, 0
         )
         self._ticks: list[Tick] = []
+        #: By name, the run keys that were ever requested, with their runs.
+        self._run_keys: dict[str, dict[str, str]] = {}
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
 
@@ -368,16 +373,30 @@ class MemoryStorage:
         with self._reading():
             return dict(sorted(self._automations.items()))
 
-    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+    def ticks(
+        self,
+        name: str | None = None,
+        *,
+        statuses: Collection[TickStatus] | None = None,
+        before: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Tick]:
         """See `CatalogReader.ticks`."""
         with self._reading():
-            return [tick for tick in reversed(self._ticks) if name in (None, tick.name)][:limit]
+            found = (
+                tick
+                for tick in reversed(self._ticks)
+                if name in (None, tick.name)
+                and (statuses is None or tick.status in statuses)
+                and (before is None or tick.evaluated < before)
+            )
+            return list(islice(found, limit))
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """See `CatalogReader.requested`."""
         with self._reading():
-            made = [tick.run_keys for tick in self._ticks if tick.name == name]
-            return {key: run for ticks in made for key, run in ticks.items() if key in keys}
+            made = self._run_keys.get(name, {})
+            return {key: made[key] for key in keys if key in made}
 
     def daemon(self) -> Daemon | None:
         """See `CatalogReader.daemon`."""
@@ -510,7 +529,7 @@ class MemoryStorage:
                 self._progress.start_daemon(event)
             case DaemonStopped():
                 return self._progress.stop_daemon(event) is None
-            case DefinitionsChanged() | DynamicPartitionsChanged():
+            case DefinitionsChanged() | DynamicPartitionsChanged() | TicksPurged():
                 pass
         return False
 
@@ -601,6 +620,11 @@ class MemoryStorage:
             case TickEnded():
                 self._keep_automation(event.name)
                 self._ticks.append(_tick(event))
+                self._run_keys.setdefault(event.name, {}).update(event.run_keys)
+            case TicksPurged():
+                old = [tick for tick in self._ticks if _is_purged(tick, event)][: event.limit]
+                gone = {(tick.name, tick.at) for tick in old}
+                self._ticks = [tick for tick in self._ticks if (tick.name, tick.at) not in gone]
             case DaemonStarted() | DaemonStopped():
                 self._daemon = self._progress.daemon()
             case LogMessage():
@@ -718,6 +742,10 @@ def _tick(event: TickEnded) -> Tick:
         run_keys=event.run_keys,
         instants=event.instants,
     )
+
+
+def _is_purged(tick: Tick, event: TicksPurged) -> bool:
+    return tick.name in event.names and tick.status is event.status and tick.evaluated < event.before
 
 
 def _partitions(cells: Collection[Cell], asset: AssetKey) -> list[str | None]:

@@ -13,6 +13,7 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import HeadwaterError, RunOverError
 from headwater.materialize.automation.evaluators import Evaluators
 from headwater.materialize.automation.leadership import Place
+from headwater.materialize.automation.retention import purge
 from headwater.materialize.automation.round import go_round
 from headwater.materialize.execution.step import describe_failure
 from headwater.materialize.launching import Started, launch_waiting
@@ -21,6 +22,8 @@ from headwater.materialize.launching import Started, launch_waiting
 LOOK = 0.25
 #: Seconds between two rounds, at least, where nothing is due; and at most, as nobody tells when a process dies.
 PACE, TIDY = 0.5, 5.0
+#: Seconds between two times that old ticks are looked for.
+RETAIN = 3600.0
 #: Seconds before it tries again what went wrong, doubling from the first to the last.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 
@@ -54,6 +57,8 @@ class Daemon:
         self._seen = -1
         self._went = float("-inf")
         self._is_first = True
+        #: When it is next looked which ticks are too old.
+        self._tidies = float("-inf")
         self._due: datetime | None = None
         self._pause = 0.0
 
@@ -106,6 +111,8 @@ class Daemon:
         )
         self._due = done.due
         self._is_first = False
+        if self._clock.monotonic() >= self._tidies and not purge(instance, self._definitions):
+            self._tidies = self._clock.monotonic() + RETAIN
 
     def _complain(self, error: Exception) -> None:
         self._pause = min(max(2 * self._pause, FIRST_PAUSE), LAST_PAUSE)

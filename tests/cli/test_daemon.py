@@ -1,10 +1,13 @@
 """The daemon as a process: told to stop, killed, waited for, and with definitions that change."""
 
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,10 +80,10 @@ def start(project: ProjectFolder, tmp_path: Path) -> Iterator[Start]:
         listener.close()
 
 
-def test_one_goes_on_another_stands_by_and_takes_over(project: ProjectFolder, start: Start) -> None:
+def test_one_goes_on_another_stands_by_and_takes_over(project: ProjectFolder, start: Start, tmp_path: Path) -> None:
     project.write(ASSETS)
     assert project.json("daemon", "--check", code=1)["reason"] == "no daemon was ever started"
-    first, service = start("first", "daemon")
+    first, service = start("first", "daemon", "--metrics-port", "0")
     service.hear("READY=1")
     service.hear("WATCHDOG=1")
     refused = project.run("daemon", code=7)
@@ -108,6 +111,15 @@ def test_one_goes_on_another_stands_by_and_takes_over(project: ProjectFolder, st
     )
     subprocess.run([sys.executable, "ask.py"], cwd=project.path, env=project.environment(), check=True)
     until((project.path / "built").exists, first)
+
+    url = re.findall(r"http://\S+/metrics", (tmp_path / "first.log").read_text())[0]
+    with urllib.request.urlopen(url) as answer:
+        served = answer.read().decode()
+    for shown in (served, project.run("daemon", "--metrics").out):
+        assert "headwater_daemon_up 1\n" in shown and "# TYPE headwater_runs gauge\n" in shown
+        assert 'headwater_runs{status="CANCELED"} 0\n' in shown
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(url + "s")
 
     second, standby = start("second", "daemon", "--standby")
     standby.hear("STATUS=It stands by.")

@@ -27,6 +27,7 @@ from headwater.catalog.events import (
     StepEnded,
     StepRetried,
     StepStarted,
+    TicksPurged,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.metadata import MetadataValue
@@ -1231,6 +1232,41 @@ def test_the_number_of_the_last_event(reopen: Reopen, history: "History") -> Non
     number = storage.append([history.automate(), history.tick(1, 0)])
     assert storage.last_event() == number == 2
     assert reopen().last_event() == number
+
+
+def test_old_ticks_are_forgotten_and_what_they_requested_is_not(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    runs = [history.queue() for _ in range(3)]
+    ticks = [
+        history.tick(at, at - 1, status=TickStatus.SUCCESS, run_ids=(run.run_id,), run_keys={str(at): run.run_id})
+        for at, run in enumerate(runs, 1)
+    ]
+    skipped = history.tick(4, 3)
+    other = history.tick(1, 0, "t")
+    storage.append([history.automate(), history.automate("t"), *runs, *ticks, skipped, other])
+    found = storage.ticks()
+    assert storage.ticks(statuses=[TickStatus.SUCCESS], before=ticks[2].time) == found[3:]
+    assert storage.ticks(statuses=[]) == [] == storage.ticks("t", before=other.time)
+    of_all = TicksPurged(
+        time=history.time(), names=("s", "t", "u"), status=TickStatus.SUCCESS, before=ticks[2].time, limit=1
+    )
+    late = history.tick(5, 4)
+    storage.append([of_all, replace(of_all, names=("t",), status=TickStatus.SKIPPED, before=history.time()), late])
+
+    def check(storage: CatalogWriter) -> None:
+        assert [(tick.name, tick.at) for tick in storage.ticks()] == [
+            *(("s", instant(at)) for at in (5, 4, 3, 2)),
+        ]
+        assert storage.requested("s", ["1", "3"]) == {"1": runs[0].run_id, "3": runs[2].run_id}
+        assert storage.automations()["t"].ticked == instant(1)
+
+    check(storage)
+    storage = reopen()
+    check(storage)
+    storage.append([replace(of_all, limit=10)])
+    assert [tick.at for tick in storage.ticks()] == [instant(5), instant(4), instant(3)]
+    (first, *_) = storage.events(kinds=["TICKS_PURGED"])
+    assert (first.data["status"], first.data["names"]) == ("SUCCESS", 3)
 
 
 def test_daemons_come_one_after_the_other(reopen: Reopen, history: "History") -> None:

@@ -9,14 +9,16 @@ import pytest
 
 from headwater import Definitions, Instance, ScheduleDefinition, asset, define_asset_job
 from headwater.catalog.errors import BusyError, CatalogError, RunOverError
-from headwater.catalog.events import RunQueued
+from headwater.catalog.events import RunQueued, TickEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.processes import start_ticks, this_host
+from headwater.catalog.records import TickStatus
 from headwater.catalog.storage.leases import LEASE
 from headwater.catalog.storage.memory import MemoryStorage
 from headwater.materialize import launching
 from headwater.materialize.automation.daemon import FIRST_PAUSE, LOOK, PACE, TIDY, Daemon
 from headwater.materialize.automation.leadership import Candidate, Waiting, goes_on, take, trouble
+from headwater.materialize.automation.metrics import Gauge, text
 from headwater.materialize.automation.reloading import Watch, python_files
 from headwater.materialize.automation.schedules import AT
 
@@ -257,3 +259,35 @@ def test_files_that_change_are_noticed(tmp_path: Path) -> None:
     for name in ("pyvenv.cfg", "d.py"):
         (tmp_path / "venv" / name).touch()
     assert set(python_files(tmp_path)) == {str(tmp_path), str(new), str(tmp_path / "c.py")}
+
+
+def test_old_ticks_are_forgotten_bit_by_bit(instance: Instance, clock: SteppedClock, spawned: list[str]) -> None:
+    (instance.home / "instance.toml").write_text(
+        "[retention.schedule.purge_after_days]\nskipped = 2\nsuccess = -1\nfailure = 1\n"
+    )
+    frequent = ScheduleDefinition(JOB, "* * * * *", "frequent", default_status="RUNNING", catch_up="none")
+    daemon = daemon_of(instance, frequent)
+    daemon.look()
+    for day in range(1, 5):  # nobody evaluates anything for a day, again and again
+        clock.seconds = day * 86400.0
+        daemon.place.instance.catalog.append(
+            [
+                TickEnded(
+                    time=clock.now(),
+                    name="frequent",
+                    at=clock.now(),
+                    after=instance.catalog.automations()["frequent"].until,
+                    status=TickStatus.FAILURE if day == 1 else TickStatus.SKIPPED,
+                )
+            ]
+        )
+        live(daemon, clock, 3700)
+    kept = [(tick.status, tick.evaluated) for tick in instance.catalog.ticks(limit=10_000)]
+    assert all(at >= clock.now() - timedelta(days=2, hours=1.1) for status, at in kept if status == "SKIPPED")
+    assert "FAILURE" not in dict(kept) and "SUCCESS" in dict(kept)
+    assert [event.kind for event in instance.catalog.events(kinds=["TICKS_PURGED"])]
+
+
+def test_metrics_are_escaped() -> None:
+    found = text([Gauge("a", "one\nline \\", [({"name": 'x"\\\n'}, 1.5), ({}, 2.0), ({"b": ""}, float("inf"))])])
+    assert found == ('# HELP a one\\nline \\\\\n# TYPE a gauge\na{name="x\\"\\\\\\n"} 1.5\na 2\na{b=""} +Inf\n')

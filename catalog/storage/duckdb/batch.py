@@ -29,6 +29,7 @@ from headwater.catalog.events import (
     StepRetried,
     StepStarted,
     TickEnded,
+    TicksPurged,
 )
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
@@ -69,6 +70,7 @@ from headwater.catalog.storage.duckdb.tables import (
     MATERIALIZATION,
     PLANNED_CELL,
     RUN,
+    RUN_KEY,
     SLOT,
     STEP,
     TICK,
@@ -96,7 +98,19 @@ class Known:
 
 
 #: Tables that rows are only added to.
-_GROWING = (EVENT, RUN, STEP, SLOT, PLANNED_CELL, MATERIALIZATION, DEFINITION_CHANGE, BACKFILL, TICK, APPLIED_REQUEST)
+_GROWING = (
+    EVENT,
+    RUN,
+    STEP,
+    SLOT,
+    PLANNED_CELL,
+    MATERIALIZATION,
+    DEFINITION_CHANGE,
+    BACKFILL,
+    TICK,
+    RUN_KEY,
+    APPLIED_REQUEST,
+)
 #: What a cell with a partition has in its last columns.
 _APART = (None, None, None, "null", None)
 
@@ -122,6 +136,8 @@ class Batch:
         self.moved_backfills: dict[int, Row] = {}
         #: Schedules that changed, by name.
         self.automations: dict[str, Automation] = {}
+        #: Ticks that are not kept any more, with the number of the event that says so.
+        self.purges: list[tuple[int, TicksPurged]] = []
         #: The last daemon, where that changed.
         self.daemon: Daemon | None = None
         #: Assets whose definition is replaced or gone.
@@ -269,6 +285,11 @@ class Batch:
                 self.automations[event.name] = progress.tick(event)
                 self._log(event, None)
                 self._rows[TICK.name].append(tick_row(self.seq, event))
+                for key, run_id in event.run_keys.items():
+                    self._rows[RUN_KEY.name].append((event.name, key, run_id))
+            case TicksPurged():
+                self._log(event, None)
+                self.purges.append((self.seq, event))
             case DaemonStarted():
                 self.daemon = progress.start_daemon(event)
                 self._log(event, None)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.clock import Clock
@@ -30,6 +31,7 @@ from headwater.catalog.records import (
     Step,
     StepStatus,
     Tick,
+    TickStatus,
 )
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult, cell_state
 from headwater.catalog.storage.duckdb.connection import Database
@@ -48,6 +50,7 @@ from headwater.catalog.storage.duckdb.rows import (
     step,
     step_status,
     tick,
+    timestamp,
 )
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.identifiers import bounds, is_identifier
@@ -285,11 +288,27 @@ class Reader:
         """See `CatalogReader.automations`."""
         return {row[0]: automation(row) for row in self._ask("automations")}
 
-    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+    def ticks(
+        self,
+        name: str | None = None,
+        *,
+        statuses: Collection[TickStatus] | None = None,
+        before: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Tick]:
         """See `CatalogReader.ticks`."""
         if name is not None and not storable_only([name]):
             return []
-        return [tick(row) for row in self._ask("ticks", name=name, limit=limit)]
+        return [
+            tick(row)
+            for row in self._ask(
+                "ticks",
+                name=name,
+                statuses=None if statuses is None else json_text(list(statuses)),
+                before=None if before is None else timestamp(before),
+                limit=limit,
+            )
+        ]
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """See `CatalogReader.requested`."""

@@ -250,6 +250,7 @@ TICK = Table(
         "instants": "BIGINT",
     },
 )
+RUN_KEY = Table("run_key", {"name": "VARCHAR", "key": "VARCHAR", "run_id": "UUID"})
 STEP = Table("step", {"run_no": "INTEGER", "step_no": "INTEGER", "step_key": "VARCHAR", "reason": "VARCHAR"})
 PLANNED_CELL = Table(
     "planned_cell",

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import HeadwaterError
-from headwater.catalog.events import Event
+from headwater.catalog.events import Event, TicksPurged
 from headwater.catalog.storage import journal
 from headwater.catalog.storage.admission import Progress
 from headwater.catalog.storage.duckdb.batch import Batch, Known
 from headwater.catalog.storage.duckdb.connection import Database
 from headwater.catalog.storage.duckdb.reading import ask, numbered_partitions
-from headwater.catalog.storage.duckdb.rows import json_text
+from headwater.catalog.storage.duckdb.rows import json_text, timestamp
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.duckdb.tables import JOURNAL, Row
 from headwater.catalog.storage.text import storable
@@ -183,6 +183,8 @@ class Writer:
             _execute(connection, "add_partition_keys", first=first, keys=json_text(batch.new_partitions))
         for table, rows in batch.rows():
             table.insert(connection, rows)
+        for seq, one in batch.purges:
+            _purge(connection, seq, one)
         if batch.moved_runs:
             names = ("run_no", "status", "moved", "started", "host", "pid", "start_ticks", "steps", "behind", "claims")
             _execute(
@@ -253,6 +255,19 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
         _execute(connection, "delete_automations", names=json_text(list(batch.automations)))
     if batch.daemon is not None:
         _execute(connection, "delete_daemon")
+
+
+def _purge(connection: "DuckDBPyConnection", seq: int, event: TicksPurged) -> None:
+    with _optimizer(connection):
+        _execute(
+            connection,
+            "purge_ticks",
+            seq=seq,
+            names=json_text(event.names),
+            status=event.status.value,
+            before=timestamp(event.before),
+            limit=event.limit,
+        )
 
 
 def _change_keys(connection: "DuckDBPyConnection", deleted: Sequence[Row], added: Sequence[Row]) -> None:

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,7 @@ from headwater.catalog.records import (
     Slot,
     Step,
     Tick,
+    TickStatus,
 )
 from headwater.catalog.storage.base import CellState, PartitionCells, QueryResult
 
@@ -267,9 +269,16 @@ class SharedStorage:
         """See `CatalogReader.automations`."""
         return self._ask("automations")
 
-    def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
+    def ticks(
+        self,
+        name: str | None = None,
+        *,
+        statuses: Collection[TickStatus] | None = None,
+        before: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Tick]:
         """See `CatalogReader.ticks`."""
-        return self._ask("ticks", name=name, limit=limit)
+        return self._ask("ticks", name=name, statuses=statuses, before=before, limit=limit)
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """See `CatalogReader.requested`."""

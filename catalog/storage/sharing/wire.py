@@ -47,6 +47,7 @@ from headwater.catalog.records import (
     Slot,
     Step,
     Tick,
+    TickStatus,
 )
 from headwater.catalog.storage import journal
 from headwater.catalog.storage.base import AssetCells, CellState, PartitionCells, QueryResult
@@ -332,7 +333,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "backfill_cells": Operation({"backfill_id": str}, dict[AssetKey, BackfillCells]),
     "run": Operation({"run_id": str}, Run | None),
     "automations": Operation({}, dict[str, Automation]),
-    "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
+    "ticks": Operation(
+        {"name": str | None, "statuses": list[TickStatus] | None, "before": datetime | None, "limit": int},
+        list[Tick],
+        give_arguments={"statuses": _listed},
+    ),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
     "daemon": Operation({}, Daemon | None),
     "steps": Operation({"run_id": str}, list[Step]),

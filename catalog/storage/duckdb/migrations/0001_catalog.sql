@@ -174,6 +174,13 @@ create table tick (
     instants bigint not null
 );
 
+-- The run keys that ticks requested, of ticks that are not kept any more too.
+create table run_key (
+    name varchar not null,
+    key varchar not null,
+    run_id uuid not null
+);
+
 create table step (
     run_no integer not null,
     step_no integer not null,

@@ -330,16 +330,15 @@ select epoch, started, ended, user_name, host, pid, start_ticks from daemon
 -- Ticks, the last recorded ones first.
 select name, due, evaluated, status, reason, error, run_ids, run_keys, instants
 from tick
-where name = $name --if name
+where true
+    and name = $name --if name
+    and status in (select unnest(from_json_strict($statuses, '["VARCHAR"]'))) --if statuses
+    and evaluated < $before::timestamp --if before
 order by seq desc
 limit $limit
 
 -- name: requested
 -- Which of some run keys were requested by the ticks of a schedule, with their runs.
-select entry.key, entry.value
-from (
-    select unnest(map_entries(run_keys::json::map(varchar, varchar))) as entry
-    from tick
-    where name = $name and run_keys <> '{}'
-)
-where entry.key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))
+select key, run_id::varchar
+from run_key
+where name = $name and key in (select unnest(from_json_strict($keys, '["VARCHAR"]')))

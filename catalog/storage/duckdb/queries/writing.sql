@@ -170,6 +170,17 @@ where backfill.backfill_no = moved.backfill_no
 -- Make room for new definitions, or none.
 delete from definition where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]')))
 
+-- name: purge_ticks
+-- Delete the oldest of the ticks that ended in some way, evaluated before a time and recorded before an event.
+delete from tick
+where seq in (
+    select seq from tick
+    where seq < $seq and status = $status and evaluated < $before::timestamp
+        and name in (select unnest(from_json_strict($names, '["VARCHAR"]')))
+    order by seq
+    limit $limit
+)
+
 -- name: delete_daemon
 -- Make room for the daemon as it is from now on.
 delete from daemon
