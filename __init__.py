@@ -56,6 +56,7 @@ _NAMES = {
     ),
     "headwater.catalog.definitions.selection": ("AssetSelection",),
     "headwater.catalog.errors": ("HeadwaterError",),
+    "headwater.catalog.freshness": ("FreshnessPolicy", "FreshnessState"),
     "headwater.catalog.instance": ("Instance",),
     "headwater.catalog.keys": ("AssetKey",),
     "headwater.catalog.metadata": (
@@ -172,6 +173,7 @@ if TYPE_CHECKING:
     )
     from headwater.catalog.definitions.selection import AssetSelection
     from headwater.catalog.errors import HeadwaterError
+    from headwater.catalog.freshness import FreshnessPolicy, FreshnessState
     from headwater.catalog.instance import Instance
     from headwater.catalog.keys import AssetKey
     from headwater.catalog.metadata import (

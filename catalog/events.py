@@ -18,6 +18,7 @@ from headwater.catalog.records import (
     BackfillTarget,
     DefinitionChange,
     ErrorRecord,
+    FactTopic,
     LogSlice,
     Materialization,
     PlannedStep,
@@ -63,6 +64,8 @@ class EventKind(StrEnum):
     TICK_SUCCESS = "TICK_SUCCESS"
     TICK_SKIPPED = "TICK_SKIPPED"
     TICK_FAILURE = "TICK_FAILURE"
+    FRESHNESS_CHANGED = "FRESHNESS_CHANGED"
+    ALERT_CHANGED = "ALERT_CHANGED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +322,21 @@ class TickEnded:
     instants: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactChanged:
+    """A fact is not what it was: of several who find out the same at the same time, one is the first."""
+
+    time: datetime
+    topic: FactTopic
+    name: str
+    #: Plain JSON data.
+    value: Mapping[str, Any]
+    #: What it was when whoever found out looked; None where nobody knew anything.
+    before: Mapping[str, Any] | None = None
+    #: In words.
+    message: str = ""
+
+
 Event = (
     RunQueued
     | RunMoved
@@ -336,4 +354,5 @@ Event = (
     | BackfillEnded
     | AutomationMoved
     | TickEnded
+    | FactChanged
 )

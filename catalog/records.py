@@ -419,6 +419,28 @@ class Tick:
     instants: int = 1
 
 
+class FactTopic(StrEnum):
+    """What facts are about."""
+
+    #: How fresh an asset's data is: by the asset's key.
+    FRESHNESS = "FRESHNESS"
+    #: What somebody is to be told, and whether that was done: by the alert's identifier.
+    ALERT = "ALERT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Something that was found out by looking, and holds until somebody finds out something else."""
+
+    topic: FactTopic
+    #: What it is about; no two facts of a topic have the same.
+    name: str
+    #: Plain JSON data.
+    value: Mapping[str, Any]
+    #: When that was found out.
+    changed: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
     """A backup that was made."""

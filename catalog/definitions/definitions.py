@@ -451,6 +451,7 @@ class Definitions:
             partitions=None if spec.partitions_def is None else self._partition_texts.text_of(spec.partitions_def),
             io_manager=manager if isinstance(manager, str) else type(manager).__qualname__,
             source=f"{spec.source.file}:{spec.source.line}",
+            freshness=None if spec.freshness_policy is None else canonical_json(spec.freshness_policy.to_json()),
             **computed,
         )
 

@@ -6,7 +6,7 @@ goes to the log and changes nothing else, so that a worker that was given up can
 since. The life of a backfill is BackfillStarted, then BackfillEnded and BackfillResumed until it ended as SUCCESS or
 CANCELED; what comes after is late too. The life of a schedule is AutomationMoved, and TickEnded in the order of the
 instants: whoever writes one says up to when everything was decided when it looked, and is refused where that is not so
-any more.
+any more. So it is with facts: FactChanged says what the fact was.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from headwater.catalog.events import (
     BackfillStarted,
     DefinitionsChanged,
     Event,
+    FactChanged,
     RunEnded,
     RunMoved,
     RunQueued,
@@ -29,12 +30,15 @@ from headwater.catalog.events import (
     StepEnded,
     TickEnded,
 )
+from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
     BUSY,
     OPEN,
     Automation,
     AutomationStatus,
     BackfillStatus,
+    Fact,
+    FactTopic,
     Materialization,
     RunStatus,
     StepStatus,
@@ -94,6 +98,8 @@ class Progress:
     find_backfill: Callable[[str], BackfillProgress | None]
     #: The same for schedules, by name.
     find_automation: Callable[[str], Automation | None]
+    #: The same for facts, by topic and name.
+    find_fact: Callable[[FactTopic, str], Fact | None]
     next_number: int
     next_backfill: int
     #: How often anything was claimed: see `RunStarted.claims_before`.
@@ -116,6 +122,8 @@ class Progress:
     _automations: dict[str, Automation] = field(default_factory=dict[str, Automation])
     #: Schedules that changed, as they were before.
     _before: list[tuple[str, Automation | None]] = field(default_factory=list[tuple[str, Automation | None]])
+    #: Facts that this transaction changes.
+    _facts: dict[tuple[FactTopic, str], Fact] = field(default_factory=dict[tuple[FactTopic, str], Fact])
 
     def queue(self, event: RunQueued) -> RunProgress:
         """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
@@ -263,6 +271,18 @@ class Progress:
             raise _decided(event.name)
         return self._keep(replace(known, until=event.at, ticked=event.at), known)
 
+    def change_fact(self, event: FactChanged) -> Fact:
+        """Take in a fact; returns it. Raises `ConflictError` where it is not what it was when somebody looked."""
+        key = (event.topic, event.name)
+        known = self._facts.get(key) or self.find_fact(*key)
+        if (None if known is None else known.value) != event.before:
+            raise ConflictError(
+                f"Somebody else found out about '{event.name}' meanwhile.", remedy="Look again at what is known of it."
+            )
+        fact = Fact(topic=event.topic, name=event.name, value=event.value, changed=event.time)
+        self._facts[key] = fact
+        return fact
+
     def commit(self) -> None:
         """The transaction stands. Runs and backfills that are over are forgotten."""
         for run_id, run, *_ in self._moved_runs:
@@ -295,6 +315,7 @@ class Progress:
         self._forget()
 
     def _forget(self) -> None:
+        self._facts.clear()
         self._started.clear()
         self._moved_runs.clear()
         self._ended_steps.clear()
@@ -384,6 +405,8 @@ def check(event: Event) -> None:
                 _check_time(change.changed, "DefinitionChange")
         case AutomationMoved():
             _check_times(event, event.until, event.after)
+        case FactChanged(topic=FactTopic.FRESHNESS):
+            AssetKey(event.name)
         case TickEnded():
             _check_times(event, event.at, event.after)
             for run_id in (*event.run_ids, *event.run_keys.values()):

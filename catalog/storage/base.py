@@ -18,6 +18,8 @@ from headwater.catalog.records import (
     BackfillStatus,
     Cell,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -212,6 +214,10 @@ class CatalogReader(Protocol):
         """The schedules that were started, stopped or seen, by name."""
         ...
 
+    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+        """What is known of a topic, by name, those that changed last first; of some names, or of all."""
+        ...
+
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """Ticks, of one schedule or of all, the last recorded ones first."""
         ...
@@ -293,7 +299,8 @@ class CatalogWriter(CatalogReader, Protocol):
         and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for an event whose
         `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
         and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule that moves,
-        where somebody else decided something about that schedule since `after` was read.
+        where somebody else decided something about that schedule since `after` was read; and for a fact that is not
+        what it was `before`.
 
         `by` is the run or backfill that appends, be it nothing: its sign of life. Raises `RunOverError` where that is
         over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes for gone:

@@ -19,6 +19,7 @@ from headwater.catalog.events import (
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -51,6 +52,7 @@ _KINDS: Mapping[str, type[Event]] = {
         BackfillEnded,
         AutomationMoved,
         TickEnded,
+        FactChanged,
     )
 }
 

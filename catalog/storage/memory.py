@@ -19,6 +19,7 @@ from headwater.catalog.events import (
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -39,6 +40,8 @@ from headwater.catalog.records import (
     BackfillStatus,
     Cell,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     LoggedEvent,
     Materialization,
@@ -114,7 +117,10 @@ class MemoryStorage:
         self._backfills: dict[str, Backfill] = {}
         self._automations: dict[str, Automation] = {}
         self._applied: dict[str, int] = {}
-        self._progress = Progress(self._find_progress, self._find_backfill, self._automations.get, 0, 0, 0)
+        self._facts: dict[tuple[FactTopic, str], Fact] = {}
+        self._progress = Progress(
+            self._find_progress, self._find_backfill, self._automations.get, self._find_fact, 0, 0, 0
+        )
         self._ticks: list[Tick] = []
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
@@ -353,6 +359,12 @@ class MemoryStorage:
         with self._reading():
             return dict(sorted(self._automations.items()))
 
+    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+        """See `CatalogReader.facts`."""
+        with self._reading():
+            found = [one for one in self._facts.values() if one.topic is topic and (names is None or one.name in names)]
+            return {one.name: one for one in reversed(found)}
+
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """See `CatalogReader.ticks`."""
         with self._reading():
@@ -437,6 +449,9 @@ class MemoryStorage:
         kept = self._runs.get(run_id)
         return kept.progress if kept else None
 
+    def _find_fact(self, topic: FactTopic, name: str) -> Fact | None:
+        return self._facts.get((topic, name))
+
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         number = next((at for at, name in enumerate(self._backfills) if name == backfill_id), None)
         return None if number is None else BackfillProgress(number, self._backfills[backfill_id].status)
@@ -486,6 +501,8 @@ class MemoryStorage:
                 self._progress.move_automation(event)
             case TickEnded():
                 self._progress.tick(event)
+            case FactChanged():
+                self._progress.change_fact(event)
             case DefinitionsChanged() | DynamicPartitionsChanged():
                 pass
         return False
@@ -575,6 +592,11 @@ class MemoryStorage:
             case TickEnded():
                 self._keep_automation(event.name)
                 self._ticks.append(_tick(event))
+            case FactChanged():
+                self._facts.pop((event.topic, event.name), None)  # the last one changed last
+                self._facts[event.topic, event.name] = Fact(
+                    topic=event.topic, name=event.name, value=event.value, changed=event.time
+                )
             case LogMessage():
                 pass
 

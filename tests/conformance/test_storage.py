@@ -38,6 +38,8 @@ from headwater.catalog.records import (
     Column,
     DefinitionChange,
     ErrorRecord,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -1195,6 +1197,42 @@ def test_a_failed_append_leaves_schedules_as_they_were(storage: CatalogWriter, h
         storage.append([history.tick(1, 0), history.automate("new"), history.tick(2, 1), history.tick(1, 0, "absent")])
     assert storage.automations() == {"s": Automation(name="s", until=instant(0))}
     storage.append([history.tick(1, 0), history.automate("new")])
+
+
+def test_facts_are_found_out_once(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    assert storage.facts(FactTopic.FRESHNESS) == {}
+    first, other = history.fact("a/b", "PASS"), history.fact("c", "PASS")
+    alert = history.fact("c", "SENT", topic=FactTopic.ALERT)
+    storage.append([first, other, alert, history.fact("c", "WARN", "PASS")])
+    last = history.fact("a/b", "FAIL", "PASS", message="for a day")
+    storage.append([last])
+    refused: list[list[Event]] = [
+        [history.fact("a/b", "FAIL", "PASS")],  # somebody else was faster
+        [history.fact("a/b", "FAIL")],
+        [history.fact("new", "FAIL", "PASS")],
+        [history.queue(), history.fact("c", "FAIL", "PASS")],  # and its run is not there either
+        [history.fact("c", "FAIL", "WARN"), history.fact("c", "PASS", "WARN")],
+    ]
+
+    def check(storage: CatalogWriter) -> None:
+        for events in refused:
+            with pytest.raises(ConflictError, match="Somebody else found out about"):
+                storage.append(events)
+        found = storage.facts(FactTopic.FRESHNESS)
+        assert list(found) == ["a/b", "c"]  # the last changes first
+        topic = FactTopic.FRESHNESS
+        assert found["a/b"] == Fact(topic=topic, name="a/b", value={"state": "FAIL"}, changed=last.time)
+        assert storage.facts(topic, ["c", "absent", "\ud800"]) == {"c": found["c"]}
+        assert storage.facts(topic, []) == {}
+        assert [*storage.facts(FactTopic.ALERT)] == ["c"]
+        assert storage.runs() == []
+        about = storage.events(asset=AssetKey("a/b"))
+        assert [(event.kind, event.message) for event in about][-1] == ("FRESHNESS_CHANGED", "for a day")
+
+    check(storage)
+    check(reopen())
+    reopen().append([history.fact("c", "FAIL", "WARN"), history.fact("c", "PASS", "FAIL")])
 
 
 def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> None:

@@ -17,6 +17,7 @@ from headwater.catalog.events import (
     DynamicPartitionsChanged,
     Event,
     EventKind,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -29,13 +30,22 @@ from headwater.catalog.events import (
     TickEnded,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import Automation, BackfillStatus, ErrorRecord, Fingerprint, Materialization, RunStatus
+from headwater.catalog.records import (
+    Automation,
+    BackfillStatus,
+    ErrorRecord,
+    FactTopic,
+    Fingerprint,
+    Materialization,
+    RunStatus,
+)
 from headwater.catalog.storage.admission import Progress, check
 from headwater.catalog.storage.duckdb.dictionary import Dictionary, Value
 from headwater.catalog.storage.duckdb.rows import (
     POINTER_COLUMNS,
     automation_row,
     backfill_row,
+    fact_row,
     inputs_text,
     json_text,
     pointer_values,
@@ -52,6 +62,7 @@ from headwater.catalog.storage.duckdb.tables import (
     DEFINITION,
     DEFINITION_CHANGE,
     EVENT,
+    FACT,
     FINGERPRINT,
     MANY_ROWS,
     MATERIALIZATION,
@@ -110,6 +121,8 @@ class Batch:
         self.moved_backfills: dict[int, Row] = {}
         #: Schedules that changed, by name.
         self.automations: dict[str, Automation] = {}
+        #: Facts that changed, by topic and name.
+        self.facts: dict[tuple[FactTopic, str], Row] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
@@ -170,6 +183,7 @@ class Batch:
         for table in _GROWING:
             yield table, self._rows[table.name]
         yield AUTOMATION, AUTOMATION.rows(map(automation_row, self.automations.values()))
+        yield FACT, FACT.rows(self.facts.values())
         yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
         cells = CELL.rows()
         assets, keys, *rest = self._cells.columns
@@ -254,6 +268,10 @@ class Batch:
                 self.automations[event.name] = progress.tick(event)
                 self._log(event, None)
                 self._rows[TICK.name].append(tick_row(self.seq, event))
+            case FactChanged():
+                changed = progress.change_fact(event)
+                self._log(event, None)
+                self.facts[event.topic, event.name] = fact_row(self.seq, changed)
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)

@@ -17,6 +17,8 @@ from headwater.catalog.records import (
     BackfillStatus,
     Cell,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -38,6 +40,7 @@ from headwater.catalog.storage.duckdb.rows import (
     aware,
     backfill,
     definition,
+    fact,
     failure,
     from_json,
     json_text,
@@ -278,6 +281,11 @@ class Reader:
     def automations(self) -> dict[str, Automation]:
         """See `CatalogReader.automations`."""
         return {row[0]: automation(row) for row in self._ask("automations")}
+
+    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+        """See `CatalogReader.facts`."""
+        wanted = None if names is None else json_text(storable_only(names))
+        return {row[1]: fact(row) for row in self._ask("facts", topic=topic, names=wanted)}
 
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """See `CatalogReader.ticks`."""

@@ -23,6 +23,8 @@ from headwater.catalog.records import (
     BackfillTarget,
     Column,
     ErrorRecord,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -222,6 +224,17 @@ def automation_row(automation: Automation) -> Row:
     """A row of `automation`."""
     ticked = None if automation.ticked is None else timestamp(automation.ticked)
     return automation.name, automation.status, timestamp(automation.until), ticked
+
+
+def fact(row: Row) -> Fact:
+    """A fact from a row of query `facts`."""
+    topic, name, changed, value = row
+    return Fact(topic=FactTopic(topic), name=name, value=from_json(value, dict[str, Any]), changed=aware(changed))
+
+
+def fact_row(seq: int, fact: Fact) -> Row:
+    """A row of `fact`."""
+    return seq, fact.topic.value, fact.name, timestamp(fact.changed), json_text(fact.value)
 
 
 def tick(row: Row) -> Tick:

@@ -212,6 +212,9 @@ BACKFILL = Table(
     },
 )
 AUTOMATION = Table("automation", {"name": "VARCHAR", "status": "VARCHAR", "until": "TIMESTAMP", "ticked": "TIMESTAMP"})
+FACT = Table(
+    "fact", {"seq": "BIGINT", "topic": "VARCHAR", "name": "VARCHAR", "changed": "TIMESTAMP", "value": "VARCHAR"}
+)
 TICK = Table(
     "tick",
     {

@@ -251,6 +251,8 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
         _execute(connection, "delete_definitions", assets=json_text(sorted(batch.redefined)))
     if batch.automations:
         _execute(connection, "delete_automations", names=json_text(list(batch.automations)))
+    if batch.facts:
+        _execute(connection, "delete_facts", facts=_lists(("topic", "name"), list(batch.facts)))
 
 
 def _change_keys(connection: "DuckDBPyConnection", deleted: Sequence[Row], added: Sequence[Row]) -> None:

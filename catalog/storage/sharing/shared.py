@@ -25,6 +25,8 @@ from headwater.catalog.records import (
     Backup,
     Cell,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     LoggedEvent,
     Materialization,
@@ -261,6 +263,10 @@ class SharedStorage:
     def automations(self) -> dict[str, Automation]:
         """See `CatalogReader.automations`."""
         return self._ask("automations")
+
+    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+        """See `CatalogReader.facts`."""
+        return self._ask("facts", topic=topic, names=names)
 
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """See `CatalogReader.ticks`."""

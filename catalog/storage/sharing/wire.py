@@ -36,6 +36,8 @@ from headwater.catalog.records import (
     Backup,
     Cell,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     LoggedEvent,
@@ -330,6 +332,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "backfill_cells": Operation({"backfill_id": str}, dict[AssetKey, BackfillCells]),
     "run": Operation({"run_id": str}, Run | None),
     "automations": Operation({}, dict[str, Automation]),
+    "facts": Operation(
+        {"topic": FactTopic, "names": list[str] | None}, dict[str, Fact], give_arguments={"names": _listed}
+    ),
     "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
     "steps": Operation({"run_id": str}, list[Step]),

@@ -322,6 +322,14 @@ from automation
 where name = $name --if name
 order by name
 
+-- name: facts
+-- What is known of a topic, those that changed last first.
+select topic, name, changed, value
+from fact
+where topic = $topic
+    and name in (select unnest(from_json_strict($names, '["VARCHAR"]'))) --if names
+order by seq desc
+
 -- name: ticks
 -- Ticks, the last recorded ones first.
 select name, due, evaluated, status, reason, error, run_ids, run_keys, instants
