@@ -44,7 +44,15 @@ _NAMES = {
         "RetryRequested",
     ),
     "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
-    "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
+    "headwater.catalog.definitions.results": (
+        "AssetMaterialization",
+        "AssetObservation",
+        "DataVersion",
+        "DataVersionsByPartition",
+        "MaterializeResult",
+        "ObserveResult",
+        "Output",
+    ),
     "headwater.catalog.definitions.run_request": ("RunRequest", "SkipReason"),
     "headwater.catalog.definitions.schedule": (
         "DefaultScheduleStatus",
@@ -119,6 +127,7 @@ _NAMES = {
     "headwater.materialize.loading": ("load_asset",),
     "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
     "headwater.materialize.execution.hooks": ("HookContext",),
+    "headwater.materialize.reporting": ("report",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 #: Both the package and, called, the function: docs/decisions/0003-a-callable-package.md.
@@ -161,7 +170,15 @@ if TYPE_CHECKING:
         RetryRequested,
     )
     from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
-    from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
+    from headwater.catalog.definitions.results import (
+        AssetMaterialization,
+        AssetObservation,
+        DataVersion,
+        DataVersionsByPartition,
+        MaterializeResult,
+        ObserveResult,
+        Output,
+    )
     from headwater.catalog.definitions.run_request import RunRequest, SkipReason
     from headwater.catalog.definitions.schedule import (
         DefaultScheduleStatus,
@@ -236,6 +253,7 @@ if TYPE_CHECKING:
     from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
     from headwater.materialize.execution.hooks import HookContext
     from headwater.materialize.loading import load_asset
+    from headwater.materialize.reporting import report
 
 
 def __getattr__(name: str) -> Any:

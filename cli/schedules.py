@@ -1,20 +1,20 @@
 """`schedules`, `tick` and `ticks`: when what runs by itself, and what came of it."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headwater.catalog.definitions.due import upcoming
 from headwater.catalog.definitions.schedule import ScheduleDefinition
-from headwater.catalog.errors import UsageError
 from headwater.catalog.events import TickEnded
 from headwater.catalog.partitions.zone import load_zone
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import AutomationStatus, Tick
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
+from headwater.cli.times import parse_time
 
 if TYPE_CHECKING:
     from headwater.catalog.records import Automation
@@ -167,7 +167,7 @@ def preview(app: App, name: str, start: str | None, count: int, as_json: bool) -
       headwater schedules preview nightly --from 2024-03-09T00:00:00Z --count 3
     """
     found = app.definitions.schedule(name)
-    after = datetime.now(UTC) if start is None else _parse(start, "--from")
+    after = datetime.now(UTC) if start is None else parse_time(start, "--from")
     due = upcoming(found.cron_schedule, found.execution_timezone, after, count)
     if as_json:
         output.say_json({"name": name, "timezone": found.execution_timezone, "ticks": [_utc(at) for at in due]})
@@ -195,7 +195,7 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
     """
     from headwater.materialize.automation.round import go_round
 
-    now = None if as_of is None else _parse(as_of, "--now")
+    now = None if as_of is None else parse_time(as_of, "--now")
     definitions = app.definitions
     with app.writing() as instance:
         done = go_round(instance, definitions, app.project.origin, now)
@@ -203,6 +203,7 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
         output.say_json(
             {
                 "ticks": [_describe_tick(one, one.time) for one in done.ticks],
+                "freshness": [{"asset": one.name, **one.value} for one in done.freshness],
                 "launched": done.launched,
                 "retried": done.retried,
             }
@@ -212,6 +213,8 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
         output.note("Nothing was due.")
     else:
         _print([(one, one.time) for one in done.ticks])
+    for one in done.freshness:
+        output.note(f"{one.name}: freshness {one.message}.")
     if done.launched:
         output.note(f"Started {output.counted(len(done.launched), 'run')}; `headwater runs` shows how they go.")
 
@@ -286,16 +289,3 @@ def _utc(moment: datetime | None) -> str | None:
 
 def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(load_zone(zone)):%a %Y-%m-%d %H:%M %Z}"
-
-
-def _parse(text: str, option: str) -> datetime:
-    """A time as users write it; in UTC where it does not say. Raises `UsageError`."""
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        _ = moment - timedelta(days=400), moment + timedelta(days=400)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"{option} {printable_line(text, 60)} is no time.", remedy="Write it like 2024-03-10T07:00:00Z."
-        ) from None
-    return moment

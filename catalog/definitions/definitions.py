@@ -18,7 +18,7 @@ from headwater.catalog.definitions.resource import describe_resource, hash_json
 from headwater.catalog.definitions.schedule import ScheduleDefinition, check_schedule
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
-from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec
+from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec, replace_spec
 from headwater.catalog.definitions.values import exact_type
 from headwater.catalog.errors import (
     ConfigError,
@@ -38,6 +38,7 @@ from headwater.catalog.metadata import normalize
 from headwater.catalog.records import Fingerprint
 
 if TYPE_CHECKING:
+    from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
     from headwater.catalog.partitions.mapping import PartitionMapping
 
@@ -49,7 +50,8 @@ class Definitions:
 
     `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
     `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
-    whatever names no other. Everything is checked here: raises `DuplicateAssetError`, `CycleError`,
+    whatever names no other. `freshness_policy` is that of each asset that is computed here and has none of its own.
+    Everything is checked here: raises `DuplicateAssetError`, `CycleError`,
     `UnknownDependencyError`, `MissingResourceError`, `PartitionMappingError` and `DefinitionError`, which name every
     place concerned.
     """
@@ -62,8 +64,12 @@ class Definitions:
         hooks: Iterable[HookDefinition] = (),
         jobs: Iterable[JobDefinition] = (),
         schedules: Iterable[ScheduleDefinition] = (),
+        *,
+        freshness_policy: "FreshnessPolicy | None" = None,
     ) -> None:
         found = [] if assets is None else _collect(assets)
+        if freshness_policy is not None:
+            found = [_with_policy(one, freshness_policy) for one in {id(one): one for one in found}.values()]
         #: As they were given; `assets` holds them with every parameter settled.
         self._given = list({id(definition): definition for definition in found}.values())
         self.resources: Mapping[str, Any] = _check_names(resources or {})
@@ -609,6 +615,18 @@ def _suggest(item: InputDefinition, key: AssetKey, places: Mapping[AssetKey, Sou
     if close:
         return f"{hint} ({', '.join(f'{name}: {known[name]}' for name in close)})"
     return f"Define it, or list it in deps=['{key}'] if something else computes it and its value is not needed."
+
+
+def _with_policy(definition: AssetsDefinition | AssetSpec, policy: "FreshnessPolicy") -> AssetsDefinition | AssetSpec:
+    """The same with a freshness policy, where it is computed here and has none."""
+    if isinstance(definition, AssetSpec):
+        return definition
+    specs = [
+        output.spec if output.spec.freshness_policy is not None else replace_spec(output.spec, freshness_policy=policy)
+        for output in definition.outputs
+    ]
+    outputs = tuple(replace(output, spec=spec) for output, spec in zip(definition.outputs, specs, strict=True))
+    return replace(definition, outputs=outputs)
 
 
 def _collect(entry: Any) -> list[AssetsDefinition | AssetSpec]:

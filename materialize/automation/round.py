@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.events import TickEnded
+from headwater.catalog.events import FactChanged, TickEnded
 from headwater.catalog.instance import Instance
-from headwater.materialize.automation import schedules
+from headwater.materialize.automation import freshness, schedules
 from headwater.materialize.launching import due_retries, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
@@ -18,6 +18,8 @@ class Round:
     """What a round did."""
 
     ticks: list[TickEnded]
+    #: Assets whose freshness changed.
+    freshness: list[FactChanged]
     #: Runs out of the queue for which a process was started.
     launched: list[str]
     #: Runs that try again what others did not finish.
@@ -35,4 +37,5 @@ def go_round(
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
-    return Round(ticks=ticks, launched=launch_waiting(instance), retried=retried)
+    aged = freshness.look(instance, definitions.graph, now)
+    return Round(ticks=ticks, freshness=aged, launched=launch_waiting(instance), retried=retried)

@@ -199,7 +199,6 @@ class _Coordinator:
         self.versions = Versions.of(
             self.request.plan,
             self.request.graph,
-            self.request.definitions,
             self.request.table,
             self.instance.catalog,
         )

@@ -1,0 +1,74 @@
+"""Freshness and reports on the command line."""
+
+import pytest
+
+from tests.project import ProjectFolder
+
+ASSETS = """
+from datetime import timedelta
+from headwater import AssetSpec, DailyPartitionsDefinition, Definitions, FreshnessPolicy, asset
+
+a_day = FreshnessPolicy.time_window(timedelta(hours=24), timedelta(hours=12))
+raw = AssetSpec("raw", freshness_policy=a_day)
+days = AssetSpec("days", partitions_def=DailyPartitionsDefinition("2024-01-01"))
+
+@asset(deps=["raw"], freshness_policy=a_day)
+def orders() -> int:
+    return 1
+
+@asset(deps=["orders", "days"])
+def totals() -> int:
+    return 1
+
+definitions = Definitions([raw, days, orders, totals])
+"""
+
+
+@pytest.fixture
+def shop(project: ProjectFolder) -> ProjectFolder:
+    project.write(ASSETS)
+    return project
+
+
+def test_what_is_reported_is_fresh_until_it_is_too_old(shop: ProjectFolder) -> None:
+    assert shop.json("freshness")["assets"][0]["state"] == "UNKNOWN"
+    assert shop.run("freshness", "--check").code == 0
+    made = shop.json("report", "raw", "--at", "2024-03-09T12:00:00Z", "--data-version", "1", "--metadata", "rows=5")
+    assert made["version"]["metadata"]["rows"]["value"] == 5
+    raw, orders = shop.json("freshness", "raw+")["assets"]
+    assert (raw["key"], raw["state"], raw["fails_at"]) == ("raw", "FAIL", "2024-03-10T12:00:00.000000Z")
+    assert raw["policy"] == {"kind": "time_window", "fail_window": 86400.0, "warn_window": 43200.0}
+    assert orders["state"] == "UNKNOWN"
+    assert shop.run("freshness", "--check", code=1).code == 1
+    assert "FAIL" in shop.run("freshness", "raw").out
+    shop.run("materialize")
+    orders, totals = shop.json("status")["assets"]
+    assert orders["freshness"]["state"] == "PASS"
+    assert "freshness" not in totals
+    assert "FRESHNESS" in shop.run("status").out
+    assert "FRESHNESS" not in shop.run("status", "totals").out
+    assert "fails in 23 h" in shop.run("freshness", "orders").out or "warns in 11 h" in shop.run("freshness").out
+    assert shop.run("report", "raw", "--observed", "--data-version", "1").out.startswith("UNCHANGED")
+    assert shop.run("report", "raw", "--data-version", "2").out.startswith("RECORDED  raw  version ")
+    assert {one["status"] for one in shop.json("status")["assets"]} == {"STALE"}
+    assert len(shop.json("versions", "raw")["versions"]) == 2
+    done = shop.json("tick")
+    assert [(one["asset"], one["state"]) for one in done["freshness"]] == [("raw", "PASS"), ("orders", "PASS")]
+    assert shop.json("tick")["freshness"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rew"], "No asset `rew`"),
+        (["raw", "--partition", "x"], "not partitioned"),
+        (["days", "--partition", "1999-01-01"], "days"),
+        (["raw", "--at", "yesterday"], "--at yesterday is no time"),
+        (["raw", "--metadata", "x"], "is no metadata"),
+        (["raw", "--observed"], "which data version"),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_refused(shop: ProjectFolder, arguments: list[str], words: str) -> None:
+    done = shop.run("report", *arguments, code=2)
+    assert words in done.err
+    assert "Traceback" not in done.err
