@@ -35,6 +35,7 @@ _NAMES = {
         "success_hook",
     ),
     "headwater.catalog.definitions.job": ("JobDefinition", "define_asset_job"),
+    "headwater.catalog.definitions.observation": ("Observation", "observable_source_asset"),
     "headwater.catalog.definitions.policies": (
         "BackfillPolicy",
         "Backoff",
@@ -115,7 +116,7 @@ _NAMES = {
     "headwater.io.memory": ("InMemoryIOManager",),
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
-    "headwater.materialize.api": ("RunResult", "plan"),
+    "headwater.materialize.api": ("RunResult", "observe", "plan"),
     "headwater.materialize.backfill": (
         "BackfillResult",
         "BackfillSettings",
@@ -161,6 +162,7 @@ if TYPE_CHECKING:
         success_hook,
     )
     from headwater.catalog.definitions.job import JobDefinition, define_asset_job
+    from headwater.catalog.definitions.observation import Observation, observable_source_asset
     from headwater.catalog.definitions.policies import (
         BackfillPolicy,
         Backoff,
@@ -241,7 +243,7 @@ if TYPE_CHECKING:
     from headwater.io.memory import InMemoryIOManager
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
-    from headwater.materialize.api import RunResult, materialize, plan
+    from headwater.materialize.api import RunResult, materialize, observe, plan
     from headwater.materialize.backfill import (
         BackfillResult,
         BackfillSettings,

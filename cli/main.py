@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "materialize": ("headwater.cli.build:materialize", "Build what is stale, and nothing else."),
     "backfill": ("headwater.cli.backfills:backfill", "Build many partitions, in runs that can be resumed."),
     "backfills": ("headwater.cli.backfills:backfills", "List backfills."),
+    "observe": ("headwater.cli.reports:observe", "Look which versions sources have."),
     "report": ("headwater.cli.reports:report", "Record what was made or seen elsewhere."),
     "jobs": ("headwater.cli.jobs:jobs", "List jobs."),
     "schedules": ("headwater.cli.schedules:schedules", "List, start, stop and preview schedules."),

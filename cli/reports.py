@@ -1,4 +1,4 @@
-"""`report`: what was made or seen elsewhere."""
+"""`observe` and `report`: what something else than Headwater makes."""
 
 import json
 from typing import Any
@@ -13,6 +13,36 @@ from headwater.cli import output
 from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
 from headwater.cli.assets import describe_materialization
 from headwater.cli.times import parse_time
+from headwater.materialize.partition_choice import PartitionChoice
+
+
+@click.command()
+@click.argument("selection", default="*", shell_complete=complete_asset)
+@json_option
+@click.pass_context
+def observe(context: click.Context, selection: str, as_json: bool) -> None:
+    """Look which versions the sources of SELECTION have, those that can be observed.
+
+    A data version that is another than before makes stale what reads the source.
+
+    \b
+    Examples:
+      headwater observe
+      headwater observe raw/orders
+    """
+    from headwater.cli.build import carry_out
+    from headwater.cli.build import report as report_run
+    from headwater.materialize.api import observable
+
+    app = context.find_object(App)
+    assert app is not None  # the group makes one
+    definitions = app.definitions
+    with app.writing() as instance:
+        chosen = observable(definitions, instance, selection)
+        asked: dict[str, Any] = {"partitions": PartitionChoice(all=True), "force": True, "upstream": False}
+        result = carry_out(app, instance, as_json, selection=chosen, observe=True, **asked)
+    report_run(result, as_json)
+    context.exit(result.outcome.exit_code if result.outcome else 0)
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """Recording what was made or seen elsewhere. A report is a run that somebody else carried out: it ends as it begins."""
 
-import json
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,10 +12,8 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, node_from_json
-from headwater.catalog.metadata import MetadataValue, normalize
-from headwater.catalog.metadata import to_json as metadata_to_json
+from headwater.catalog.metadata import MetadataValue, metadata_line, normalize
 from headwater.catalog.partitions.definition import PartitionsContext
-from headwater.catalog.printable import printable_line
 from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
@@ -165,7 +162,7 @@ def _record(
             pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()),
         ),
-        *said(now, run_id, step_key, {} if made else metadata),
+        *_said(now, run_id, step_key, {} if made else metadata),
         StepEnded(
             time=now,
             run_id=run_id,
@@ -180,9 +177,9 @@ def _record(
     instance.catalog.append(events)
 
 
-def said(now: datetime, run_id: str, step_key: str, metadata: dict[str, MetadataValue]) -> list[LogMessage]:
+def _said(now: datetime, run_id: str, step_key: str, metadata: dict[str, MetadataValue]) -> list[LogMessage]:
     """What was said of a version that is none: a line of the run's events."""
     if not metadata:
         return []
-    text = printable_line(json.dumps(metadata_to_json(metadata), ensure_ascii=False), 10_000)
+    text = metadata_line(metadata)
     return [LogMessage(time=now, run_id=run_id, step_key=step_key, level="INFO", message=text)]

@@ -263,14 +263,14 @@ def asset(
     refuse_others(others, AssetSettings.__annotations__, "@asset")
 
     def define(function: Callable[..., Any]) -> AssetsDefinition:
-        function = _plain_function(function, "asset")
+        function = plain_function(function, "asset")
         source = SourceLocation.of(function)
-        own = _own_key(key, name, key_prefix, function.__name__, source)
+        own = own_key(key, name, key_prefix, function.__name__, source)
         signature = read_signature(function, ins or {}, source)
         spec = AssetSpec(
             own,
             deps=deps,
-            description=description if description is not None else _docstring(function),
+            description=description if description is not None else docstring(function),
             metadata=metadata,
             group_name=group_name,
             code_version=code_version,
@@ -357,7 +357,7 @@ def multi_asset(
             )
 
     def define(function: Callable[..., Any]) -> AssetsDefinition:
-        function = _plain_function(function, "multi_asset")
+        function = plain_function(function, "multi_asset")
         source = SourceLocation.of(function)
         common = read_deps(deps)
         outputs: list[OutputDefinition] = []
@@ -513,13 +513,14 @@ def _all_kinds(kinds: Iterable[str] | None, compute_kind: str | None) -> Iterabl
     return (*(kinds or ()), compute_kind)
 
 
-def _own_key(
+def own_key(
     key: CoercibleToAssetKey | None,
     name: str | None,
     prefix: str | Sequence[str] | None,
     function_name: str,
     source: SourceLocation,
 ) -> AssetKey:
+    """The key that a decorator's arguments give, or else the function's name."""
     if key is not None and (name is not None or prefix is not None):
         raise DefinitionError(
             f"{source}: an asset has a key, or a name and a key_prefix, not both.",
@@ -534,7 +535,8 @@ def _own_key(
         raise InvalidKeyError(f"{source}: {error.message}", remedy=error.remedy) from None
 
 
-def _plain_function(function: Any, decorator: str) -> FunctionType:
+def plain_function(function: Any, decorator: str) -> FunctionType:
+    """What was decorated. Raises `DefinitionError` where that is no function."""
     if isinstance(function, FunctionType):
         return function
     raise DefinitionError(
@@ -543,7 +545,8 @@ def _plain_function(function: Any, decorator: str) -> FunctionType:
     )
 
 
-def _docstring(function: FunctionType) -> str | None:
+def docstring(function: FunctionType) -> str | None:
+    """What a function says of itself."""
     text = function.__doc__
     if not text:
         return None

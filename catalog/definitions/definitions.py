@@ -79,6 +79,8 @@ class Definitions:
         self.hooks = all_hooks(hooks, "Definitions")
         #: Those that `in_job` was called of.
         self.whole = self
+        #: Whether what it computes is what others make, only to see what there is: see `observations`.
+        self.observing = False
         self.specs: Sequence[AssetSpec] = [d for d in self._given if isinstance(d, AssetSpec)]
         self.assets: Sequence[AssetsDefinition] = self._resolve(
             [d for d in self._given if isinstance(d, AssetsDefinition)]
@@ -100,6 +102,8 @@ class Definitions:
             for name, one in given.items()
         }
         _ = self.graph
+        if any(spec.observe is not None for spec in self.specs):
+            _ = self.observations
 
     @staticmethod
     def merge(*definitions: "Definitions") -> "Definitions":
@@ -129,6 +133,15 @@ class Definitions:
     def graph(self) -> AssetGraph:
         """What depends on what, with the fingerprint that each asset has under the default configuration."""
         return AssetGraph(self._nodes({}))
+
+    @cached_property
+    def observations(self) -> "Definitions":
+        """The sources that can be observed, as if they were computed here: a run of these observes them."""
+        found = Definitions(
+            [spec.observe.definition(spec) for spec in self.specs if spec.observe is not None], self.resources
+        )
+        found.whole, found.observing = self, True
+        return found
 
     def graph_with(self, run_config: Mapping[str, Any]) -> AssetGraph:
         """The graph under a run's configuration. Raises `ConfigError` naming the path."""

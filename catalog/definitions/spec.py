@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -13,6 +13,7 @@ from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.metadata import RawMetadata
 
 if TYPE_CHECKING:
+    from headwater.catalog.definitions.observation import Observation
     from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
 
@@ -52,6 +53,8 @@ class AssetSpec:
     partitions_def: "PartitionsDefinition | None" = None
     #: How old its data may become; None for any age.
     freshness_policy: "FreshnessPolicy | None" = None
+    #: How to see which version it has, where something else computes it; None where nobody can.
+    observe: "Observation | None" = None
     source: SourceLocation = field(default_factory=SourceLocation.of_caller)
 
     def __init__(
@@ -70,6 +73,7 @@ class AssetSpec:
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
         freshness_policy: "FreshnessPolicy | None" = None,
+        observe: "Observation | Callable[..., Any] | None" = None,
         source: SourceLocation | None = None,
     ) -> None:
         put = object.__setattr__
@@ -87,6 +91,7 @@ class AssetSpec:
             put(self, "io_manager", one_io_manager(io_manager, io_manager_key) or DEFAULT_IO_MANAGER)
             put(self, "partitions_def", one_definition(partitions_def))
             put(self, "freshness_policy", None if freshness_policy is None else _policy(freshness_policy))
+            put(self, "observe", None if observe is None else _observation(observe))
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, DefinitionError) else str(error)
             remedy = error.remedy if isinstance(error, DefinitionError) else "Write mappings as {'name': value}."
@@ -239,6 +244,12 @@ def _policy(given: object) -> "FreshnessPolicy":
     from headwater.catalog.freshness import one_policy
 
     return one_policy(given)
+
+
+def _observation(given: object) -> "Observation":
+    from headwater.catalog.definitions.observation import Observation
+
+    return Observation.of(given)
 
 
 def _text(attribute: str, value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import FactChanged, TickEnded
 from headwater.catalog.instance import Instance
-from headwater.materialize.automation import freshness, schedules
+from headwater.materialize.automation import freshness, observing, schedules
 from headwater.materialize.launching import due_retries, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
@@ -37,5 +37,6 @@ def go_round(
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
+    ticks += observing.tick(instance, definitions, origin, now)
     aged = freshness.look(instance, definitions.graph, now)
     return Round(ticks=ticks, freshness=aged, launched=launch_waiting(instance), retried=retried)

@@ -36,6 +36,7 @@ from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import changed_parts, node_to_json
+from headwater.catalog.metadata import metadata_line
 from headwater.catalog.processes import start_ticks, this_host, user_name
 from headwater.catalog.records import (
     Cell,
@@ -264,7 +265,8 @@ class _Coordinator:
 
     def _start(self) -> None:
         """Record the run and the version that each cell is going to get, before anything is written."""
-        changes = definitions_changed(self.instance, self.request.graph)
+        observing = self.request.definitions.observing
+        changes = None if observing else definitions_changed(self.instance, self.request.graph)
         steps = tuple(
             PlannedStep(
                 step_key=step.key,
@@ -478,6 +480,9 @@ class _Coordinator:
         for cell in sorted(decision.run, key=lambda cell: order[cell.cell.asset]):
             output = outputs.get(cell.cell)
             status = StepStatus.SKIPPED
+            if output is not None and (last := self._seen_before(spec, cell, output)) is not None:
+                cells.append(last)
+                continue
             if output is not None:
                 made[cell.cell] = self._materialization(spec.step_key, cell, output, result.seconds, now, made)
                 status = StepStatus.SUCCESS
@@ -494,6 +499,8 @@ class _Coordinator:
                 )
             )
         ended = worst(cell.status for cell in cells)
+        if self.request.definitions.observing and spec.partitions is not None:
+            cells = [cell for cell in cells if cell.status is not StepStatus.SKIPPED]  # nothing was said of those
         if ended is StepStatus.SKIPPED:
             ended = StepStatus.SUCCESS  # it ran, and chose to make nothing
         if failure is not None and not self.exit_code:
@@ -520,6 +527,22 @@ class _Coordinator:
             )
             definition = self.request.definitions.definition_of(decision.run[0].cell.asset)
             self._hook(event, context, self.request.definitions.hooks_of(definition))
+
+    def _seen_before(self, spec: StepSpec, cell: PlanCell, output: StepOutput) -> StepCell | None:
+        """What an observation comes to that saw no other version than the last one; None where it is a new version."""
+        if not self.request.definitions.observing:
+            return None
+        last = self.versions.current.get(cell.cell)
+        if output.data_version is not None and (last is None or last.data_version != output.data_version):
+            return None
+        if output.metadata:
+            self._log(spec.step_key, "INFO", metadata_line(output.metadata))
+        return StepCell(
+            asset=cell.cell.asset,
+            partition=cell.cell.partition,
+            status=StepStatus.VERIFIED,
+            version_id=None if last is None else last.version_id,
+        )
 
     @staticmethod
     def _own_error(failure: StepFailure | None, of_step: StepFailure | None) -> ErrorRecord | None:

@@ -72,3 +72,37 @@ def test_a_report_that_makes_no_sense_is_refused(shop: ProjectFolder, arguments:
     done = shop.run("report", *arguments, code=2)
     assert words in done.err
     assert "Traceback" not in done.err
+
+
+def test_sources_are_observed_in_processes_of_their_own(shop: ProjectFolder) -> None:
+    shop.edit(
+        "definitions = ",
+        """
+from pathlib import Path
+from headwater import DataVersion, observable_source_asset
+
+@observable_source_asset(auto_observe_interval_minutes=5)
+def file():
+    print("looking")
+    return DataVersion((Path(__file__).parent / "version").read_text())
+
+@asset(deps=["file"])
+def copy() -> int:
+    return 1
+
+definitions = """,
+    )
+    shop.edit("orders, totals]", "orders, totals, file, copy]")
+    version = shop.path / "version"
+    version.write_text("1")
+    (step,) = shop.json("observe")["steps"]
+    assert (step["key"], step["status"]) == ("file", "SUCCESS")
+    shop.run("materialize", "copy")
+    assert shop.run("status", "copy", "--check").code == 0
+    version.write_text("2")
+    (run_id,) = shop.json("tick")["launched"]
+    shop.run("run", "wait", run_id)
+    assert shop.json("why", "copy")["reasons"][0]["causes"][0]["text"] == "file has new data"
+    assert "looking" in shop.run("logs", run_id).out
+    assert shop.json("ticks")["ticks"][0]["name"] == "observe:file"
+    assert "Nothing that is selected can be observed" in shop.run("observe", "raw", code=2).err

@@ -23,26 +23,10 @@ from headwater.catalog.lineage.node import node_from_json, node_to_json, nodes_f
 from headwater.catalog.records import FactTopic
 from headwater.materialize.automation import freshness as rounds
 from headwater.materialize.freshness import freshness
+from tests.clocks import NOON, Hands
 
-NOON = datetime(2024, 3, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 A_DAY = FreshnessPolicy.time_window(24 * HOUR, 12 * HOUR)
-
-
-class Hands:
-    """A clock that only moves when it is told to."""
-
-    def __init__(self, moment: datetime = NOON) -> None:
-        self.moment = moment
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.moment.timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
