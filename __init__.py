@@ -11,6 +11,14 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "headwater.catalog.config": ("Config", "EnvVar"),
+    "headwater.catalog.definitions.alerts": (
+        "AlertEvent",
+        "AlertPolicy",
+        "CommandTarget",
+        "EmailTarget",
+        "SlackTarget",
+        "WebhookTarget",
+    ),
     "headwater.catalog.definitions.asset": (
         "AssetDep",
         "AssetIn",
@@ -138,6 +146,14 @@ __all__ = ["__version__", *_HOMES, "materialize"]  # noqa: PLE0604  # pyright: i
 
 if TYPE_CHECKING:
     from headwater.catalog.config import Config, EnvVar
+    from headwater.catalog.definitions.alerts import (
+        AlertEvent,
+        AlertPolicy,
+        CommandTarget,
+        EmailTarget,
+        SlackTarget,
+        WebhookTarget,
+    )
     from headwater.catalog.definitions.asset import (
         AssetDep,
         AssetIn,

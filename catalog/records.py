@@ -424,8 +424,17 @@ class FactTopic(StrEnum):
 
     #: How fresh an asset's data is: by the asset's key.
     FRESHNESS = "FRESHNESS"
-    #: What somebody is to be told, and whether that was done: by the alert's identifier.
+    #: Whether an asset is stale, of those about which somebody wants to be told: by the asset's key.
+    STALENESS = "STALENESS"
+    #: Up to which event an alert policy is decided: by its name.
+    ALERTING = "ALERTING"
+    #: What somebody is to be told, and whether that was done: by the policy's name and the number of the event.
     ALERT = "ALERT"
+
+    @property
+    def of_assets(self) -> bool:
+        """Whether facts are called by the keys of assets."""
+        return self in (FactTopic.FRESHNESS, FactTopic.STALENESS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from headwater.catalog.definitions.alerts import AlertPolicy
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module, objects_of_module
 from headwater.catalog.definitions.job import JobDefinition
 from headwater.catalog.definitions.schedule import ScheduleDefinition
@@ -99,7 +100,8 @@ def _definitions_of(module: ModuleType) -> Definitions:
             remedy="Decorate a function with @asset, or make a Definitions object.",
         )
     jobs, schedules = objects_of_module(module, JobDefinition), objects_of_module(module, ScheduleDefinition)
-    return Definitions(found, jobs=jobs, schedules=schedules)
+    alerts = objects_of_module(module, AlertPolicy)
+    return Definitions(found, jobs=jobs, schedules=schedules, alerts=alerts)
 
 
 def _import_file(file: Path, root: Path) -> ModuleType:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.config import EnvVar, bind_config, config_references, describe_config
+from headwater.catalog.definitions.alerts import AlertPolicy, check_alerts
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
 from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
@@ -66,6 +67,7 @@ class Definitions:
         schedules: Iterable[ScheduleDefinition] = (),
         *,
         freshness_policy: "FreshnessPolicy | None" = None,
+        alerts: Iterable[AlertPolicy] = (),
     ) -> None:
         found = [] if assets is None else _collect(assets)
         if freshness_policy is not None:
@@ -101,6 +103,9 @@ class Definitions:
             name: one.settled(self.jobs[one.job_name].partitions(self.graph)) if one.of_partitions else one
             for name, one in given.items()
         }
+        #: By name.
+        self.alerts: Mapping[str, AlertPolicy] = named(alerts, AlertPolicy, "alert", "AlertPolicy(…)")
+        check_alerts(self.alerts, self.jobs, self.graph)
         _ = self.graph
         if any(spec.observe is not None for spec in self.specs):
             _ = self.observations
@@ -113,9 +118,11 @@ class Definitions:
         hooks: set[HookDefinition] = set()
         jobs: dict[int, JobDefinition] = {}
         schedules: dict[int, ScheduleDefinition] = {}
+        alerts: dict[int, AlertPolicy] = {}
         for one in definitions:
             hooks |= one.hooks
             jobs |= {id(job): job for job in one.jobs.values()}
+            alerts |= {id(kept): kept for kept in one.alerts.values()}
             schedules |= {id(kept): kept for kept in one.schedules.values()}
             for name, resource in one.resources.items():
                 if name in resources and resources[name] is not resource:
@@ -126,7 +133,13 @@ class Definitions:
                 resources[name] = resource
             executor = one.executor if one.executor is not None else executor
         return Definitions(
-            [one._given for one in definitions], resources, executor, hooks, jobs.values(), schedules.values()
+            [one._given for one in definitions],
+            resources,
+            executor,
+            hooks,
+            jobs.values(),
+            schedules.values(),
+            alerts=alerts.values(),
         )
 
     @cached_property

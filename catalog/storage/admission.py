@@ -405,8 +405,8 @@ def check(event: Event) -> None:
                 _check_time(change.changed, "DefinitionChange")
         case AutomationMoved():
             _check_times(event, event.until, event.after)
-        case FactChanged(topic=FactTopic.FRESHNESS):
-            AssetKey(event.name)
+        case FactChanged() if event.topic.of_assets:
+            AssetKey(event.name)  # or else nobody could read the log
         case TickEnded():
             _check_times(event, event.at, event.after)
             for run_id in (*event.run_ids, *event.run_keys.values()):

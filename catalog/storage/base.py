@@ -214,7 +214,9 @@ class CatalogReader(Protocol):
         """The schedules that were started, stopped or seen, by name."""
         ...
 
-    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
         """What is known of a topic, by name, those that changed last first; of some names, or of all."""
         ...
 

@@ -27,7 +27,7 @@ from headwater.catalog.events import (
     TickEnded,
 )
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import DefinitionChange, ErrorRecord, FactTopic, Materialization, StepCell
+from headwater.catalog.records import DefinitionChange, ErrorRecord, Materialization, StepCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
     - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, user, host, pid
     - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, instants where it is not 1
-    - FRESHNESS_CHANGED, ALERT_CHANGED: name, value, before
+    - FRESHNESS_CHANGED, STALENESS_CHANGED, ALERTING_CHANGED, ALERT_CHANGED: name, value, before
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -114,7 +114,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             data = {"name": event.name, "value": dict(event.value)} | _present(
                 before=event.before and dict(event.before)
             )
-            about = AssetKey(event.name) if event.topic is FactTopic.FRESHNESS else None
+            about = AssetKey(event.name) if event.topic.of_assets else None
             yield Entry(EventKind[f"{event.topic}_CHANGED"], event.message, data, about)
 
 

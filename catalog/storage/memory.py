@@ -359,11 +359,13 @@ class MemoryStorage:
         with self._reading():
             return dict(sorted(self._automations.items()))
 
-    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
         """See `CatalogReader.facts`."""
         with self._reading():
             found = [one for one in self._facts.values() if one.topic is topic and (names is None or one.name in names)]
-            return {one.name: one for one in reversed(found)}
+            return {one.name: one for one in found[::-1][:limit]}
 
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """See `CatalogReader.ticks`."""

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Thread
 from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import FactChanged, TickEnded
 from headwater.catalog.instance import Instance
-from headwater.materialize.automation import freshness, observing, schedules
+from headwater.materialize.automation import alerts, freshness, observing, schedules
+from headwater.materialize.automation.delivery import deliver
 from headwater.materialize.launching import due_retries, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
@@ -24,6 +26,10 @@ class Round:
     launched: list[str]
     #: Runs that try again what others did not finish.
     retried: list[str]
+    #: Alerts that were raised.
+    alerts: list[FactChanged]
+    #: Threads that deliver alerts; nobody has to wait for them.
+    deliveries: list[Thread]
 
 
 def go_round(
@@ -39,4 +45,17 @@ def go_round(
     ticks = schedules.tick(instance, definitions, origin, now)
     ticks += observing.tick(instance, definitions, origin, now)
     aged = freshness.look(instance, definitions.graph, now)
-    return Round(ticks=ticks, freshness=aged, launched=launch_waiting(instance), retried=retried)
+    freshness.look_for_staleness(instance, definitions, now)
+    raised: list[FactChanged] = []
+    deliveries: list[Thread] = []
+    if alerts.is_time(instance, definitions):
+        raised = alerts.raise_alerts(instance, definitions)
+        deliveries = deliver(instance, definitions)
+    return Round(
+        ticks=ticks,
+        freshness=aged,
+        alerts=raised,
+        deliveries=deliveries,
+        launched=launch_waiting(instance),
+        retried=retried,
+    )

@@ -1225,6 +1225,7 @@ def test_facts_are_found_out_once(reopen: Reopen, history: "History") -> None:
         assert found["a/b"] == Fact(topic=topic, name="a/b", value={"state": "FAIL"}, changed=last.time)
         assert storage.facts(topic, ["c", "absent", "\ud800"]) == {"c": found["c"]}
         assert storage.facts(topic, []) == {}
+        assert [*storage.facts(topic, limit=1)] == ["a/b"]
         assert [*storage.facts(FactTopic.ALERT)] == ["c"]
         assert storage.runs() == []
         about = storage.events(asset=AssetKey("a/b"))

@@ -282,10 +282,12 @@ class Reader:
         """See `CatalogReader.automations`."""
         return {row[0]: automation(row) for row in self._ask("automations")}
 
-    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
         """See `CatalogReader.facts`."""
         wanted = None if names is None else json_text(storable_only(names))
-        return {row[1]: fact(row) for row in self._ask("facts", topic=topic, names=wanted)}
+        return {row[1]: fact(row) for row in self._ask("facts", topic=topic, names=wanted, limit=limit)}
 
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """See `CatalogReader.ticks`."""

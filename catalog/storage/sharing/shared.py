@@ -264,9 +264,11 @@ class SharedStorage:
         """See `CatalogReader.automations`."""
         return self._ask("automations")
 
-    def facts(self, topic: FactTopic, names: Collection[str] | None = None) -> dict[str, Fact]:
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
         """See `CatalogReader.facts`."""
-        return self._ask("facts", topic=topic, names=names)
+        return self._ask("facts", topic=topic, names=names, limit=limit)
 
     def ticks(self, name: str | None = None, *, limit: int = 100) -> list[Tick]:
         """See `CatalogReader.ticks`."""

@@ -333,7 +333,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "run": Operation({"run_id": str}, Run | None),
     "automations": Operation({}, dict[str, Automation]),
     "facts": Operation(
-        {"topic": FactTopic, "names": list[str] | None}, dict[str, Fact], give_arguments={"names": _listed}
+        {"topic": FactTopic, "names": list[str] | None, "limit": int | None},
+        dict[str, Fact],
+        give_arguments={"names": _listed},
     ),
     "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),

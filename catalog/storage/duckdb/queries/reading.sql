@@ -329,6 +329,7 @@ from fact
 where topic = $topic
     and name in (select unnest(from_json_strict($names, '["VARCHAR"]'))) --if names
 order by seq desc
+limit $limit --if limit
 
 -- name: ticks
 -- Ticks, the last recorded ones first.
