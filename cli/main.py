@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schedules": ("headwater.cli.schedules:schedules", "List, start, stop and preview schedules."),
     "tick": ("headwater.cli.schedules:tick", "Evaluate what is due, once."),
     "ticks": ("headwater.cli.schedules:ticks", "List what was due, and what came of it."),
+    "alerts": ("headwater.cli.alerts:alerts", "List what somebody was told; test whether telling works."),
     "runs": ("headwater.cli.runs:runs", "List runs."),
     "run": ("headwater.cli.runs:run", "Show, cancel or retry one run."),
     "logs": ("headwater.cli.logs:logs", "Print what a run's steps printed."),

@@ -1,5 +1,6 @@
 """`schedules`, `tick` and `ticks`: when what runs by itself, and what came of it."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ from headwater.cli.times import parse_time
 
 if TYPE_CHECKING:
     from headwater.catalog.records import Automation
+
+#: Seconds to wait for alerts to be delivered; what takes longer is tried again by whoever ticks later.
+_DELIVERED = 70.0
 
 
 @click.group(invoke_without_command=True)
@@ -199,11 +203,15 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
     definitions = app.definitions
     with app.writing() as instance:
         done = go_round(instance, definitions, app.project.origin, now)
+        end = time.monotonic() + _DELIVERED
+        for delivery in done.deliveries:
+            delivery.join(max(0.0, end - time.monotonic()))
     if as_json:
         output.say_json(
             {
                 "ticks": [_describe_tick(one, one.time) for one in done.ticks],
                 "freshness": [{"asset": one.name, **one.value} for one in done.freshness],
+                "alerts": [{"id": one.name, "title": one.message} for one in done.alerts],
                 "launched": done.launched,
                 "retried": done.retried,
             }
@@ -215,6 +223,8 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
         _print([(one, one.time) for one in done.ticks])
     for one in done.freshness:
         output.note(f"{one.name}: freshness {one.message}.")
+    for one in done.alerts:
+        output.note(f"Alert {one.name}: {one.message}.")
     if done.launched:
         output.note(f"Started {output.counted(len(done.launched), 'run')}; `headwater runs` shows how they go.")
 

@@ -110,7 +110,7 @@ def _change(
 ) -> Mapping[str, Any] | None:
     """Record what became of an alert, and return that; None where somebody else recorded something meanwhile."""
     value = {**before, **changes}
-    said = value["error"] or ""
+    said = "" if value["status"] == "SENDING" else value["error"] or ""
     event = FactChanged(
         time=instance.clock.now(),
         topic=FactTopic.ALERT,
