@@ -188,11 +188,13 @@ class CronFreshnessPolicy(FreshnessPolicy):
 
 def policy_from_json(data: Mapping[str, Any]) -> FreshnessPolicy:
     """What `FreshnessPolicy.to_json` wrote."""
-    given = dict(data)
-    kind = given.pop("kind")
-    windows = {name: timedelta(seconds=value) for name, value in given.items() if not isinstance(value, str)}
-    made = TimeWindowFreshnessPolicy if kind == TimeWindowFreshnessPolicy.kind else CronFreshnessPolicy
-    return made(**(given | windows))
+    if data["kind"] == CronFreshnessPolicy.kind:
+        delta = timedelta(seconds=data["lower_bound_delta"])
+        return CronFreshnessPolicy(data["deadline_cron"], delta, data["timezone"])
+    warn = data.get("warn_window")
+    return TimeWindowFreshnessPolicy(
+        timedelta(seconds=data["fail_window"]), None if warn is None else timedelta(seconds=warn)
+    )
 
 
 def one_policy(given: object) -> FreshnessPolicy:

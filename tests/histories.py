@@ -111,7 +111,7 @@ class History:
     def fact(self, name: str, value: str, before: str | None = None, **more: Any) -> FactChanged:
         """Something about an asset that was found out: what it is, and what it was."""
         known: dict[str, Any] = {"time": self.time(), "topic": FactTopic.FRESHNESS, "name": name}
-        values = {"value": {"state": value}, "before": None if before is None else {"state": before}}
+        values: dict[str, Any] = {"value": {"state": value}, "before": None if before is None else {"state": before}}
         return FactChanged(**(known | values | more))
 
     def claim(self, run: RunStarted, step: int = 0, pool: str = "p", **more: Any) -> SlotClaimed:

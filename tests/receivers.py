@@ -20,7 +20,9 @@ class Hook:
     statuses: list[int] = field(default_factory=list[int])
     #: Set to let requests that are kept waiting go on.
     go_on: threading.Event = field(default_factory=threading.Event)
-    told: "queue.Queue[tuple[dict[str, str], bytes]]" = field(default_factory=queue.Queue)
+    told: "queue.Queue[tuple[dict[str, str], bytes]]" = field(
+        default_factory=lambda: queue.Queue[tuple[dict[str, str], bytes]]()
+    )
 
 
 @contextmanager
@@ -65,7 +67,7 @@ class Mailbox:
     port: int = 0
     #: As base64 of "\0user\0password" where one has to say who one is.
     credentials: str | None = None
-    sent: "queue.Queue[bytes]" = field(default_factory=queue.Queue)
+    sent: "queue.Queue[bytes]" = field(default_factory=lambda: queue.Queue[bytes]())
     #: The commands that came, in clear text and after encryption began.
     clear: list[str] = field(default_factory=list[str])
     encrypted: list[str] = field(default_factory=list[str])

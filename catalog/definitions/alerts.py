@@ -106,7 +106,7 @@ class SlackTarget:
         return f"slack {_host(self.url)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class EmailTarget:
     """An e-mail to `to`, through the SMTP server `host`.
 
@@ -124,9 +124,35 @@ class EmailTarget:
     ca_file: str | None = None
     timeout: float = DEFAULT_TIMEOUT
 
-    def __post_init__(self) -> None:
-        to = cast(object, self.to)
-        object.__setattr__(self, "to", (to,) if isinstance(to, str) else tuple(cast(Iterable[Any], to)))
+    def __init__(
+        self,
+        to: str | Iterable[str],
+        sender: str,
+        host: str,
+        port: int | None = None,
+        *,
+        username: str | None = None,
+        password: EnvVar | None = None,
+        security: str = "starttls",
+        ca_file: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        values = {
+            "to": (to,) if isinstance(to, str) else tuple(to),
+            "sender": sender,
+            "host": host,
+            "port": port,
+            "username": username,
+            "password": password,
+            "security": security,
+            "ca_file": ca_file,
+            "timeout": _seconds(timeout),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         for address in (*self.to, self.sender):
             if not isinstance(cast(object, address), str) or not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", address):
                 raise DefinitionError(
@@ -149,7 +175,6 @@ class EmailTarget:
             raise DefinitionError(
                 "An EmailTarget would send its password unencrypted.", remedy="Write security='starttls' or 'tls'."
             )
-        _seconds(self.timeout)
 
     def describe(self) -> str:
         """In words."""
@@ -266,8 +291,9 @@ def _message(template: object, place: str) -> str:
     if not isinstance(template, str):
         raise DefinitionError(f"{place} has a message that is no text.", remedy="Write it like '$title'.")
     parsed = string.Template(template)
-    if not parsed.is_valid() or (unknown := [one for one in parsed.get_identifiers() if one not in FIELDS]):
-        shown = "a lone $" if not parsed.is_valid() else f"${unknown[0]}"
+    unknown = [f"${name}" for name in parsed.get_identifiers() if name not in FIELDS] if parsed.is_valid() else []
+    if unknown or not parsed.is_valid():
+        shown = unknown[0] if unknown else "a lone $"
         raise DefinitionError(
             f"{place} has a message with {shown}.",
             remedy=f"It may hold {', '.join(f'${name}' for name in FIELDS)}; $$ is a dollar.",

@@ -239,7 +239,7 @@ class _Looking:
         before = [tick for tick in self.instance.catalog.ticks(name, limit=_TICKS) if tick.at < at]
         if before and before[0].status is TickStatus.FAILURE:
             return None
-        error = event.data.get("error") or {}
+        error: Mapping[str, str] = event.data.get("error") or {}
         return Alert(
             event=AlertEvent.TICK_FAILURE,
             subject=name,
@@ -249,7 +249,8 @@ class _Looking:
         )
 
     def _of_asset(self, event: LoggedEvent) -> Alert | None:
-        value, before = event.data["value"], event.data.get("before") or {}
+        value: Mapping[str, Any] = event.data["value"]
+        before: Mapping[str, Any] = event.data.get("before") or {}
         state, asset = value["state"], event.asset
         if asset is None or not self._selects([asset]):
             return None

@@ -45,7 +45,7 @@ def deliver(instance: Instance, definitions: Definitions) -> list[threading.Thre
         if _places(instance) <= 0:
             break
         policy = definitions.alerts.get(fact.value["alert"]["policy"])
-        number = fact.value["target"]
+        number: int = fact.value["target"]
         if policy is None or number >= len(policy.targets):
             _change(instance, fact.name, fact.value, {"status": "FAILED", "error": "its policy is not there any more"})
             continue

@@ -1,6 +1,7 @@
 """How old data may become: policies as functions of time, and what the catalog and rounds make of them."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -180,10 +181,14 @@ def test_a_round_records_what_changed_and_only_that() -> None:
         assert kinds.count("FRESHNESS_CHANGED") == 4
 
 
+def nothing(*_: Any) -> dict[str, Any]:
+    return {}
+
+
 def test_of_two_that_look_one_records(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, clock = Definitions([orders, AssetSpec("other", freshness_policy=A_DAY)]).graph, Hands()
     with Instance.ephemeral(clock=clock) as instance:
         rounds.look(instance, Definitions([orders]).graph)  # the other one was faster about `orders` …
-        monkeypatch.setattr(instance.catalog, "facts", lambda *_: {})  # … and this one looked before
+        monkeypatch.setattr(instance.catalog, "facts", nothing)  # … and this one looked before
         clock.sleep(30)
         assert [event.name for event in rounds.look(instance, graph)] == ["other"]
