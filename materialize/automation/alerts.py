@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from headwater.catalog.definitions.alerts import AlertEvent, AlertPolicy
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.errors import ConflictError
+from headwater.catalog.errors import ConflictError, UsageError
 from headwater.catalog.events import EventKind, FactChanged
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
@@ -193,7 +193,7 @@ class _Looking:
         run = None if event.run_id is None else catalog.run(event.run_id)
         if run is None or run.backfill_id is not None or not self._is_mine(run.job, run.tags):
             return None
-        if is_to_be_retried(self.instance, run) or group(catalog, run)[-1].run_id != run.run_id:
+        if group(catalog, run)[-1].run_id != run.run_id or self._is_to_be_retried(run):
             return None
         steps = catalog.steps(run.run_id)
         failed = [cell.asset for step in steps for cell in step.cells if cell.status is StepStatus.FAILURE]
@@ -212,6 +212,12 @@ class _Looking:
             job=run.job,
             assets=assets,
         )
+
+    def _is_to_be_retried(self, run: Run) -> bool:
+        try:
+            return is_to_be_retried(self.instance, run)
+        except UsageError:  # its tags make no sense, so nobody tries it again
+            return False
 
     def _of_backfill(self, event: LoggedEvent) -> Alert | None:
         backfill = self.instance.catalog.backfill(event.data["backfill_id"])

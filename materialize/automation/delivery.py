@@ -4,6 +4,7 @@ Whoever delivers one says so first, for as long as a lease lasts, and says after
 processes one delivers it, and after a kill another one does.
 """
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -47,8 +48,7 @@ def deliver(instance: Instance, definitions: Definitions) -> list[threading.Thre
         policy = definitions.alerts.get(fact.value["alert"]["policy"])
         number: int = fact.value["target"]
         if policy is None or number >= len(policy.targets):
-            _change(instance, fact.name, fact.value, {"status": "FAILED", "error": "its policy is not there any more"})
-            continue
+            continue  # of another project with this home, or gone: nobody knows whom to tell
         claimed = _change(
             instance,
             fact.name,
@@ -88,10 +88,8 @@ def _deliver(instance: Instance, policy: AlertPolicy, target: Target, name: str,
         changes = {"status": "PENDING" if pauses else "FAILED", "error": error}
         if pauses:
             changes["next"] = (instance.clock.now() + pauses[0]).isoformat()
-    try:
+    with contextlib.suppress(Exception):  # the catalog may be closed by now
         _change(instance, name, claimed, changes)
-    except (HeadwaterError, OSError):
-        return
 
 
 def attempt(instance: Instance, policy: AlertPolicy, target: Target, alert: Mapping[str, Any]) -> str | None:

@@ -29,12 +29,13 @@ _looked_for_staleness: WeakKeyDictionary[Instance, datetime] = WeakKeyDictionary
 
 def look(instance: Instance, graph: "AssetGraph", now: datetime | None = None) -> list[FactChanged]:
     """Record whose freshness is not what it was when somebody last looked, and return the events of that."""
-    keys = [node.key for node in graph if node.freshness is not None]
     moment = now or instance.clock.now()
-    if not keys or timedelta() <= moment - _looked.get(instance, _NEVER) < EVERY:
+    if timedelta() <= moment - _looked.get(instance, _NEVER) < EVERY:
         return []
+    keys = [node.key for node in graph if node.freshness is not None]
     found = freshness_of(graph, instance.catalog, keys, moment)
-    changed = facts.record(instance, FactTopic.FRESHNESS, {str(key): _described(one) for key, one in found.items()})
+    values = {str(key): _described(one) for key, one in found.items()}
+    changed = facts.record(instance, FactTopic.FRESHNESS, values) if values else []
     _looked[instance] = moment
     return changed
 

@@ -35,14 +35,17 @@ def tick(
     instance: Instance, definitions: Definitions, origin: Mapping[str, Any], now: datetime | None = None
 ) -> list[TickEnded]:
     """Put a run into the queue that observes every source that is due by `now`."""
+    moment = now or instance.clock.now()
+    waits = _next.setdefault(definitions, WeakKeyDictionary())
+    if _EPOCH <= moment < waits.get(instance, _EPOCH):
+        return []
     intervals = {
         spec.key: timedelta(minutes=spec.observe.auto_observe_interval_minutes)
         for spec in definitions.specs
         if spec.observe is not None and spec.observe.auto_observe_interval_minutes is not None
     }
-    moment = now or instance.clock.now()
-    waits = _next.setdefault(definitions, WeakKeyDictionary())
-    if not intervals or _EPOCH <= moment < waits.get(instance, _EPOCH):
+    if not intervals:
+        waits[instance] = datetime.max.replace(tzinfo=UTC)
         return []
     last = {key: _EPOCH + (moment - _EPOCH) // every * every for key, every in intervals.items()}
     known = instance.catalog.automations()

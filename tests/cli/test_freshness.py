@@ -1,8 +1,11 @@
 """Freshness and reports on the command line."""
 
+import json
+
 import pytest
 
 from tests.project import ProjectFolder
+from tests.receivers import web_server
 
 ASSETS = """
 from datetime import timedelta
@@ -106,3 +109,41 @@ definitions = """,
     assert "looking" in shop.run("logs", run_id).out
     assert shop.json("ticks")["ticks"][0]["name"] == "observe:file"
     assert "Nothing that is selected can be observed" in shop.run("observe", "raw", code=2).err
+
+
+def test_an_alert_is_raised_and_delivered_by_ticks(shop: ProjectFolder) -> None:
+    with web_server() as hook:
+        shop.env["HOOK"] = hook.url
+        shop.edit(
+            "definitions = ",
+            """
+from headwater import AlertPolicy, EnvVar, WebhookTarget
+
+@asset
+def broken() -> int:
+    raise RuntimeError("no bread")
+
+on_call = AlertPolicy("on_call", "run_failure", WebhookTarget(EnvVar("HOOK")))
+definitions = """,
+        )
+        shop.edit("orders, totals]", "orders, totals, broken], alerts=[on_call]")
+        assert shop.json("alerts") == {"alerts": []}
+        assert shop.json("alerts", "ls")["policies"][0]["targets"] == ["webhook env:HOOK"]
+        assert shop.json("alerts", "test", "on_call")["targets"] == [{"to": "webhook env:HOOK", "error": None}]
+        assert json.loads(hook.told.get(timeout=30)[1])["event"] == "test"
+        shop.run("tick")
+        shop.run("materialize", "broken", code=4)
+        hook.statuses = [503]
+        (raised,) = shop.json("tick")["alerts"]
+        (one,) = shop.json("alerts")["alerts"]
+        assert (one["id"], one["status"], one["attempts"]) == (raised["id"], "PENDING", 1)
+        assert one["error"] == "DeliveryFailed: it answered 503"
+        told = json.loads(hook.told.get(timeout=30)[1])
+        assert (told["id"], told["run_id"]) == (one["id"], one["run_id"])
+        assert "RuntimeError: no bread" in told["text"]
+        assert "it answered 503" in shop.run("alerts").out
+        hook.statuses = [500]
+        assert "it answered 500" in shop.run("alerts", "test", "on_call", code=1).out
+        assert "`on_call`" in shop.run("alerts", "test", "oncall", code=2).err
+        found = shop.json("sql", "select policy, status, attempts from alerts")
+        assert found["rows"] == [["on_call", "PENDING", 1]]
