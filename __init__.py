@@ -11,6 +11,14 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "headwater.catalog.config": ("Config", "EnvVar"),
+    "headwater.catalog.definitions.alerts": (
+        "AlertEvent",
+        "AlertPolicy",
+        "CommandTarget",
+        "EmailTarget",
+        "SlackTarget",
+        "WebhookTarget",
+    ),
     "headwater.catalog.definitions.asset": (
         "AssetDep",
         "AssetIn",
@@ -45,6 +53,7 @@ _NAMES = {
         "success_hook",
     ),
     "headwater.catalog.definitions.job": ("JobDefinition", "define_asset_job"),
+    "headwater.catalog.definitions.observation": ("Observation", "observable_source_asset"),
     "headwater.catalog.definitions.policies": (
         "BackfillPolicy",
         "Backoff",
@@ -54,7 +63,15 @@ _NAMES = {
         "RetryRequested",
     ),
     "headwater.catalog.definitions.resource": ("ConfigurableResource", "ResourceParam"),
-    "headwater.catalog.definitions.results": ("DataVersion", "MaterializeResult", "Output"),
+    "headwater.catalog.definitions.results": (
+        "AssetMaterialization",
+        "AssetObservation",
+        "DataVersion",
+        "DataVersionsByPartition",
+        "MaterializeResult",
+        "ObserveResult",
+        "Output",
+    ),
     "headwater.catalog.definitions.run_request": ("RunRequest", "SkipReason"),
     "headwater.catalog.definitions.schedule": (
         "DefaultScheduleStatus",
@@ -74,6 +91,7 @@ _NAMES = {
         "sensor",
     ),
     "headwater.catalog.errors": ("HeadwaterError",),
+    "headwater.catalog.freshness": ("FreshnessPolicy", "FreshnessState"),
     "headwater.catalog.instance": ("Instance",),
     "headwater.catalog.keys": ("AssetKey",),
     "headwater.catalog.metadata": (
@@ -129,7 +147,7 @@ _NAMES = {
     "headwater.io.memory": ("InMemoryIOManager",),
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
-    "headwater.materialize.api": ("RunResult", "plan"),
+    "headwater.materialize.api": ("RunResult", "observe", "plan"),
     "headwater.materialize.backfill": (
         "BackfillResult",
         "BackfillSettings",
@@ -141,6 +159,7 @@ _NAMES = {
     "headwater.materialize.loading": ("load_asset",),
     "headwater.materialize.execution.context": ("AssetExecutionContext", "build_asset_context"),
     "headwater.materialize.execution.hooks": ("HookContext",),
+    "headwater.materialize.reporting": ("report",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 #: Both the package and, called, the function: docs/decisions/0003-a-callable-package.md.
@@ -150,6 +169,14 @@ __all__ = ["__version__", *_HOMES, "materialize"]  # noqa: PLE0604  # pyright: i
 
 if TYPE_CHECKING:
     from headwater.catalog.config import Config, EnvVar
+    from headwater.catalog.definitions.alerts import (
+        AlertEvent,
+        AlertPolicy,
+        CommandTarget,
+        EmailTarget,
+        SlackTarget,
+        WebhookTarget,
+    )
     from headwater.catalog.definitions.asset import (
         AssetDep,
         AssetIn,
@@ -184,6 +211,7 @@ if TYPE_CHECKING:
         success_hook,
     )
     from headwater.catalog.definitions.job import JobDefinition, define_asset_job
+    from headwater.catalog.definitions.observation import Observation, observable_source_asset
     from headwater.catalog.definitions.policies import (
         BackfillPolicy,
         Backoff,
@@ -193,7 +221,15 @@ if TYPE_CHECKING:
         RetryRequested,
     )
     from headwater.catalog.definitions.resource import ConfigurableResource, ResourceParam
-    from headwater.catalog.definitions.results import DataVersion, MaterializeResult, Output
+    from headwater.catalog.definitions.results import (
+        AssetMaterialization,
+        AssetObservation,
+        DataVersion,
+        DataVersionsByPartition,
+        MaterializeResult,
+        ObserveResult,
+        Output,
+    )
     from headwater.catalog.definitions.run_request import RunRequest, SkipReason
     from headwater.catalog.definitions.schedule import (
         DefaultScheduleStatus,
@@ -213,6 +249,7 @@ if TYPE_CHECKING:
         sensor,
     )
     from headwater.catalog.errors import HeadwaterError
+    from headwater.catalog.freshness import FreshnessPolicy, FreshnessState
     from headwater.catalog.instance import Instance
     from headwater.catalog.keys import AssetKey
     from headwater.catalog.metadata import (
@@ -268,7 +305,7 @@ if TYPE_CHECKING:
     from headwater.io.memory import InMemoryIOManager
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
-    from headwater.materialize.api import RunResult, materialize, plan
+    from headwater.materialize.api import RunResult, materialize, observe, plan
     from headwater.materialize.backfill import (
         BackfillResult,
         BackfillSettings,
@@ -280,6 +317,7 @@ if TYPE_CHECKING:
     from headwater.materialize.execution.context import AssetExecutionContext, build_asset_context
     from headwater.materialize.execution.hooks import HookContext
     from headwater.materialize.loading import load_asset
+    from headwater.materialize.reporting import report
 
 
 def __getattr__(name: str) -> Any:

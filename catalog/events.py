@@ -18,6 +18,7 @@ from headwater.catalog.records import (
     BackfillTarget,
     DefinitionChange,
     ErrorRecord,
+    FactTopic,
     LogSlice,
     Materialization,
     PlannedStep,
@@ -66,6 +67,10 @@ class EventKind(StrEnum):
     TICKS_PURGED = "TICKS_PURGED"
     DAEMON_START = "DAEMON_START"
     DAEMON_STOP = "DAEMON_STOP"
+    FRESHNESS_CHANGED = "FRESHNESS_CHANGED"
+    STALENESS_CHANGED = "STALENESS_CHANGED"
+    ALERTING_CHANGED = "ALERTING_CHANGED"
+    ALERT_CHANGED = "ALERT_CHANGED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +367,21 @@ class DaemonStopped:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactChanged:
+    """A fact is not what it was: of several who find out the same at the same time, one is the first."""
+
+    time: datetime
+    topic: FactTopic
+    name: str
+    #: Plain JSON data.
+    value: Mapping[str, Any]
+    #: What it was when whoever found out looked; None where nobody knew anything.
+    before: Mapping[str, Any] | None = None
+    #: In words.
+    message: str = ""
+
+
 Event = (
     RunQueued
     | RunMoved
@@ -382,4 +402,5 @@ Event = (
     | TicksPurged
     | DaemonStarted
     | DaemonStopped
+    | FactChanged
 )

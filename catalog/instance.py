@@ -14,6 +14,7 @@ from headwater.catalog.errors import InvalidKeyError
 from headwater.catalog.keys import validate_partition_key
 
 if TYPE_CHECKING:
+    from headwater.catalog.definitions.results import AssetMaterialization, AssetObservation
     from headwater.catalog.settings import Settings
     from headwater.catalog.storage.base import CatalogWriter
     from headwater.catalog.storage.sharing.remote import Address
@@ -116,6 +117,12 @@ class Instance:
     def artifacts(self) -> Path:
         """Where data without a root of its own and compute logs lie: the home, unless the settings say otherwise."""
         return self.home if find_settings(self.home) is None else self.settings.artifacts(self.home)
+
+    def report_runless_asset_event(self, asset_event: "AssetMaterialization | AssetObservation") -> None:
+        """Record what was made or seen elsewhere: `headwater.report`, of assets as the catalog has recorded them."""
+        import headwater
+
+        headwater.report(asset_event, instance=self)
 
     def add_dynamic_partitions(self, name: str, keys: Sequence[str]) -> None:
         """Add keys to the dynamic partitions `name`, behind those that are there; those that are there stay.

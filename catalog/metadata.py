@@ -328,6 +328,11 @@ class MetadataValue:
 RawMetadata = Mapping[str, Any]
 
 
+def metadata_line(metadata: Mapping[str, "MetadataValue"]) -> str:
+    """All of it in a line of a log."""
+    return printable_line(json.dumps(to_json(metadata), ensure_ascii=False), MAX_VALUE_BYTES)
+
+
 def normalize(metadata: RawMetadata | None, owner: str) -> dict[str, MetadataValue]:
     """Every value with its kind: scalars by type, dicts and lists as JSON, paths as paths, schemas as schemas.
 

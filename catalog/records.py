@@ -425,6 +425,37 @@ class Tick:
     instants: int = 1
 
 
+class FactTopic(StrEnum):
+    """What facts are about."""
+
+    #: How fresh an asset's data is: by the asset's key.
+    FRESHNESS = "FRESHNESS"
+    #: Whether an asset is stale, of those about which somebody wants to be told: by the asset's key.
+    STALENESS = "STALENESS"
+    #: Up to which event an alert policy is decided: by its name.
+    ALERTING = "ALERTING"
+    #: What somebody is to be told, and whether that was done: by the policy's name and the number of the event.
+    ALERT = "ALERT"
+
+    @property
+    def of_assets(self) -> bool:
+        """Whether facts are called by the keys of assets."""
+        return self in (FactTopic.FRESHNESS, FactTopic.STALENESS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Something that was found out by looking, and holds until somebody finds out something else."""
+
+    topic: FactTopic
+    #: What it is about; no two facts of a topic have the same.
+    name: str
+    #: Plain JSON data.
+    value: Mapping[str, Any]
+    #: When that was found out.
+    changed: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
     """The process that does what goes on by itself, or the last one that did."""

@@ -268,7 +268,7 @@ def carry_out(app: App, instance: "Instance", as_json: bool, **asked: Any) -> "R
     import headwater.materialize.api as api
     from headwater.cli.progress import Progress
 
-    definitions = app.definitions
+    definitions = app.definitions.observations if asked.pop("observe", False) else app.definitions
     steps = {node.key: node.step for node in definitions.graph if node.step is not None}
     with Progress(quiet=as_json, steps=steps) as progress:
         return api.materialize(

@@ -1,7 +1,8 @@
 """`schedules`, `tick` and `ticks`: when what runs by itself, and what came of it."""
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,9 +16,13 @@ from headwater.catalog.printable import printable_line
 from headwater.catalog.records import AutomationStatus, ErrorRecord, Tick
 from headwater.cli import output
 from headwater.cli.app import App, json_option, pass_app
+from headwater.cli.times import parse_time
 
 if TYPE_CHECKING:
     from headwater.catalog.records import Automation
+
+#: Seconds to wait for alerts to be delivered; what takes longer is tried again by whoever ticks later.
+_DELIVERED = 70.0
 
 
 @click.group(invoke_without_command=True)
@@ -167,7 +172,7 @@ def preview(app: App, name: str, start: str | None, count: int, as_json: bool) -
       headwater schedules preview nightly --from 2024-03-09T00:00:00Z --count 3
     """
     found = app.definitions.schedule(name)
-    after = datetime.now(UTC) if start is None else _parse(start, "--from")
+    after = datetime.now(UTC) if start is None else parse_time(start, "--from")
     due = upcoming(found.cron_schedule, found.execution_timezone, after, count)
     if as_json:
         output.say_json({"name": name, "timezone": found.execution_timezone, "ticks": [_utc(at) for at in due]})
@@ -195,14 +200,19 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
     """
     from headwater.materialize.automation.round import go_round
 
-    now = None if as_of is None else _parse(as_of, "--now")
+    now = None if as_of is None else parse_time(as_of, "--now")
     definitions = app.definitions
     with app.writing() as instance:
         done = go_round(instance, definitions, app.project.origin, now)
+        end = time.monotonic() + _DELIVERED
+        for delivery in done.deliveries:
+            delivery.join(max(0.0, end - time.monotonic()))
     if as_json:
         output.say_json(
             {
                 "ticks": [_describe_tick(one, one.time) for one in done.ticks],
+                "freshness": [{"asset": one.name, **one.value} for one in done.freshness],
+                "alerts": [{"id": one.name, "title": one.message} for one in done.alerts],
                 "launched": done.launched,
                 "retried": done.retried,
             }
@@ -212,6 +222,10 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
         output.note("Nothing was due.")
     else:
         _print([(one, one.time) for one in done.ticks])
+    for one in done.freshness:
+        output.note(f"{one.name}: freshness {one.message}.")
+    for one in done.alerts:
+        output.note(f"Alert {one.name}: {one.message}.")
     if done.launched:
         output.note(f"Started {output.counted(len(done.launched), 'run')}; `headwater runs` shows how they go.")
 
@@ -292,16 +306,3 @@ def _utc(moment: datetime | None) -> str | None:
 
 def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(load_zone(zone)):%a %Y-%m-%d %H:%M %Z}"
-
-
-def _parse(text: str, option: str) -> datetime:
-    """A time as users write it; in UTC where it does not say. Raises `UsageError`."""
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        _ = moment - timedelta(days=400), moment + timedelta(days=400)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"{option} {printable_line(text, 60)} is no time.", remedy="Write it like 2024-03-10T07:00:00Z."
-        ) from None
-    return moment

@@ -9,11 +9,13 @@ import click
 
 from headwater.catalog.clock import SystemClock
 from headwater.catalog.errors import UsageError
+from headwater.catalog.freshness import Freshness, FreshnessState
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Cell, Failure
 from headwater.cli import output
 from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app, selection_argument
+from headwater.cli.freshness import describe_freshness, read_freshness
 from headwater.materialize.causes import Cause, CellStatus, Status
 from headwater.materialize.reader import CellCounts, Reason
 
@@ -38,9 +40,11 @@ def status(context: click.Context, selection: str, check: bool, partitions: bool
     assert app is not None  # the group makes one
     with app.reader() as reader:
         keys = [key for key in reader.select(selection) if not reader.graph[key].external]
+        ages = read_freshness(reader, keys)
         found = [
             _Shown(
                 key=key,
+                freshness=ages[key],
                 partitioned=reader.graph[key].partitions is not None,
                 status=reader.status(key),
                 counts=reader.counts(key),
@@ -66,6 +70,12 @@ class _Shown:
     counts: CellCounts
     #: The last one.
     failure: Failure | None
+    freshness: Freshness
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether it says how old its data may become."""
+        return self.freshness.state is not FreshnessState.NOT_APPLICABLE
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
@@ -75,7 +85,7 @@ class _Shown:
             "causes": [describe_cause(cause) for cause in self.status.causes],
             "cells": describe_counts(self.counts),
             "failure": describe_failure(self.failure),
-        }
+        } | ({"freshness": describe_freshness(self.freshness)} if self.has_policy else {})
 
 
 def _print_statuses(found: Sequence[_Shown], *, counts: bool) -> None:
@@ -87,13 +97,17 @@ def _print_statuses(found: Sequence[_Shown], *, counts: bool) -> None:
     elif any(one.partitioned for one in found):
         titles = ["PARTITIONS"]
         cells = [(counts_text(one.counts) if one.partitioned else "",) for one in found]
+    right = titles if counts else []
+    if any(one.has_policy for one in found):
+        titles = ["FRESHNESS", *titles]
+        cells = [(one.freshness.state if one.has_policy else "", *more) for one, more in zip(found, cells, strict=True)]
     output.table(
         ["ASSET", "STATUS", *titles, "WHY"],
         [
             (one.key, one.status.status, *more, reasons_text(one.status, one.failure))
             for one, more in zip(found, cells, strict=True)
         ],
-        right=titles if counts else (),
+        right=right,
     )
     totals = Counter(one.status.status for one in found)
     parts = [f"{totals[s]} {s.lower()}" for s in Status if totals[s]]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from headwater.catalog.config import substitute
 from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.definitions.selection import AssetSelection
 from headwater.catalog.errors import (
     CellTakenError,
     QueuedError,
@@ -185,6 +186,7 @@ def materialize(
             executor=executor,
             max_workers=max_workers,
             on_conflict=on_conflict,
+            **({"observe": True} if definitions.observing else {}),
         ),
     )
     rule = RetryRule.of(instance.settings, asked.tags)
@@ -203,7 +205,8 @@ def materialize(
             plan = retry_plan(reader, parent, strategy)
         found.append(plan)
         if not plan:
-            record_definitions(instance, reader.graph)
+            if not definitions.observing:
+                record_definitions(instance, reader.graph)
             return None
         return RunSpec(
             plan=plan,
@@ -225,7 +228,7 @@ def materialize(
         outcome = carry_out(
             WaitingRun(instance, asked, run_id),
             prepare,
-            tidy=lambda: recover(instance, definitions),
+            tidy=lambda: recover(instance, definitions.whole),
             fail=on_conflict == "fail",
             on_wait=on_wait,
         )
@@ -241,6 +244,38 @@ def materialize(
     if raise_on_error and outcome is not None and outcome.status is not RunStatus.SUCCESS:
         _raise(outcome)
     return result
+
+
+def observe(
+    assets: Definitions | Iterable[Any], *, selection: Any = None, instance: Instance | None = None, **options: Any
+) -> RunResult:
+    """Look which versions the selected sources have, by calling the functions that observe them.
+
+    One whose data version is another than before has a new version then, and what reads it is stale. Of partitioned
+    sources all partitions are meant unless some are given. `options` are those of `materialize` about partitions, tags,
+    configuration, waiting and errors. Raises `UsageError` where nothing that is selected can be observed.
+    """
+    definitions = assets if isinstance(assets, Definitions) else Definitions(assets)
+    instance = instance or Instance.ephemeral()
+    chosen = observable(definitions, instance, selection)
+    if not options.keys() & {"partition_key", "partition_keys", "partition_range", "partitions"}:
+        options["all_partitions"] = True
+    return materialize(
+        definitions.observations, selection=chosen, instance=instance, force=True, upstream=False, **options
+    )
+
+
+def observable(definitions: Definitions, instance: Instance, selection: Any) -> str:
+    """Those sources of a selection that can be observed, as a selection. Raises `UsageError` where there are none."""
+    known = definitions.observations.graph.nodes
+    found = Reader(definitions.graph, instance.catalog, instance.clock.now()).select(selection)
+    keys = [key for key in found if key in known]
+    if not keys:
+        raise UsageError(
+            "Nothing that is selected can be observed.",
+            remedy="@observable_source_asset makes a source that can be, and AssetSpec('key', observe=function).",
+        )
+    return str(AssetSelection.assets(*keys))
 
 
 def carry_out(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from headwater.catalog.definitions.alerts import AlertPolicy
 from headwater.catalog.definitions.definitions import Definitions, assets_of_module, objects_of_module
 from headwater.catalog.definitions.job import JobDefinition
 from headwater.catalog.definitions.schedule import ScheduleDefinition
@@ -104,6 +105,7 @@ def _definitions_of(module: ModuleType) -> Definitions:
         jobs=objects_of_module(module, JobDefinition),
         schedules=objects_of_module(module, ScheduleDefinition),
         sensors=objects_of_module(module, SensorDefinition),
+        alerts=objects_of_module(module, AlertPolicy),
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headwater.catalog.definitions.definitions import Definitions
 
 #: Changes when what is remembered changes its form.
-_FORM = 3
+_FORM = 4
 _DIGEST_BYTES = 16
 #: What changed so shortly before loading may have been read as it was before: some file systems count in 2 s.
 _SETTLED_NS = 2_000_000_000

@@ -363,7 +363,7 @@ class _Work:
             certain=True,
         )
         plan = Plan(groups=(group,), selected=1)
-        return Versions.of(plan, self.reader.graph, self.definitions, table, self.instance.catalog)
+        return Versions.of(plan, self.reader.graph, table, self.instance.catalog)
 
     def _values(self, migration: Migration) -> Iterator[Any]:
         """The data of each new cell, one after the other."""

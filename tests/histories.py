@@ -10,6 +10,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    FactChanged,
     RunEnded,
     RunMoved,
     RunQueued,
@@ -26,6 +27,7 @@ from headwater.catalog.records import (
     BackfillTarget,
     Cell,
     Column,
+    FactTopic,
     Fingerprint,
     Input,
     Materialization,
@@ -105,6 +107,12 @@ class History:
     ) -> TickEnded:
         """A tick so many minutes after 2026-01-01, the one before it being so many minutes after that."""
         return TickEnded(time=self.time(), name=name, at=instant(at), after=instant(after), status=status, **more)
+
+    def fact(self, name: str, value: str, before: str | None = None, **more: Any) -> FactChanged:
+        """Something about an asset that was found out: what it is, and what it was."""
+        known: dict[str, Any] = {"time": self.time(), "topic": FactTopic.FRESHNESS, "name": name}
+        values: dict[str, Any] = {"value": {"state": value}, "before": None if before is None else {"state": before}}
+        return FactChanged(**(known | values | more))
 
     def claim(self, run: RunStarted, step: int = 0, pool: str = "p", **more: Any) -> SlotClaimed:
         """A place in a pool."""

@@ -30,6 +30,7 @@ from headwater.catalog.metadata import RawMetadata
 from headwater.catalog.printable import printable_line
 
 if TYPE_CHECKING:
+    from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
 
 __all__ = [
@@ -187,6 +188,7 @@ class AssetSettings(TypedDict, total=False):
     config: Config | Mapping[str, Any] | None
     retry_policy: RetryPolicy | None
     partitions_def: "PartitionsDefinition | None"
+    freshness_policy: "FreshnessPolicy | None"
     backfill_policy: BackfillPolicy | None
     pool: str | None
     hooks: Iterable[HookDefinition]
@@ -222,6 +224,7 @@ def asset(
     config: Config | Mapping[str, Any] | None = None,
     retry_policy: RetryPolicy | None = None,
     partitions_def: "PartitionsDefinition | None" = None,
+    freshness_policy: "FreshnessPolicy | None" = None,
     backfill_policy: BackfillPolicy | None = None,
     pool: str | None = None,
     hooks: Iterable[HookDefinition] = (),
@@ -245,7 +248,8 @@ def asset(
 
     `partitions_def` divides the asset into partitions, which are built and recorded one by one: a step computes one of
     them, or as many as `backfill_policy` says. Of the steps of one `pool`, no more run at a time than the instance's
-    settings say, in whatever runs. `hooks` are called when the step has ended.
+    settings say, in whatever runs. `hooks` are called when the step has ended. `freshness_policy` says how old the data
+    may become.
 
     `timeout`, in seconds, and `memory_limit`, in bytes or like "2GiB", stop an attempt that takes more: they need the
     executor "processes".
@@ -259,14 +263,14 @@ def asset(
     refuse_others(others, AssetSettings.__annotations__, "@asset")
 
     def define(function: Callable[..., Any]) -> AssetsDefinition:
-        function = _plain_function(function, "asset")
+        function = plain_function(function, "asset")
         source = SourceLocation.of(function)
-        own = _own_key(key, name, key_prefix, function.__name__, source)
+        own = own_key(key, name, key_prefix, function.__name__, source)
         signature = read_signature(function, ins or {}, source)
         spec = AssetSpec(
             own,
             deps=deps,
-            description=description if description is not None else _docstring(function),
+            description=description if description is not None else docstring(function),
             metadata=metadata,
             group_name=group_name,
             code_version=code_version,
@@ -275,6 +279,7 @@ def asset(
             kinds=_all_kinds(kinds, compute_kind),
             io_manager=one_io_manager(io_manager if io_manager is not None else io_manager_def, io_manager_key),
             partitions_def=partitions_def,
+            freshness_policy=freshness_policy,
             source=source,
         )
         return _definition(
@@ -352,7 +357,7 @@ def multi_asset(
             )
 
     def define(function: Callable[..., Any]) -> AssetsDefinition:
-        function = _plain_function(function, "multi_asset")
+        function = plain_function(function, "multi_asset")
         source = SourceLocation.of(function)
         common = read_deps(deps)
         outputs: list[OutputDefinition] = []
@@ -508,13 +513,14 @@ def _all_kinds(kinds: Iterable[str] | None, compute_kind: str | None) -> Iterabl
     return (*(kinds or ()), compute_kind)
 
 
-def _own_key(
+def own_key(
     key: CoercibleToAssetKey | None,
     name: str | None,
     prefix: str | Sequence[str] | None,
     function_name: str,
     source: SourceLocation,
 ) -> AssetKey:
+    """The key that a decorator's arguments give, or else the function's name."""
     if key is not None and (name is not None or prefix is not None):
         raise DefinitionError(
             f"{source}: an asset has a key, or a name and a key_prefix, not both.",
@@ -529,7 +535,8 @@ def _own_key(
         raise InvalidKeyError(f"{source}: {error.message}", remedy=error.remedy) from None
 
 
-def _plain_function(function: Any, decorator: str) -> FunctionType:
+def plain_function(function: Any, decorator: str) -> FunctionType:
+    """What was decorated. Raises `DefinitionError` where that is no function."""
     if isinstance(function, FunctionType):
         return function
     raise DefinitionError(
@@ -538,7 +545,8 @@ def _plain_function(function: Any, decorator: str) -> FunctionType:
     )
 
 
-def _docstring(function: FunctionType) -> str | None:
+def docstring(function: FunctionType) -> str | None:
+    """What a function says of itself."""
     text = function.__doc__
     if not text:
         return None

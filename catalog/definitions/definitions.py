@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headwater.catalog.config import EnvVar, bind_config, config_references, describe_config
+from headwater.catalog.definitions.alerts import AlertPolicy, check_alerts
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
 from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
@@ -19,7 +20,7 @@ from headwater.catalog.definitions.schedule import ScheduleDefinition, check_sch
 from headwater.catalog.definitions.sensor import SensorDefinition, check_sensor
 from headwater.catalog.definitions.signature import InputDefinition
 from headwater.catalog.definitions.source import SourceLocation
-from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec
+from headwater.catalog.definitions.spec import DEFAULT_IO_MANAGER, AssetSpec, replace_spec
 from headwater.catalog.definitions.values import exact_type
 from headwater.catalog.errors import (
     ConfigError,
@@ -39,6 +40,7 @@ from headwater.catalog.metadata import normalize
 from headwater.catalog.records import Fingerprint
 
 if TYPE_CHECKING:
+    from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
     from headwater.catalog.partitions.mapping import PartitionMapping
 
@@ -50,7 +52,8 @@ class Definitions:
 
     `assets` is an asset definition, a spec of an external asset, a module whose assets are meant, or a list of these.
     `resources` holds the objects that parameters ask for, IO managers among them: the one called `io_manager` stores
-    whatever names no other. Everything is checked here: raises `DuplicateAssetError`, `CycleError`,
+    whatever names no other. `freshness_policy` is that of each asset that is computed here and has none of its own.
+    Everything is checked here: raises `DuplicateAssetError`, `CycleError`,
     `UnknownDependencyError`, `MissingResourceError`, `PartitionMappingError` and `DefinitionError`, which name every
     place concerned.
     """
@@ -64,8 +67,13 @@ class Definitions:
         jobs: Iterable[JobDefinition] = (),
         schedules: Iterable[ScheduleDefinition] = (),
         sensors: Iterable[SensorDefinition] = (),
+        *,
+        freshness_policy: "FreshnessPolicy | None" = None,
+        alerts: Iterable[AlertPolicy] = (),
     ) -> None:
         found = [] if assets is None else _collect(assets)
+        if freshness_policy is not None:
+            found = [_with_policy(one, freshness_policy) for one in {id(one): one for one in found}.values()]
         #: As they were given; `assets` holds them with every parameter settled.
         self._given = list({id(definition): definition for definition in found}.values())
         self.resources: Mapping[str, Any] = _check_names(resources or {})
@@ -75,6 +83,8 @@ class Definitions:
         self.hooks = all_hooks(hooks, "Definitions")
         #: Those that `in_job` was called of.
         self.whole = self
+        #: Whether what it computes is what others make, only to see what there is: see `observations`.
+        self.observing = False
         self.specs: Sequence[AssetSpec] = [d for d in self._given if isinstance(d, AssetSpec)]
         self.assets: Sequence[AssetsDefinition] = self._resolve(
             [d for d in self._given if isinstance(d, AssetsDefinition)]
@@ -102,7 +112,12 @@ class Definitions:
             name: one.settled(self.jobs[one.job_name].partitions(self.graph)) if one.of_partitions else one
             for name, one in given.items()
         }
+        #: By name.
+        self.alerts: Mapping[str, AlertPolicy] = named(alerts, AlertPolicy, "alert", "AlertPolicy(…)")
+        check_alerts(self.alerts, self.jobs, self.graph)
         _ = self.graph
+        if any(spec.observe is not None for spec in self.specs):
+            _ = self.observations
 
     @staticmethod
     def merge(*definitions: "Definitions") -> "Definitions":
@@ -113,9 +128,11 @@ class Definitions:
         jobs: dict[int, JobDefinition] = {}
         schedules: dict[int, ScheduleDefinition] = {}
         sensors: dict[int, SensorDefinition] = {}
+        alerts: dict[int, AlertPolicy] = {}
         for one in definitions:
             hooks |= one.hooks
             jobs |= {id(job): job for job in one.jobs.values()}
+            alerts |= {id(kept): kept for kept in one.alerts.values()}
             schedules |= {id(kept): kept for kept in one.schedules.values()}
             sensors |= {id(kept): kept for kept in one.sensors.values()}
             for name, resource in one.resources.items():
@@ -134,12 +151,22 @@ class Definitions:
             jobs.values(),
             schedules.values(),
             sensors.values(),
+            alerts=alerts.values(),
         )
 
     @cached_property
     def graph(self) -> AssetGraph:
         """What depends on what, with the fingerprint that each asset has under the default configuration."""
         return AssetGraph(self._nodes({}))
+
+    @cached_property
+    def observations(self) -> "Definitions":
+        """The sources that can be observed, as if they were computed here: a run of these observes them."""
+        found = Definitions(
+            [spec.observe.definition(spec) for spec in self.specs if spec.observe is not None], self.resources
+        )
+        found.whole, found.observing = self, True
+        return found
 
     def graph_with(self, run_config: Mapping[str, Any]) -> AssetGraph:
         """The graph under a run's configuration. Raises `ConfigError` naming the path."""
@@ -475,6 +502,7 @@ class Definitions:
             partitions=None if spec.partitions_def is None else self._partition_texts.text_of(spec.partitions_def),
             io_manager=manager if isinstance(manager, str) else type(manager).__qualname__,
             source=f"{spec.source.file}:{spec.source.line}",
+            freshness=None if spec.freshness_policy is None else canonical_json(spec.freshness_policy.to_json()),
             **computed,
         )
 
@@ -641,6 +669,18 @@ def _suggest(item: InputDefinition, key: AssetKey, places: Mapping[AssetKey, Sou
     if close:
         return f"{hint} ({', '.join(f'{name}: {known[name]}' for name in close)})"
     return f"Define it, or list it in deps=['{key}'] if something else computes it and its value is not needed."
+
+
+def _with_policy(definition: AssetsDefinition | AssetSpec, policy: "FreshnessPolicy") -> AssetsDefinition | AssetSpec:
+    """The same with a freshness policy, where it is computed here and has none."""
+    if isinstance(definition, AssetSpec):
+        return definition
+    specs = [
+        output.spec if output.spec.freshness_policy is not None else replace_spec(output.spec, freshness_policy=policy)
+        for output in definition.outputs
+    ]
+    outputs = tuple(replace(output, spec=spec) for output, spec in zip(definition.outputs, specs, strict=True))
+    return replace(definition, outputs=outputs)
 
 
 def _collect(entry: Any) -> list[AssetsDefinition | AssetSpec]:

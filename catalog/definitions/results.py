@@ -87,6 +87,107 @@ class MaterializeResult(Generic[T]):
         self.value = value
 
 
+@dataclass(frozen=True, slots=True, init=False)
+class DataVersionsByPartition:
+    """What the function of an observable source returns of a partitioned one: the data version of each partition.
+
+    Partitions that are left out stay as they are.
+    """
+
+    data_versions_by_partition: Mapping[str, str]
+
+    def __init__(self, data_versions_by_partition: Mapping[str, DataVersion | str]) -> None:
+        given = entries(data_versions_by_partition, "DataVersionsByPartition")
+        versions = {partition_text(key) or "": _version_text(version) or "" for key, version in given.items()}
+        object.__setattr__(self, "data_versions_by_partition", versions)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class _About:
+    """An asset, or one of its partitions, and what somebody says of it."""
+
+    asset_key: AssetKey | None
+    partition: str | None
+    metadata: Mapping[str, Any]
+    data_version: str | None
+    tags: Mapping[str, str]
+
+    def _set(
+        self,
+        asset_key: CoercibleToAssetKey | None,
+        partition: str | None,
+        metadata: Mapping[str, Any] | None,
+        data_version: DataVersion | str | None,
+        tags: Mapping[str, str] | None,
+    ) -> None:
+        values = {
+            "asset_key": None if asset_key is None else AssetKey(asset_key),
+            "partition": partition_text(partition),
+            "metadata": entries(metadata, f"The metadata of an {type(self).__name__}"),
+            "data_version": _version_text(data_version),
+            "tags": _tags(tags),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+class ObserveResult(_About):
+    """What the function of an observable source saw: which data version there is, with metadata.
+
+    `asset_key` is needed where a function observes several assets, `partition_key` where the asset has partitions.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        asset_key: CoercibleToAssetKey | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        data_version: DataVersion | str | None = None,
+        tags: Mapping[str, str] | None = None,
+        partition_key: str | None = None,
+    ) -> None:
+        self._set(asset_key, partition_key, metadata, data_version, tags)
+
+
+class AssetMaterialization(_About):
+    """Says that an asset, or one of its partitions, was made elsewhere: what `headwater.report` records.
+
+    Without a `data_version`, every report counts as different data.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        asset_key: CoercibleToAssetKey,
+        *,
+        partition: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        data_version: DataVersion | str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self._set(asset_key, partition, metadata, data_version, tags)
+
+
+class AssetObservation(_About):
+    """Says which data version of a source somebody saw elsewhere: what `headwater.report` records if it is another."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        asset_key: CoercibleToAssetKey,
+        *,
+        data_version: DataVersion | str,
+        partition: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self._set(asset_key, partition, metadata, data_version, tags)
+
+
 def partition_text(key: object) -> str | None:
     """The partition key that user code gave. Raises `UserCodeError` for what is no text."""
     if key is None or isinstance(key, str):

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -13,6 +13,8 @@ from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.metadata import RawMetadata
 
 if TYPE_CHECKING:
+    from headwater.catalog.definitions.observation import Observation
+    from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
 
 DEFAULT_GROUP = "default"
@@ -49,6 +51,10 @@ class AssetSpec:
     io_manager: Any = DEFAULT_IO_MANAGER
     #: What the asset is divided into; None for one that is not.
     partitions_def: "PartitionsDefinition | None" = None
+    #: How old its data may become; None for any age.
+    freshness_policy: "FreshnessPolicy | None" = None
+    #: How to see which version it has, where something else computes it; None where nobody can.
+    observe: "Observation | None" = None
     source: SourceLocation = field(default_factory=SourceLocation.of_caller)
 
     def __init__(
@@ -66,6 +72,8 @@ class AssetSpec:
         io_manager: Any = None,
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
+        freshness_policy: "FreshnessPolicy | None" = None,
+        observe: "Observation | Callable[..., Any] | None" = None,
         source: SourceLocation | None = None,
     ) -> None:
         put = object.__setattr__
@@ -82,6 +90,8 @@ class AssetSpec:
             put(self, "kinds", frozenset(map(_kind, texts(kinds, "kinds"))) if kinds else frozenset())
             put(self, "io_manager", one_io_manager(io_manager, io_manager_key) or DEFAULT_IO_MANAGER)
             put(self, "partitions_def", one_definition(partitions_def))
+            put(self, "freshness_policy", None if freshness_policy is None else _policy(freshness_policy))
+            put(self, "observe", None if observe is None else _observation(observe))
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, DefinitionError) else str(error)
             remedy = error.remedy if isinstance(error, DefinitionError) else "Write mappings as {'name': value}."
@@ -121,6 +131,7 @@ class AssetOut:
         io_manager: Any = None,
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
+        freshness_policy: "FreshnessPolicy | None" = None,
     ) -> None:
         if key is not None and key_prefix is not None:
             raise DefinitionError("AssetOut takes key or key_prefix, not both.", remedy="Write the whole key as key=….")
@@ -137,6 +148,7 @@ class AssetOut:
             "kinds": kinds,
             "io_manager": one_io_manager(io_manager, io_manager_key),
             "partitions_def": partitions_def,
+            "freshness_policy": freshness_policy,
         }
         object.__setattr__(self, "settings", {k: v for k, v in given.items() if v is not None})
 
@@ -155,7 +167,7 @@ def replace_spec(spec: AssetSpec, **changes: Any) -> AssetSpec:
 #: Arguments that Dagster's decorators have and ours do not: nothing may be said with them.
 _OF_DAGSTER = frozenset(
     {
-        *("automation_condition", "auto_materialize_policy", "freshness_policy", "op_tags"),
+        *("automation_condition", "auto_materialize_policy", "op_tags"),
         *("check_specs", "config_schema", "resource_defs", "dagster_type"),
         *("legacy_freshness_policy", "non_argument_deps", "internal_asset_deps"),
     }
@@ -226,6 +238,18 @@ def _tags(tags: Mapping[Any, Any]) -> dict[str, str]:
                 f"it has the tag {name}={value!r}.", remedy="A tag's value is 0 to 63 of A-Z a-z 0-9 _ . -"
             )
     return dict(tags)
+
+
+def _policy(given: object) -> "FreshnessPolicy":
+    from headwater.catalog.freshness import one_policy
+
+    return one_policy(given)
+
+
+def _observation(given: object) -> "Observation":
+    from headwater.catalog.definitions.observation import Observation
+
+    return Observation.of(given)
 
 
 def _text(attribute: str, value: object) -> str:

@@ -19,6 +19,7 @@ from headwater.catalog.metadata import to_json as metadata_to_json
 from headwater.catalog.records import Fingerprint
 
 if TYPE_CHECKING:
+    from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
     from headwater.catalog.partitions.mapping import PartitionMapping
 
@@ -81,6 +82,13 @@ class AssetNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     batch: int | None = 1
     #: The pool in which its step has to find a place.
     pool: str | None = None
+    #: How old its data may become, as canonical JSON; None for any age.
+    freshness: str | None = None
+
+    @property
+    def freshness_policy(self) -> "FreshnessPolicy | None":
+        """How old its data may become; None for any age."""
+        return None if self.freshness is None else _policy_of(self.freshness)
 
     @property
     def partitions_def(self) -> "PartitionsDefinition | None":
@@ -123,12 +131,21 @@ def _mapping_of(text: str) -> "PartitionMapping":
 
 
 @functools.lru_cache(maxsize=1 << 14)
+def _policy_of(text: str) -> "FreshnessPolicy":
+    from headwater.catalog.freshness import policy_from_json
+
+    return policy_from_json(_parsed(text))
+
+
+@functools.lru_cache(maxsize=1 << 14)
 def _parsed(text: str) -> Any:
     return msgspec.json.decode(text)
 
 
 def node_to_json(node: AssetNode) -> dict[str, Any]:
     """Plain JSON data; `node_from_json` reads it back. The catalog's views rely on these names."""
+    # Left out where there is none: what was recorded before there was such a thing has not changed.
+    more = {"pool": node.pool, "freshness_policy": None if node.freshness is None else _parsed(node.freshness)}
     return {
         "key": str(node.key),
         "group": node.group,
@@ -149,7 +166,7 @@ def node_to_json(node: AssetNode) -> dict[str, Any]:
         "source": node.source,
         "partitions_def": None if node.partitions is None else _parsed(node.partitions),
         "backfill_policy": None if node.batch == 1 else {"max_partitions_per_run": node.batch},
-    } | ({} if node.pool is None else {"pool": node.pool})
+    } | {name: value for name, value in more.items() if value is not None}
 
 
 def _dependency_to_json(dep: Dependency) -> dict[str, Any]:
@@ -166,6 +183,7 @@ def node_from_json(data: Mapping[str, Any]) -> AssetNode:
     """What `node_to_json` wrote."""
     fingerprint = data["fingerprint"]
     partitions, policy = data.get("partitions_def"), data.get("backfill_policy")
+    freshness = data.get("freshness_policy")
     return AssetNode(
         key=AssetKey(data["key"]),
         group=data["group"],
@@ -193,6 +211,7 @@ def node_from_json(data: Mapping[str, Any]) -> AssetNode:
         partitions=None if partitions is None else canonical_json(partitions),
         batch=1 if policy is None else policy["max_partitions_per_run"],
         pool=data.get("pool"),
+        freshness=None if freshness is None else canonical_json(freshness),
     )
 
 

@@ -7,7 +7,7 @@ since. The life of a backfill is BackfillStarted, then BackfillEnded and Backfil
 CANCELED; what comes after is late too. The life of a schedule or sensor is AutomationMoved, and TickEnded in the order
 of the instants: whoever writes one says up to when everything was decided when it looked, and is refused where that is
 not so any more. Daemons are numbered by epochs: each is DaemonStarted and maybe DaemonStopped, and over when the next
-starts.
+starts. Facts are likewise: FactChanged says what the fact was.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from headwater.catalog.events import (
     DaemonStopped,
     DefinitionsChanged,
     Event,
+    FactChanged,
     RunEnded,
     RunMoved,
     RunQueued,
@@ -33,6 +34,7 @@ from headwater.catalog.events import (
     TickEnded,
     TicksPurged,
 )
+from headwater.catalog.keys import AssetKey
 from headwater.catalog.records import (
     BUSY,
     OPEN,
@@ -40,6 +42,8 @@ from headwater.catalog.records import (
     AutomationStatus,
     BackfillStatus,
     Daemon,
+    Fact,
+    FactTopic,
     Materialization,
     RunStatus,
     StepStatus,
@@ -102,6 +106,8 @@ class Progress:
     find_automation: Callable[[str], Automation | None]
     #: The same for the last daemon.
     find_daemon: Callable[[], Daemon | None]
+    #: The same for facts, by topic and name.
+    find_fact: Callable[[FactTopic, str], Fact | None]
     next_number: int
     next_backfill: int
     #: How often anything was claimed: see `RunStarted.claims_before`.
@@ -127,6 +133,8 @@ class Progress:
     #: The last daemon, and the one before this transaction, each where it was asked after.
     _daemon: list[Daemon | None] = field(default_factory=list[Daemon | None])
     _daemon_before: list[Daemon | None] = field(default_factory=list[Daemon | None])
+    #: Facts that this transaction changes.
+    _facts: dict[tuple[FactTopic, str], Fact] = field(default_factory=dict[tuple[FactTopic, str], Fact])
 
     def queue(self, event: RunQueued) -> RunProgress:
         """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
@@ -322,6 +330,18 @@ class Progress:
             return None
         return self._keep_daemon(replace(known, ended=event.time))
 
+    def change_fact(self, event: FactChanged) -> Fact:
+        """Take in a fact; returns it. Raises `ConflictError` where it is not what it was when somebody looked."""
+        key = (event.topic, event.name)
+        known = self._facts.get(key) or self.find_fact(*key)
+        if (None if known is None else known.value) != event.before:
+            raise ConflictError(
+                f"Somebody else found out about '{event.name}' meanwhile.", remedy="Look again at what is known of it."
+            )
+        fact = Fact(topic=event.topic, name=event.name, value=event.value, changed=event.time)
+        self._facts[key] = fact
+        return fact
+
     def commit(self) -> None:
         """The transaction stands. Runs and backfills that are over are forgotten."""
         for run_id, run, *_ in self._moved_runs:
@@ -356,6 +376,7 @@ class Progress:
         self._forget()
 
     def _forget(self) -> None:
+        self._facts.clear()
         self._started.clear()
         self._moved_runs.clear()
         self._ended_steps.clear()
@@ -453,6 +474,8 @@ def check(event: Event) -> None:
             _check_times(event, event.until, event.after)
         case TicksPurged():
             _check_times(event, event.before)
+        case FactChanged() if event.topic.of_assets:
+            AssetKey(event.name)  # or else nobody could read the log
         case TickEnded():
             _check_times(event, event.at, event.after)
             for run_id in (*event.run_ids, *event.run_keys.values()):

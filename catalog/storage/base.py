@@ -20,6 +20,8 @@ from headwater.catalog.records import (
     Cell,
     Daemon,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -219,6 +221,12 @@ class CatalogReader(Protocol):
         """The schedules and sensors that were started, stopped or seen, by name."""
         ...
 
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
+        """What is known of a topic, by name, those that changed last first; of some names, or of all."""
+        ...
+
     def ticks(
         self,
         name: str | None = None,
@@ -314,8 +322,8 @@ class CatalogWriter(CatalogReader, Protocol):
         and so does resuming such a backfill: terminal states are final. Raises `ConflictError` for an event whose
         `claims_before` is not the number of claims: of several that looked at the same time, one gets what it wants;
         and for a run that starts, or moves, and is not in the queue any more; and for a tick, or a schedule or sensor
-        that moves, where somebody else decided something about that one since `after` was read; and for a daemon that
-        starts and whose epoch is not the next one.
+        that moves, where somebody else decided something about that one since `after` was read; for a daemon that
+        starts and whose epoch is not the next one; and for a fact that is not what it was `before`.
 
         `by` is the run, backfill or daemon that appends, be it nothing: its sign of life. Raises `RunOverError` where
         that is over, so that who was taken for gone and was not cannot go on. `lapsed` are those that somebody takes

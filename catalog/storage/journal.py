@@ -21,6 +21,7 @@ from headwater.catalog.events import (
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -57,6 +58,7 @@ _KINDS: Mapping[str, type[Event]] = {
         TicksPurged,
         DaemonStarted,
         DaemonStopped,
+        FactChanged,
     )
 }
 

@@ -16,6 +16,7 @@ from headwater.catalog.events import (
     DynamicPartitionsChanged,
     Event,
     EventKind,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -62,6 +63,9 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, cursor, instants where it is not 1
     - TICKS_PURGED: status, before, names (how many)
     - DAEMON_START: epoch, user, host, pid; DAEMON_STOP: epoch
+    - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, user, host, pid
+    - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, instants where it is not 1
+    - FRESHNESS_CHANGED, STALENESS_CHANGED, ALERTING_CHANGED, ALERT_CHANGED: name, value, before
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -121,6 +125,12 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             yield Entry(EventKind.DAEMON_START, "", data)
         case DaemonStopped():
             yield Entry(EventKind.DAEMON_STOP, "", {"epoch": event.epoch} | mark)
+        case FactChanged():
+            data = {"name": event.name, "value": dict(event.value)} | _present(
+                before=event.before and dict(event.before)
+            )
+            about = AssetKey(event.name) if event.topic.of_assets else None
+            yield Entry(EventKind[f"{event.topic}_CHANGED"], event.message, data, about)
 
 
 def _tick_data(event: TickEnded) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from headwater.catalog.events import (
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -45,6 +46,8 @@ from headwater.catalog.records import (
     Cell,
     Daemon,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     LoggedEvent,
     Materialization,
@@ -124,8 +127,16 @@ class MemoryStorage:
         self._automations: dict[str, Automation] = {}
         self._applied: dict[str, int] = {}
         self._daemon: Daemon | None = None
+        self._facts: dict[tuple[FactTopic, str], Fact] = {}
         self._progress = Progress(
-            self._find_progress, self._find_backfill, self._automations.get, lambda: self._daemon, 0, 0, 0
+            self._find_progress,
+            self._find_backfill,
+            self._automations.get,
+            lambda: self._daemon,
+            self._find_fact,
+            0,
+            0,
+            0,
         )
         self._ticks: list[Tick] = []
         #: By name, the run keys that were ever requested, with their runs.
@@ -373,6 +384,14 @@ class MemoryStorage:
         with self._reading():
             return dict(sorted(self._automations.items()))
 
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
+        """See `CatalogReader.facts`."""
+        with self._reading():
+            found = [one for one in self._facts.values() if one.topic is topic and (names is None or one.name in names)]
+            return {one.name: one for one in found[::-1][:limit]}
+
     def ticks(
         self,
         name: str | None = None,
@@ -476,6 +495,9 @@ class MemoryStorage:
         kept = self._runs.get(run_id)
         return kept.progress if kept else None
 
+    def _find_fact(self, topic: FactTopic, name: str) -> Fact | None:
+        return self._facts.get((topic, name))
+
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         number = next((at for at, name in enumerate(self._backfills) if name == backfill_id), None)
         return None if number is None else BackfillProgress(number, self._backfills[backfill_id].status)
@@ -525,6 +547,8 @@ class MemoryStorage:
                 self._progress.move_automation(event)
             case TickEnded():
                 self._progress.tick(event)
+            case FactChanged():
+                self._progress.change_fact(event)
             case DaemonStarted():
                 self._progress.start_daemon(event)
             case DaemonStopped():
@@ -627,6 +651,11 @@ class MemoryStorage:
                 self._ticks = [tick for tick in self._ticks if (tick.name, tick.at) not in gone]
             case DaemonStarted() | DaemonStopped():
                 self._daemon = self._progress.daemon()
+            case FactChanged():
+                self._facts.pop((event.topic, event.name), None)  # the last one changed last
+                self._facts[event.topic, event.name] = Fact(
+                    topic=event.topic, name=event.name, value=event.value, changed=event.time
+                )
             case LogMessage():
                 pass
 

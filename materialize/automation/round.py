@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Thread
 from typing import Any
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.events import TickEnded
+from headwater.catalog.events import FactChanged, TickEnded
 from headwater.catalog.instance import Instance
-from headwater.materialize.automation import schedules, sensors
+from headwater.materialize.automation import alerts, freshness, observing, schedules, sensors
 from headwater.materialize.automation.backfills import resume_dead
+from headwater.materialize.automation.delivery import deliver
 from headwater.materialize.automation.evaluators import Evaluators
 from headwater.materialize.launching import Started, due_retries, lately_interrupted, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
@@ -20,6 +22,8 @@ class Round:
     """What a round did."""
 
     ticks: list[TickEnded]
+    #: Assets whose freshness changed.
+    freshness: list[FactChanged]
     #: Runs out of the queue for which a process was started.
     launched: list[str]
     #: Runs that try again what others did not finish.
@@ -28,6 +32,10 @@ class Round:
     resumed: list[str]
     #: When something is due next; None where nothing is, until somebody starts a schedule.
     due: datetime | None
+    #: Alerts that were raised.
+    alerts: list[FactChanged]
+    #: Threads that deliver alerts; nobody has to wait for them.
+    deliveries: list[Thread]
 
 
 def go_round(
@@ -56,6 +64,16 @@ def go_round(
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
     ticks += sensors.tick(instance, definitions, origin, now, evaluators)
+    ticks += observing.tick(instance, definitions, origin, now)
+    aged = freshness.look(instance, definitions.graph, now)
+    freshness.look_for_staleness(instance, definitions, now)
+    raised: list[FactChanged] = []
+    deliveries: list[Thread] = []
+    if alerts.is_time(instance, definitions):
+        raised = alerts.raise_alerts(instance, definitions)
+        deliveries = deliver(instance, definitions)
+    launched = launch_waiting(instance, started)
+    resumed = resume_dead(instance, definitions, origin, started)
     standing = instance.catalog.automations()
     due = (
         schedules.next_due(definitions, standing),
@@ -63,8 +81,11 @@ def go_round(
     )
     return Round(
         ticks=ticks,
-        launched=launch_waiting(instance, started),
+        freshness=aged,
+        alerts=raised,
+        deliveries=deliveries,
+        launched=launched,
         retried=retried,
-        resumed=resume_dead(instance, definitions, origin, started),
+        resumed=resumed,
         due=min((at for at in due if at is not None), default=None),
     )

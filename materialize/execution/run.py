@@ -155,7 +155,6 @@ class _Coordinator:
         self.versions = Versions.of(
             self.request.plan,
             self.request.graph,
-            self.request.definitions,
             self.request.table,
             self.instance.catalog,
         )
@@ -353,7 +352,10 @@ class _Coordinator:
         spec = result.spec
         decision = self.decisions[spec.step_key]
         outputs = self.kept.pop(spec.step_key)
-        end = step_end(result, decision, outputs, failed, self.versions, now=self.clock.now())
+        observing = self.request.definitions.observing
+        end = step_end(result, decision, outputs, failed, self.versions, observing=observing, now=self.clock.now())
+        for line in end.said:
+            self._log(spec.step_key, "INFO", line)
         failure = end.failure
         if failure is not None and not self.exit_code:
             self.exit_code, self.exception = failure.exit_code, failure.exception

@@ -88,7 +88,8 @@ def record_start(
 
     Returns what was recorded. Raises as `execute` does.
     """
-    changes = definitions_changed(instance, run.graph)
+    # What is observed is something else's: its definitions here are those of the observation.
+    changes = None if run.definitions.observing else definitions_changed(instance, run.graph)
     steps = tuple(
         PlannedStep(step_key=step.key, cells=tuple(planned[cell.cell] for cell in step.cells), reason=step.reason)
         for step in run.plan.steps

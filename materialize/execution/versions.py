@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.asset import AssetsDefinition
-from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
@@ -25,7 +24,6 @@ class Versions:
     """The current version of every cell that a plan reads or replaces, brought up to date as cells are made."""
 
     graph: AssetGraph
-    definitions: Definitions
     table: "CellTable | None"
     current: dict[Cell, Materialization]
 
@@ -33,13 +31,12 @@ class Versions:
     def of(
         plan: Plan,
         graph: AssetGraph,
-        definitions: Definitions,
         table: "CellTable | None",
         catalog: CatalogReader,
     ) -> "Versions":
         """Those that the catalog has when the run begins: one question for all unpartitioned assets, one an asset
         for partitions."""
-        versions = Versions(graph, definitions, table, {})
+        versions = Versions(graph, table, {})
         single: set[AssetKey] = set()
         for group in plan.groups:
             for key in group.assets:
@@ -107,7 +104,7 @@ class Versions:
                 if made is not None:
                     stored.append(StoredPart(partition=part, version_id=made.version_id, pointer=made.pointer))
             columns: Mapping[str, Sequence[str]] = {}
-            above = self.definitions.partitions_of(dep.key)
+            above = self.graph[dep.key].partitions_def
             if item.partition_columns is not None and above is not None:
                 columns = item.partition_columns.values(above, [one.partition or "" for one in stored])
             inputs.append(

@@ -42,6 +42,8 @@ from headwater.catalog.records import (
     Daemon,
     DefinitionChange,
     ErrorRecord,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -1317,6 +1319,43 @@ def test_a_failed_append_leaves_the_daemon_as_it_was(storage: CatalogWriter, his
         storage.append([DaemonStopped(time=history.time(), epoch=2), history.tick(1, 0, "absent")])
     found = storage.daemon()
     assert found is not None and (found.epoch, found.pid, found.ended) == (2, 2, None)
+
+
+def test_facts_are_found_out_once(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    assert storage.facts(FactTopic.FRESHNESS) == {}
+    first, other = history.fact("a/b", "PASS"), history.fact("c", "PASS")
+    alert = history.fact("c", "SENT", topic=FactTopic.ALERT)
+    storage.append([first, other, alert, history.fact("c", "WARN", "PASS")])
+    last = history.fact("a/b", "FAIL", "PASS", message="for a day")
+    storage.append([last])
+    refused: list[list[Event]] = [
+        [history.fact("a/b", "FAIL", "PASS")],  # somebody else was faster
+        [history.fact("a/b", "FAIL")],
+        [history.fact("new", "FAIL", "PASS")],
+        [history.queue(), history.fact("c", "FAIL", "PASS")],  # and its run is not there either
+        [history.fact("c", "FAIL", "WARN"), history.fact("c", "PASS", "WARN")],
+    ]
+
+    def check(storage: CatalogWriter) -> None:
+        for events in refused:
+            with pytest.raises(ConflictError, match="Somebody else found out about"):
+                storage.append(events)
+        found = storage.facts(FactTopic.FRESHNESS)
+        assert list(found) == ["a/b", "c"]  # the last changes first
+        topic = FactTopic.FRESHNESS
+        assert found["a/b"] == Fact(topic=topic, name="a/b", value={"state": "FAIL"}, changed=last.time)
+        assert storage.facts(topic, ["c", "absent", "\ud800"]) == {"c": found["c"]}
+        assert storage.facts(topic, []) == {}
+        assert [*storage.facts(topic, limit=1)] == ["a/b"]
+        assert [*storage.facts(FactTopic.ALERT)] == ["c"]
+        assert storage.runs() == []
+        about = storage.events(asset=AssetKey("a/b"))
+        assert [(event.kind, event.message) for event in about][-1] == ("FRESHNESS_CHANGED", "for a day")
+
+    check(storage)
+    check(reopen())
+    reopen().append([history.fact("c", "FAIL", "WARN"), history.fact("c", "PASS", "FAIL")])
 
 
 def test_the_life_of_a_run_that_waits(reopen: Reopen, history: "History") -> None:

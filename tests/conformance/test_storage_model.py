@@ -28,6 +28,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     DefinitionChange,
     ErrorRecord,
+    FactTopic,
     Fingerprint,
     Materialization,
     RunStatus,
@@ -70,7 +71,7 @@ class Author:
 
     def _event(self) -> Event:
         kinds: list[Callable[[], Event]] = [self._start, self._queue, self._redefine, self._change_keys, self._backfill]
-        kinds += [self._automate, self._tick, self._tick]
+        kinds += [self._automate, self._tick, self._tick, self._find_out]
         if self._queued:
             kinds += [self._move, self._move, self._leave]
         if self._runs:
@@ -118,6 +119,12 @@ class Author:
         )
         self._queued.append(run)
         return run
+
+    def _find_out(self) -> Event:
+        states = ("PASS", "FAIL")
+        name = self._draw(st.sampled_from(ASSETS[:2]))
+        before = self._draw(st.sampled_from((None, *states)))
+        return self._history.fact(name, self._draw(st.sampled_from(states)), before)
 
     def _automate(self) -> Event:
         """Mostly as somebody does who looked."""
@@ -280,6 +287,7 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "claims": storage.claims(),
         "slots": storage.slots(),
         "automations": storage.automations(),
+        "facts": storage.facts(FactTopic.FRESHNESS),
         "ticks": storage.ticks(),
         "ticks of one": storage.ticks("s", limit=2),
         "run keys": storage.requested("s", ["k", "l"]),

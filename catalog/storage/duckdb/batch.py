@@ -19,6 +19,7 @@ from headwater.catalog.events import (
     DynamicPartitionsChanged,
     Event,
     EventKind,
+    FactChanged,
     LogMessage,
     RunEnded,
     RunMoved,
@@ -37,6 +38,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Daemon,
     ErrorRecord,
+    FactTopic,
     Fingerprint,
     Materialization,
     RunStatus,
@@ -48,6 +50,7 @@ from headwater.catalog.storage.duckdb.rows import (
     automation_row,
     backfill_row,
     daemon_row,
+    fact_row,
     inputs_text,
     json_text,
     pointer_values,
@@ -65,6 +68,7 @@ from headwater.catalog.storage.duckdb.tables import (
     DEFINITION,
     DEFINITION_CHANGE,
     EVENT,
+    FACT,
     FINGERPRINT,
     MANY_ROWS,
     MATERIALIZATION,
@@ -140,6 +144,8 @@ class Batch:
         self.purges: list[tuple[int, TicksPurged]] = []
         #: The last daemon, where that changed.
         self.daemon: Daemon | None = None
+        #: Facts that changed, by topic and name.
+        self.facts: dict[tuple[FactTopic, str], Row] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
@@ -201,6 +207,7 @@ class Batch:
             yield table, self._rows[table.name]
         yield AUTOMATION, AUTOMATION.rows(map(automation_row, self.automations.values()))
         yield DAEMON, DAEMON.rows(() if self.daemon is None else (daemon_row(self.daemon),))
+        yield FACT, FACT.rows(self.facts.values())
         yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
         cells = CELL.rows()
         assets, keys, *rest = self._cells.columns
@@ -297,6 +304,10 @@ class Batch:
                 stopped = progress.stop_daemon(event)
                 self.daemon = stopped or self.daemon
                 self._log(event, None, late=stopped is None)
+            case FactChanged():
+                changed = progress.change_fact(event)
+                self._log(event, None)
+                self.facts[event.topic, event.name] = fact_row(self.seq, changed)
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)

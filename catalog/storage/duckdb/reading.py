@@ -19,6 +19,8 @@ from headwater.catalog.records import (
     Cell,
     Daemon,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -42,6 +44,7 @@ from headwater.catalog.storage.duckdb.rows import (
     backfill,
     daemon,
     definition,
+    fact,
     failure,
     from_json,
     json_text,
@@ -287,6 +290,13 @@ class Reader:
     def automations(self) -> dict[str, Automation]:
         """See `CatalogReader.automations`."""
         return {row[0]: automation(row) for row in self._ask("automations")}
+
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
+        """See `CatalogReader.facts`."""
+        wanted = None if names is None else json_text(storable_only(names))
+        return {row[1]: fact(row) for row in self._ask("facts", topic=topic, names=wanted, limit=limit)}
 
     def ticks(
         self,

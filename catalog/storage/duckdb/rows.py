@@ -24,6 +24,8 @@ from headwater.catalog.records import (
     Column,
     Daemon,
     ErrorRecord,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     Input,
@@ -255,6 +257,17 @@ def daemon_row(daemon: Daemon) -> Row:
     ended = None if daemon.ended is None else timestamp(daemon.ended)
     process = daemon.host, daemon.pid, daemon.start_ticks
     return daemon.epoch, timestamp(daemon.started), ended, daemon.user, *process
+
+
+def fact(row: Row) -> Fact:
+    """A fact from a row of query `facts`."""
+    topic, name, changed, value = row
+    return Fact(topic=FactTopic(topic), name=name, value=from_json(value, dict[str, Any]), changed=aware(changed))
+
+
+def fact_row(seq: int, fact: Fact) -> Row:
+    """A row of `fact`."""
+    return seq, fact.topic.value, fact.name, timestamp(fact.changed), json_text(fact.value)
 
 
 def tick(row: Row) -> Tick:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from headwater.catalog.clock import Clock
 from headwater.catalog.errors import CatalogError, DiskFullError, ReadOnlyCatalogError
 from headwater.catalog.events import Event
-from headwater.catalog.records import Automation, BackfillStatus, Daemon, RunStatus
+from headwater.catalog.records import Automation, BackfillStatus, Daemon, Fact, FactTopic, RunStatus
 from headwater.catalog.storage.admission import BackfillProgress, Progress, RunProgress, StepProgress
 from headwater.catalog.storage.duckdb.backup import Backup, make
 from headwater.catalog.storage.duckdb.batch import Known
@@ -19,7 +19,7 @@ from headwater.catalog.storage.duckdb.dictionary import Dictionary
 from headwater.catalog.storage.duckdb.head import HeadFile
 from headwater.catalog.storage.duckdb.reading import Reader, ask
 from headwater.catalog.storage.duckdb.reserve import release
-from headwater.catalog.storage.duckdb.rows import automation, daemon
+from headwater.catalog.storage.duckdb.rows import automation, daemon, fact, json_text
 from headwater.catalog.storage.duckdb.writing import Writer
 from headwater.catalog.storage.identifiers import is_identifier
 from headwater.catalog.storage.lock import CatalogLock
@@ -172,6 +172,7 @@ class DuckDBStorage(Reader):
                 self._find_backfill,
                 self._find_automation,
                 self._find_daemon,
+                self._find_fact,
                 next_run,
                 next_backfill,
                 claims,
@@ -190,6 +191,11 @@ class DuckDBStorage(Reader):
         with self._database.cursor() as cursor:
             found = ask(cursor, "daemon")
         return daemon(found[0]) if found else None
+
+    def _find_fact(self, topic: FactTopic, name: str) -> Fact | None:
+        with self._database.cursor() as cursor:
+            found = ask(cursor, "facts", topic=topic, names=json_text([name]))
+        return fact(found[0]) if found else None
 
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         if not is_identifier(backfill_id):

@@ -235,6 +235,9 @@ DAEMON = Table(
         "start_ticks": "BIGINT",
     },
 )
+FACT = Table(
+    "fact", {"seq": "BIGINT", "topic": "VARCHAR", "name": "VARCHAR", "changed": "TIMESTAMP", "value": "VARCHAR"}
+)
 TICK = Table(
     "tick",
     {

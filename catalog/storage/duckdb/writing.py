@@ -255,6 +255,8 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
         _execute(connection, "delete_automations", names=json_text(list(batch.automations)))
     if batch.daemon is not None:
         _execute(connection, "delete_daemon")
+    if batch.facts:
+        _execute(connection, "delete_facts", facts=_lists(("topic", "name"), list(batch.facts)))
 
 
 def _purge(connection: "DuckDBPyConnection", seq: int, event: TicksPurged) -> None:

@@ -27,6 +27,8 @@ from headwater.catalog.records import (
     Cell,
     Daemon,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     LoggedEvent,
     Materialization,
@@ -268,6 +270,12 @@ class SharedStorage:
     def automations(self) -> dict[str, Automation]:
         """See `CatalogReader.automations`."""
         return self._ask("automations")
+
+    def facts(
+        self, topic: FactTopic, names: Collection[str] | None = None, *, limit: int | None = None
+    ) -> dict[str, Fact]:
+        """See `CatalogReader.facts`."""
+        return self._ask("facts", topic=topic, names=names, limit=limit)
 
     def ticks(
         self,

@@ -37,6 +37,8 @@ from headwater.catalog.records import (
     Cell,
     Daemon,
     DefinitionChange,
+    Fact,
+    FactTopic,
     Failure,
     Fingerprint,
     LoggedEvent,
@@ -333,6 +335,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "backfill_cells": Operation({"backfill_id": str}, dict[AssetKey, BackfillCells]),
     "run": Operation({"run_id": str}, Run | None),
     "automations": Operation({}, dict[str, Automation]),
+    "facts": Operation(
+        {"topic": FactTopic, "names": list[str] | None, "limit": int | None},
+        dict[str, Fact],
+        give_arguments={"names": _listed},
+    ),
     "ticks": Operation(
         {"name": str | None, "statuses": list[TickStatus] | None, "before": datetime | None, "limit": int},
         list[Tick],

@@ -4,6 +4,7 @@
 -- The catalog: what happened (event, materialization, run, step, planned_cell, backfill, tick,
 -- definition_change), what is the
 -- case now (cell, definition, dynamic_partition, automation, daemon), and names by number (asset, partition_key, fingerprint).
+-- case now (cell, definition, dynamic_partition, automation, fact), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -158,6 +159,15 @@ create table daemon (
     host varchar not null,
     pid bigint not null,
     start_ticks bigint
+);
+
+-- What was found out by looking, by topic and name; value: plain JSON data. seq is that of the event that says so.
+create table fact (
+    seq bigint not null,
+    topic varchar not null,
+    name varchar not null,
+    changed timestamp not null,
+    value varchar not null
 );
 
 -- seq is that of the tick's event; run_ids: ["…"]; run_keys: {key: run_id}.

@@ -250,3 +250,20 @@ select
     name, due, evaluated, status, reason, error::json ->> '$.kind' as error, error::json ->> '$.message' as error_message,
     from_json(run_ids, '["VARCHAR"]') as run_ids, run_keys::json as run_keys, instants, seq
 from tick;
+
+create view freshness as
+select
+    name as asset, value::json ->> '$.state' as state, (value::json ->> '$.updated')::timestamp as updated,
+    (value::json ->> '$.warns_at')::timestamp as warns_at,
+    (value::json ->> '$.fails_at')::timestamp as fails_at, changed, seq
+from fact
+where topic = 'FRESHNESS';
+
+create view alerts as
+select
+    name as alert, value::json ->> '$.alert.policy' as policy, value::json ->> '$.alert.event' as event,
+    value::json ->> '$.alert.subject' as subject, value::json ->> '$.alert.title' as title,
+    value::json ->> '$.to' as target, value::json ->> '$.status' as status,
+    (value::json ->> '$.attempts')::bigint as attempts, value::json ->> '$.error' as error, changed, seq
+from fact
+where topic = 'ALERT';

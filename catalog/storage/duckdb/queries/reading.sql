@@ -325,6 +325,14 @@ order by name
 -- name: daemon
 -- The last daemon.
 select epoch, started, ended, user_name, host, pid, start_ticks from daemon
+-- name: facts
+-- What is known of a topic, those that changed last first.
+select topic, name, changed, value
+from fact
+where topic = $topic
+    and name in (select unnest(from_json_strict($names, '["VARCHAR"]'))) --if names
+order by seq desc
+limit $limit --if limit
 
 -- name: ticks
 -- Ticks, the last recorded ones first.

@@ -188,3 +188,11 @@ delete from daemon
 -- name: delete_automations
 -- Make room for what schedules are from now on.
 delete from automation where name in (select unnest(from_json_strict($names, '["VARCHAR"]')))
+
+-- name: delete_facts
+-- Make room for what was found out since.
+delete from fact using (
+    select unnest(lists.topic) as topic, unnest(lists.name) as name
+    from (select from_json_strict($facts, '{"topic": ["VARCHAR"], "name": ["VARCHAR"]}') as lists)
+) as changed
+where fact.topic = changed.topic and fact.name = changed.name
