@@ -146,7 +146,14 @@ def test(context: click.Context, name: str, as_json: bool) -> None:
             "job": "",
         }
         time = instance.clock.now().isoformat(timespec="seconds")
-        alert = {"policy": name, "event": "test", **words, "time": time, "text": words["title"], "assets": []}
+        alert: dict[str, object] = {
+            "policy": name,
+            "event": "test",
+            **words,
+            "time": time,
+            "text": words["title"],
+            "assets": [],
+        }
         outcomes = {
             target.describe(): attempt(instance, policy, target, {**alert, "id": f"{name}:test:{number}"})
             for number, target in enumerate(policy.targets)

@@ -360,12 +360,13 @@ def make_sensor(
 
 
 def _parameters(function: Callable[..., object]) -> list[str]:
-    """The names of the parameters that have to be filled, or may be by place."""
+    """The names of the parameters that have no value by themselves."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return ["context"]
-    return [one.name for one in found if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    empty = inspect.Parameter.empty
+    return [one.name for one in found if one.default is empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
 
 
 def _resources_of(function: Callable[..., object]) -> dict[str, str]:

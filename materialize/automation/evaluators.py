@@ -244,7 +244,7 @@ class SensorProcesses(Evaluators):
         if answers is None:
             self._stop_server()
             for process in list(self._processes):
-                self._gone(process, None)
+                self._gone(process, -signal.SIGKILL)  # by its server, or with it
             return
         for number, status in answers:
             if status == FORKED:
@@ -292,9 +292,9 @@ class SensorProcesses(Evaluators):
         process.connection.close()
         process.printed.close()
 
-    def _gone(self, process: _Process, code: int | None) -> None:
-        """A process ended."""
-        while data := read_now(process.connection):  # what it said before
+    def _gone(self, process: _Process, code: int) -> None:
+        """A process ended with this exit code."""
+        while process in self._processes and (data := read_now(process.connection)):  # what it said before
             self._listen(process, data)
         due, process.due = process.due, None
         if due is not None:

@@ -153,7 +153,9 @@ def _record(
 ) -> list[TickEnded]:
     decided: list[list[Event]] = []
     for due, done in evaluators.take(seconds):
-        sensor = definitions.sensors[due.wanted.sensor]
+        sensor = definitions.sensors.get(due.wanted.sensor)
+        if sensor is None:  # the definitions are not those of the evaluators any more
+            continue
         decided.append(_Decision(instance, definitions, origin, sensor, due, done).events())
         if done.printed:
             keep_printed(instance.home, sensor.name, instance.clock.now(), done.printed)

@@ -134,7 +134,8 @@ class Author:
         until = self._decided[name] = self._draw(st.integers(0, 5))
         status = self._draw(st.sampled_from((None, *AutomationStatus)))
         seen = None if after is None else instant(after)
-        return self._history.automate(name, status, until=instant(until), after=seen)
+        cursor = self._draw(st.sampled_from((None, "c")))
+        return self._history.automate(name, status, until=instant(until), after=seen, cursor=cursor)
 
     def _tick(self) -> Event:
         name = self._draw(st.sampled_from("st"))
@@ -142,7 +143,8 @@ class Author:
         at = self._decided[name] = known + self._draw(st.sampled_from((1, 1, 2, 0)))
         keys = self._draw(st.sampled_from(({}, {"k": self._history.identifier()})))
         status = self._draw(st.sampled_from(tuple(TickStatus)))
-        more = {"reason": "r", "run_ids": tuple(keys.values()), "run_keys": keys}
+        more: dict[str, Any] = {"reason": "r", "run_ids": tuple(keys.values()), "run_keys": keys}
+        more["cursor"] = self._draw(st.sampled_from((None, "d", "")))
         return self._history.tick(at, self._draw(st.sampled_from((known, known, 0))), name, status, **more)
 
     def _move(self) -> Event:
@@ -288,6 +290,7 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "slots": storage.slots(),
         "automations": storage.automations(),
         "facts": storage.facts(FactTopic.FRESHNESS),
+        "last event": storage.last_event(),
         "ticks": storage.ticks(),
         "ticks of one": storage.ticks("s", limit=2),
         "run keys": storage.requested("s", ["k", "l"]),

@@ -69,6 +69,7 @@ def test_what_functions_may_answer() -> None:
 
     one, two = RunRequest("1"), RunRequest("2")
     assert wanted(lambda: one).run_requests == [one]
+    assert wanted(lambda given=two: given).run_requests == [two]
     assert wanted(lambda: [one, two]).run_requests == [one, two]
     assert wanted(lambda: iter([one, two])).run_requests == [one, two]
     assert wanted(lambda: SkipReason("no")).skip_reason == SkipReason("no")
