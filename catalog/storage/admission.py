@@ -9,7 +9,7 @@ instants: whoever writes one says up to when everything was decided when it look
 any more. So it is with facts: FactChanged says what the fact was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -98,8 +98,8 @@ class Progress:
     find_backfill: Callable[[str], BackfillProgress | None]
     #: The same for schedules, by name.
     find_automation: Callable[[str], Automation | None]
-    #: The same for facts, by topic and name.
-    find_fact: Callable[[FactTopic, str], Fact | None]
+    #: Those facts of a topic that there are, of some names.
+    find_facts: Callable[[FactTopic, Collection[str]], Mapping[str, Fact]]
     next_number: int
     next_backfill: int
     #: How often anything was claimed: see `RunStarted.claims_before`.
@@ -122,8 +122,8 @@ class Progress:
     _automations: dict[str, Automation] = field(default_factory=dict[str, Automation])
     #: Schedules that changed, as they were before.
     _before: list[tuple[str, Automation | None]] = field(default_factory=list[tuple[str, Automation | None]])
-    #: Facts that this transaction changes.
-    _facts: dict[tuple[FactTopic, str], Fact] = field(default_factory=dict[tuple[FactTopic, str], Fact])
+    #: Facts that this transaction changes, or is going to; None for those that there were not.
+    _facts: dict[tuple[FactTopic, str], Fact | None] = field(default_factory=dict[tuple[FactTopic, str], Fact | None])
 
     def queue(self, event: RunQueued) -> RunProgress:
         """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
@@ -271,10 +271,19 @@ class Progress:
             raise _decided(event.name)
         return self._keep(replace(known, until=event.at, ticked=event.at), known)
 
+    def find_out(self, events: Iterable[Event]) -> None:
+        """Look up the facts that some events are going to change, all at once."""
+        for topic in FactTopic:
+            names = [one.name for one in events if isinstance(one, FactChanged) and one.topic is topic]
+            new = [name for name in names if (topic, name) not in self._facts]
+            found = self.find_facts(topic, new) if new else {}
+            self._facts |= {(topic, name): found.get(name) for name in new}
+
     def change_fact(self, event: FactChanged) -> Fact:
         """Take in a fact; returns it. Raises `ConflictError` where it is not what it was when somebody looked."""
         key = (event.topic, event.name)
-        known = self._facts.get(key) or self.find_fact(*key)
+        self.find_out([event])
+        known = self._facts[key]
         if (None if known is None else known.value) != event.before:
             raise ConflictError(
                 f"Somebody else found out about '{event.name}' meanwhile.", remedy="Look again at what is known of it."

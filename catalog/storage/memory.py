@@ -119,7 +119,7 @@ class MemoryStorage:
         self._applied: dict[str, int] = {}
         self._facts: dict[tuple[FactTopic, str], Fact] = {}
         self._progress = Progress(
-            self._find_progress, self._find_backfill, self._automations.get, self._find_fact, 0, 0, 0
+            self._find_progress, self._find_backfill, self._automations.get, self._find_facts, 0, 0, 0
         )
         self._ticks: list[Tick] = []
         self._leases = Leases(clock)
@@ -451,8 +451,8 @@ class MemoryStorage:
         kept = self._runs.get(run_id)
         return kept.progress if kept else None
 
-    def _find_fact(self, topic: FactTopic, name: str) -> Fact | None:
-        return self._facts.get((topic, name))
+    def _find_facts(self, topic: FactTopic, names: Collection[str]) -> Mapping[str, Fact]:
+        return {name: self._facts[topic, name] for name in names if (topic, name) in self._facts}
 
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         number = next((at for at, name in enumerate(self._backfills) if name == backfill_id), None)
