@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from headwater.catalog.definitions.alerts import FIELDS
 from headwater.catalog.errors import UsageError, nearest
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Fact, FactTopic
@@ -138,32 +139,27 @@ def test(context: click.Context, name: str, as_json: bool) -> None:
         raise UsageError(f"There is no alert policy `{printable_line(name, 60)}`.", remedy=hint)
     policy = policies[name]
     with app.reading() as instance:
-        words = {
-            "subject": "test",
-            "title": f"A test of the alert policy {name}",
-            "reason": "",
-            "run_id": "",
-            "job": "",
-        }
-        time = instance.clock.now().isoformat(timespec="seconds")
-        alert: dict[str, object] = {
+        title = f"A test of the alert policy {name}"
+        alert: dict[str, Any] = {
+            **dict.fromkeys(FIELDS, ""),
             "policy": name,
             "event": "test",
-            **words,
-            "time": time,
-            "text": words["title"],
-            "assets": [],
+            "subject": name,
+            "title": title,
+            "time": instance.clock.now().isoformat(timespec="seconds"),
+            "text": title,
+            "assets": list[str](),
         }
-        outcomes = {
-            target.describe(): attempt(instance, policy, target, {**alert, "id": f"{name}:test:{number}"})
+        outcomes = [
+            (target.describe(), attempt(instance, policy, target, {**alert, "id": f"{name}:test:{number}"}))
             for number, target in enumerate(policy.targets)
-        }
+        ]
     if as_json:
-        output.say_json({"targets": [{"to": to, "error": error} for to, error in outcomes.items()]})
+        output.say_json({"targets": [{"to": to, "error": error} for to, error in outcomes]})
     else:
         output.table(
             ["TARGET", "STATUS", "WHY"],
-            [(to, "FAILURE" if error else "SUCCESS", error or "") for to, error in outcomes.items()],
+            [(to, "FAILURE" if error else "SUCCESS", error or "") for to, error in outcomes],
         )
-    if any(outcomes.values()):
+    if any(error for _, error in outcomes):
         context.exit(1)

@@ -10,7 +10,7 @@ not so any more. Daemons are numbered by epochs: each is DaemonStarted and maybe
 starts. Facts are likewise: FactChanged says what the fact was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -106,8 +106,8 @@ class Progress:
     find_automation: Callable[[str], Automation | None]
     #: The same for the last daemon.
     find_daemon: Callable[[], Daemon | None]
-    #: The same for facts, by topic and name.
-    find_fact: Callable[[FactTopic, str], Fact | None]
+    #: Those facts of a topic that there are, of some names.
+    find_facts: Callable[[FactTopic, Collection[str]], Mapping[str, Fact]]
     next_number: int
     next_backfill: int
     #: How often anything was claimed: see `RunStarted.claims_before`.
@@ -133,8 +133,8 @@ class Progress:
     #: The last daemon, and the one before this transaction, each where it was asked after.
     _daemon: list[Daemon | None] = field(default_factory=list[Daemon | None])
     _daemon_before: list[Daemon | None] = field(default_factory=list[Daemon | None])
-    #: Facts that this transaction changes.
-    _facts: dict[tuple[FactTopic, str], Fact] = field(default_factory=dict[tuple[FactTopic, str], Fact])
+    #: Facts that this transaction changes, or is going to; None for those that there were not.
+    _facts: dict[tuple[FactTopic, str], Fact | None] = field(default_factory=dict[tuple[FactTopic, str], Fact | None])
 
     def queue(self, event: RunQueued) -> RunProgress:
         """Take in a run that waits for its turn. Raises `CatalogError` for one that the catalog has already."""
@@ -330,10 +330,19 @@ class Progress:
             return None
         return self._keep_daemon(replace(known, ended=event.time))
 
+    def find_out(self, events: Iterable[Event]) -> None:
+        """Look up the facts that some events are going to change, all at once."""
+        for topic in FactTopic:
+            names = [one.name for one in events if isinstance(one, FactChanged) and one.topic is topic]
+            new = [name for name in names if (topic, name) not in self._facts]
+            found = self.find_facts(topic, new) if new else {}
+            self._facts |= {(topic, name): found.get(name) for name in new}
+
     def change_fact(self, event: FactChanged) -> Fact:
         """Take in a fact; returns it. Raises `ConflictError` where it is not what it was when somebody looked."""
         key = (event.topic, event.name)
-        known = self._facts.get(key) or self.find_fact(*key)
+        self.find_out([event])
+        known = self._facts[key]
         if (None if known is None else known.value) != event.before:
             raise ConflictError(
                 f"Somebody else found out about '{event.name}' meanwhile.", remedy="Look again at what is known of it."

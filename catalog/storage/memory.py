@@ -133,7 +133,7 @@ class MemoryStorage:
             self._find_backfill,
             self._automations.get,
             lambda: self._daemon,
-            self._find_fact,
+            self._find_facts,
             0,
             0,
             0,
@@ -495,8 +495,8 @@ class MemoryStorage:
         kept = self._runs.get(run_id)
         return kept.progress if kept else None
 
-    def _find_fact(self, topic: FactTopic, name: str) -> Fact | None:
-        return self._facts.get((topic, name))
+    def _find_facts(self, topic: FactTopic, names: Collection[str]) -> Mapping[str, Fact]:
+        return {name: self._facts[topic, name] for name in names if (topic, name) in self._facts}
 
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         number = next((at for at, name in enumerate(self._backfills) if name == backfill_id), None)

@@ -4,14 +4,15 @@ Instants are whole intervals since 1970, decided as those of schedules are. What
 looks late sees what there is now.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from headwater.catalog.definitions.definitions import Definitions
-from headwater.catalog.definitions.selection import AssetSelection
-from headwater.catalog.errors import ConflictError
+from headwater.catalog.definitions.selection import AssetSelection, coerce_selection
+from headwater.catalog.errors import ConflictError, UnknownAssetError
 from headwater.catalog.events import Event, RunQueued, TickEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
@@ -68,12 +69,11 @@ def _request(
     known: Mapping[str, Automation],
 ) -> list[TickEnded]:
     now = instance.clock.now()
-    unfinished = {run.run_id for run in instance.catalog.runs(statuses=list(OPEN), limit=1000)}
-    busy = [
-        key
-        for key in due
-        if any(unfinished.intersection(tick.run_ids) for tick in instance.catalog.ticks(name_of(key), limit=1))
-    ]
+    busy: set[AssetKey] = set()
+    for run in instance.catalog.runs(statuses=list(OPEN), limit=1000):
+        with contextlib.suppress(UnknownAssetError):  # of definitions that were others then
+            if run.request.get("observe"):
+                busy |= coerce_selection(run.selection).resolve(definitions.observations.graph)
     chosen = [key for key in due if key not in busy]
     events: list[Event] = []
     run_ids: tuple[str, ...] = ()

@@ -146,4 +146,4 @@ definitions = """,
         assert "it answered 500" in shop.run("alerts", "test", "on_call", code=1).out
         assert "`on_call`" in shop.run("alerts", "test", "oncall", code=2).err
         found = shop.json("sql", "select policy, status, attempts from alerts")
-        assert found["rows"] == [["on_call", "PENDING", 1]]
+        assert found["rows"] == [{"policy": "on_call", "status": "PENDING", "attempts": 1}]

@@ -182,6 +182,7 @@ def test_sources_are_observed_when_their_interval_is_over() -> None:
         assert len(instance.catalog.runs()) == 3
         # Another process knows what was decided, and clocks that go back decide nothing again.
         other = Definitions([every(10), every(30, "slow")])
+        assert instance.catalog.ticks("observe:slow", limit=1)[0].status is TickStatus.SUCCESS
         assert tick(instance, other, ORIGIN) == []
         assert tick(instance, other, ORIGIN, clock.now() - timedelta(days=1)) == []
 

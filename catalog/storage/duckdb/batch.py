@@ -173,6 +173,8 @@ class Batch:
 
     def add(self, events: Sequence[Event]) -> None:
         """Take in `events`. Raises `CatalogError` for one that the catalog cannot hold."""
+        if any(isinstance(event, FactChanged) for event in events):
+            self.known.progress.find_out(events)
         for event in events:
             check(event)
             self._add(event)

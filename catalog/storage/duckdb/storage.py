@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,7 +172,7 @@ class DuckDBStorage(Reader):
                 self._find_backfill,
                 self._find_automation,
                 self._find_daemon,
-                self._find_fact,
+                self._find_facts,
                 next_run,
                 next_backfill,
                 claims,
@@ -192,10 +192,10 @@ class DuckDBStorage(Reader):
             found = ask(cursor, "daemon")
         return daemon(found[0]) if found else None
 
-    def _find_fact(self, topic: FactTopic, name: str) -> Fact | None:
+    def _find_facts(self, topic: FactTopic, names: Collection[str]) -> Mapping[str, Fact]:
         with self._database.cursor() as cursor:
-            found = ask(cursor, "facts", topic=topic, names=json_text([name]))
-        return fact(found[0]) if found else None
+            found = ask(cursor, "facts", topic=topic, names=json_text(list(names)))
+        return {row[1]: fact(row) for row in found}
 
     def _find_backfill(self, backfill_id: str) -> BackfillProgress | None:
         if not is_identifier(backfill_id):
