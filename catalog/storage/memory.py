@@ -125,7 +125,7 @@ class MemoryStorage:
         self._applied: dict[str, int] = {}
         self._daemon: Daemon | None = None
         self._progress = Progress(
-            self._find_progress, self._find_backfill, self._automations.get, lambda: self._daemon, 0, 0, 0
+            self._find_progress, self._find_backfill, lambda: self._automations, lambda: self._daemon, 0, 0, 0
         )
         self._ticks: list[Tick] = []
         #: By name, the run keys that were ever requested, with their runs.
