@@ -21,6 +21,7 @@ GROUPS = (
     "sharing",
     "process_pool",
     "sensors",
+    "automation",
 )
 PEER_REQUIREMENTS = ("dagster", "pandas", "pyarrow", "polars")
 

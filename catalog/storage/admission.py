@@ -102,8 +102,8 @@ class Progress:
     find: Callable[[str], RunProgress | None]
     #: The same for backfills.
     find_backfill: Callable[[str], BackfillProgress | None]
-    #: The same for schedules, by name.
-    find_automation: Callable[[str], Automation | None]
+    #: All schedules, by name: they are few.
+    find_automations: Callable[[], Mapping[str, Automation]]
     #: The same for the last daemon.
     find_daemon: Callable[[], Daemon | None]
     #: Those facts of a topic that there are, of some names.
@@ -128,6 +128,9 @@ class Progress:
     _ended_steps: list[StepProgress] = field(default_factory=list[StepProgress])
     _claimed: int = 0
     _automations: dict[str, Automation] = field(default_factory=dict[str, Automation])
+    _has_automations: bool = False
+    #: Runs that the catalog does not have, as somebody looked, in this transaction.
+    absent: set[str] = field(default_factory=set[str])
     #: Schedules that changed, as they were before.
     _before: list[tuple[str, Automation | None]] = field(default_factory=list[tuple[str, Automation | None]])
     #: The last daemon, and the one before this transaction, each where it was asked after.
@@ -253,12 +256,10 @@ class Progress:
 
     def automation(self, name: str) -> Automation | None:
         """What a schedule is by now; None for one that was never seen."""
-        found = self._automations.get(name)
-        if found is None:
-            found = self.find_automation(name)
-            if found is not None:
-                self._automations[name] = found
-        return found
+        if not self._has_automations:
+            self._automations = {**self.find_automations(), **self._automations}
+            self._has_automations = True
+        return self._automations.get(name)
 
     def move_automation(self, event: AutomationMoved) -> Automation:
         """Take in that a schedule is started or stopped, or seen; returns what it is from now on.
@@ -394,6 +395,7 @@ class Progress:
         self._moved.clear()
         self._before.clear()
         self._daemon_before.clear()
+        self.absent.clear()
 
     def _keep(self, automation: Automation, before: Automation | None) -> Automation:
         self._before.append((automation.name, before))
@@ -427,7 +429,7 @@ class Progress:
 
     def _find(self, run_id: str) -> RunProgress | None:
         run = self._runs.get(run_id)
-        if run is None:
+        if run is None and run_id not in self.absent:
             run = self.find(run_id)
             if run is not None:
                 self._runs[run_id] = run

@@ -131,7 +131,7 @@ class MemoryStorage:
         self._progress = Progress(
             self._find_progress,
             self._find_backfill,
-            self._automations.get,
+            lambda: self._automations,
             lambda: self._daemon,
             self._find_facts,
             0,

@@ -81,7 +81,9 @@ class _Round:
         first = next_after(schedule.cron_schedule, schedule.execution_timezone, until)
         if first is None or first > now:
             return events
-        due = instants(schedule.cron_schedule, schedule.execution_timezone, until, now)
+        second = next_after(schedule.cron_schedule, schedule.execution_timezone, first)
+        alone = second is None or second > now
+        due = [first] if alone else instants(schedule.cron_schedule, schedule.execution_timezone, until, now)
         dropped, fired = caught_up(due, schedule.catch_up, schedule.max_catch_up, now)
         events += self._dropped(dropped, until)
         after = dropped[-1] if dropped else until

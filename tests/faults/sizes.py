@@ -29,11 +29,15 @@ class Sizes:
     #: Simulated years and weeks of two daemons.
     years: int
     weeks: int
+    #: Of the points at which a daemon is killed, every so-manieth is tried.
+    point_stride: int = 1
 
 
 SIZE = os.environ.get("HEADWATER_FAULTS", "short")
 SIZES = {
-    "short": Sizes(seeds=80, stride=16, first_starts=1, starting=6, together=0, races=10, years=1, weeks=2),
+    "short": Sizes(
+        seeds=80, stride=16, first_starts=1, starting=6, together=0, races=10, years=1, weeks=2, point_stride=3
+    ),
     "commit": Sizes(seeds=2_000, stride=1, first_starts=20, together=60, races=200, years=4, weeks=200),
     "soak": Sizes(
         seeds=200_000, stride=1, first_starts=500, together=600, races=10_000, kills=1_000, years=200, weeks=20_000

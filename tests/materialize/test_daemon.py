@@ -1,5 +1,6 @@
 """The daemon, look by look: who has the place, when it goes a round, and what goes wrong."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,15 @@ import pytest
 
 from headwater import Definitions, Instance, ScheduleDefinition, asset, define_asset_job
 from headwater.catalog.errors import BusyError, CatalogError, RunOverError
-from headwater.catalog.events import RunQueued, TickEnded
+from headwater.catalog.events import BackfillStarted, RunEnded, RunQueued, RunStarted, TickEnded
 from headwater.catalog.ids import new_id
+from headwater.catalog.keys import AssetKey
 from headwater.catalog.processes import start_ticks, this_host
-from headwater.catalog.records import TickStatus
+from headwater.catalog.records import BackfillTarget, RunStatus, TickStatus
 from headwater.catalog.storage.leases import LEASE
 from headwater.catalog.storage.memory import MemoryStorage
 from headwater.materialize import launching
+from headwater.materialize.automation import backfills
 from headwater.materialize.automation.daemon import FIRST_PAUSE, LOOK, PACE, TIDY, Daemon
 from headwater.materialize.automation.leadership import Candidate, Waiting, goes_on, take, trouble
 from headwater.materialize.automation.metrics import Gauge, text
@@ -281,7 +284,7 @@ def test_old_ticks_are_forgotten_bit_by_bit(instance: Instance, clock: SteppedCl
                 )
             ]
         )
-        live(daemon, clock, 3700)
+        live(daemon, clock, 10)
     kept = [(tick.status, tick.evaluated) for tick in instance.catalog.ticks(limit=10_000)]
     assert all(at >= clock.now() - timedelta(days=2, hours=1.1) for status, at in kept if status == "SKIPPED")
     assert "FAILURE" not in dict(kept) and "SUCCESS" in dict(kept)
@@ -291,3 +294,47 @@ def test_old_ticks_are_forgotten_bit_by_bit(instance: Instance, clock: SteppedCl
 def test_metrics_are_escaped() -> None:
     found = text([Gauge("a", "one\nline \\", [({"name": 'x"\\\n'}, 1.5), ({}, 2.0), ({"b": ""}, float("inf"))])])
     assert found == ('# HELP a one\\nline \\\\\n# TYPE a gauge\na{name="x\\"\\\\\\n"} 1.5\na 2\na{b=""} +Inf\n')
+
+
+def test_a_backfill_whose_process_died_goes_on(
+    instance: Instance, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, spawned: list[str]
+) -> None:
+    monkeypatch.setattr(backfills, "spawn", launching.spawn)
+
+    def begin(asset: str = "orders", **more: Any) -> str:
+        target = BackfillTarget(asset=AssetKey(asset), cells=1)
+        begun = BackfillStarted(time=clock.now(), backfill_id=new_id(clock.now()), targets=(target,), **more)
+        instance.catalog.append([begun])
+        return begun.backfill_id
+
+    dead = begin(host=this_host(), pid=0)
+    begin(host="elsewhere", pid=7)
+    begin(host=this_host(), pid=os.getppid())  # that one goes on
+    begin("unknown", host=this_host(), pid=0)
+    stopped = begin(host=this_host(), pid=0)
+    run = RunStarted(time=clock.now(), run_id=new_id(clock.now()), steps=(), backfill_id=stopped)
+    instance.catalog.append([run, RunEnded(time=clock.now(), run_id=run.run_id, status=RunStatus.CANCELED)])
+    live(daemon_of(instance), clock, 2)
+    assert spawned == [dead]
+
+
+def test_a_retry_is_not_lost_where_it_was_killed_before(
+    instance: Instance, clock: SteppedClock, spawned: list[str]
+) -> None:
+    """The run is over already, and nobody tried it again."""
+    started = RunStarted(
+        time=clock.now(),
+        run_id=new_id(clock.now()),
+        steps=(),
+        tags={"headwater/max_retries": "1"},
+        request={"origin": ORIGIN},
+    )
+    ended = RunEnded(time=clock.now(), run_id=started.run_id, status=RunStatus.INTERRUPTED)
+    instance.catalog.append([started, ended])
+    live(daemon_of(instance), clock, 1)
+    again = instance.catalog.runs(root=started.run_id)[0]
+    assert (again.parent_run_id, spawned[0]) == (started.run_id, again.run_id)
+    assert len(instance.catalog.runs(root=started.run_id)) == 2
+    clock.seconds += LEASE
+    live(daemon_of(instance), clock, 1)
+    assert len(instance.catalog.runs(root=started.run_id)) == 2

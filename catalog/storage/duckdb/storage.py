@@ -170,7 +170,7 @@ class DuckDBStorage(Reader):
             progress=Progress(
                 self._find_progress,
                 self._find_backfill,
-                self._find_automation,
+                self._find_automations,
                 self._find_daemon,
                 self._find_facts,
                 next_run,
@@ -182,10 +182,9 @@ class DuckDBStorage(Reader):
             partitions=partitions,
         )
 
-    def _find_automation(self, name: str) -> Automation | None:
+    def _find_automations(self) -> dict[str, Automation]:
         with self._database.cursor() as cursor:
-            found = ask(cursor, "automations", name=name)
-        return automation(found[0]) if found else None
+            return {row[0]: automation(row) for row in ask(cursor, "automations")}
 
     def _find_daemon(self) -> Daemon | None:
         with self._database.cursor() as cursor:

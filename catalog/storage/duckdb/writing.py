@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater.catalog.errors import HeadwaterError
-from headwater.catalog.events import Event, TicksPurged
+from headwater.catalog.events import Event, RunQueued, TicksPurged
 from headwater.catalog.storage import journal
 from headwater.catalog.storage.admission import Progress
 from headwater.catalog.storage.duckdb.batch import Batch, Known
@@ -27,6 +27,7 @@ from headwater.catalog.storage.duckdb.reading import ask, numbered_partitions
 from headwater.catalog.storage.duckdb.rows import json_text, timestamp
 from headwater.catalog.storage.duckdb.sql import queries
 from headwater.catalog.storage.duckdb.tables import JOURNAL, Row
+from headwater.catalog.storage.identifiers import is_identifier
 from headwater.catalog.storage.text import storable
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ REMEMBERED = 100_000
 #: DuckDB's optimizer is off where we write; a DELETE by key from more cells than this is faster with it, since only
 #: then it reads no more than the blocks that may hold the key (a million cells: 1.0 instead of 5.2 ms).
 MANY_CELLS = 20_000
+
+#: So many new runs in one append are looked up together, as a question costs a millisecond.
+MANY_RUNS = 4
 
 
 class Writer:
@@ -119,6 +123,7 @@ class Writer:
         appends: list[journal.Append] = []
         for one in group:
             before = batch.seq
+            self._look_up(batch.known.progress, one.events)
             one.admit(batch.known.progress)
             batch.add(one.events)
             one.seq = batch.seq
@@ -143,6 +148,14 @@ class Writer:
             if not self._stands(batch.seq) or not isinstance(error, HeadwaterError):
                 raise
         self._committed(batch.seq)
+
+    def _look_up(self, progress: Progress, events: Sequence[Event]) -> None:
+        """Ask at once which of many new runs there are already, and not for each by itself."""
+        new = {event.run_id for event in events if isinstance(event, RunQueued) and is_identifier(event.run_id)}
+        if len(new) >= MANY_RUNS:
+            with self._database.cursor() as cursor:
+                known = ask(cursor, "known_runs", runs=json_text(sorted(new)))
+            progress.absent |= new.difference(run_id for (run_id,) in known)
 
     def settle(self) -> None:
         """Move what the journal holds into the tables. Raises `DiskFullError` and `CatalogError`."""

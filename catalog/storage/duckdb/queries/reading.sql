@@ -315,11 +315,14 @@ left join ended on ended.run_no = held.run_no and ended.step_no = held.step_no
 where ended.attempt is null or ended.attempt < held.attempt
 order by held.place
 
+-- name: known_runs
+-- Which of some runs there are.
+select run_id::varchar from run where run_id in (select unnest(from_json_strict($runs, '["VARCHAR"]'))::uuid)
+
 -- name: automations
 -- The schedules and sensors that were started, stopped or seen.
 select name, status, until, ticked, cursor, last_run_key, failures
 from automation
-where name = $name --if name
 order by name
 
 -- name: daemon
