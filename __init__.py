@@ -21,6 +21,7 @@ _NAMES = {
         "asset",
         "multi_asset",
     ),
+    "headwater.catalog.definitions.condition": ("AutomationCondition",),
     "headwater.catalog.definitions.definitions": (
         "Definitions",
         "load_assets_from_current_module",
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
         asset,
         multi_asset,
     )
+    from headwater.catalog.definitions.condition import AutomationCondition
     from headwater.catalog.definitions.definitions import (
         Definitions,
         load_assets_from_current_module,

@@ -16,6 +16,8 @@ from headwater.catalog.records import (
     AutomationStatus,
     BackfillStatus,
     BackfillTarget,
+    ConditionEvaluation,
+    ConditionState,
     DefinitionChange,
     ErrorRecord,
     LogSlice,
@@ -63,6 +65,7 @@ class EventKind(StrEnum):
     TICK_SUCCESS = "TICK_SUCCESS"
     TICK_SKIPPED = "TICK_SKIPPED"
     TICK_FAILURE = "TICK_FAILURE"
+    CONDITION_EVALUATED = "CONDITION_EVALUATED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +322,18 @@ class TickEnded:
     instants: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionsEvaluated:
+    """Conditions were evaluated: what is different about them, and what the next evaluation is to know.
+
+    It goes with the tick of that evaluation, and is refused with it.
+    """
+
+    time: datetime
+    states: tuple[ConditionState, ...]
+    evaluations: tuple[ConditionEvaluation, ...] = ()
+
+
 Event = (
     RunQueued
     | RunMoved
@@ -336,4 +351,5 @@ Event = (
     | BackfillEnded
     | AutomationMoved
     | TickEnded
+    | ConditionsEvaluated
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from headwater.catalog.definitions.condition import AutomationCondition, one_condition
 from headwater.catalog.definitions.dependencies import AssetDep, mapping, one_definition, read_deps, texts
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, nearest
@@ -49,6 +50,8 @@ class AssetSpec:
     io_manager: Any = DEFAULT_IO_MANAGER
     #: What the asset is divided into; None for one that is not.
     partitions_def: "PartitionsDefinition | None" = None
+    #: When it is built by itself; None for never.
+    automation_condition: AutomationCondition | None = None
     source: SourceLocation = field(default_factory=SourceLocation.of_caller)
 
     def __init__(
@@ -66,6 +69,7 @@ class AssetSpec:
         io_manager: Any = None,
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
+        automation_condition: AutomationCondition | None = None,
         source: SourceLocation | None = None,
     ) -> None:
         put = object.__setattr__
@@ -82,6 +86,7 @@ class AssetSpec:
             put(self, "kinds", frozenset(map(_kind, texts(kinds, "kinds"))) if kinds else frozenset())
             put(self, "io_manager", one_io_manager(io_manager, io_manager_key) or DEFAULT_IO_MANAGER)
             put(self, "partitions_def", one_definition(partitions_def))
+            put(self, "automation_condition", one_condition(automation_condition))
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, DefinitionError) else str(error)
             remedy = error.remedy if isinstance(error, DefinitionError) else "Write mappings as {'name': value}."
@@ -121,6 +126,7 @@ class AssetOut:
         io_manager: Any = None,
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
+        automation_condition: AutomationCondition | None = None,
     ) -> None:
         if key is not None and key_prefix is not None:
             raise DefinitionError("AssetOut takes key or key_prefix, not both.", remedy="Write the whole key as key=….")
@@ -137,6 +143,7 @@ class AssetOut:
             "kinds": kinds,
             "io_manager": one_io_manager(io_manager, io_manager_key),
             "partitions_def": partitions_def,
+            "automation_condition": automation_condition,
         }
         object.__setattr__(self, "settings", {k: v for k, v in given.items() if v is not None})
 
@@ -155,7 +162,7 @@ def replace_spec(spec: AssetSpec, **changes: Any) -> AssetSpec:
 #: Arguments that Dagster's decorators have and ours do not: nothing may be said with them.
 _OF_DAGSTER = frozenset(
     {
-        *("automation_condition", "auto_materialize_policy", "freshness_policy", "op_tags"),
+        *("auto_materialize_policy", "freshness_policy", "op_tags"),
         *("check_specs", "config_schema", "resource_defs", "dagster_type"),
         *("legacy_freshness_policy", "non_argument_deps", "internal_asset_deps"),
     }

@@ -17,6 +17,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    ConditionState,
     DefinitionChange,
     Failure,
     Fingerprint,
@@ -218,6 +219,14 @@ class CatalogReader(Protocol):
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """Which of these run keys were requested by ticks of `name`, with the identifiers of their runs."""
+        ...
+
+    def condition_states(self) -> list[ConditionState]:
+        """What the last evaluation of conditions left for the next one."""
+        ...
+
+    def last_event(self) -> int:
+        """The number of the last event; 0 where there is none."""
         ...
 
     def steps(self, run_id: str) -> list[Step]:

@@ -16,6 +16,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -51,6 +52,7 @@ _KINDS: Mapping[str, type[Event]] = {
         BackfillEnded,
         AutomationMoved,
         TickEnded,
+        ConditionsEvaluated,
     )
 }
 

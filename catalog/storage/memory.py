@@ -16,6 +16,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -38,6 +39,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    ConditionState,
     DefinitionChange,
     Failure,
     LoggedEvent,
@@ -116,6 +118,7 @@ class MemoryStorage:
         self._applied: dict[str, int] = {}
         self._progress = Progress(self._find_progress, self._find_backfill, self._automations.get, 0, 0, 0)
         self._ticks: list[Tick] = []
+        self._conditions: dict[AssetKey | None, ConditionState] = {}
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
 
@@ -364,6 +367,16 @@ class MemoryStorage:
             made = [tick.run_keys for tick in self._ticks if tick.name == name]
             return {key: run for ticks in made for key, run in ticks.items() if key in keys}
 
+    def condition_states(self) -> list[ConditionState]:
+        """See `CatalogReader.condition_states`."""
+        with self._reading():
+            return list(self._conditions.values())
+
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        with self._reading():
+            return len(self._log)
+
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
         with self._reading():
@@ -486,7 +499,7 @@ class MemoryStorage:
                 self._progress.move_automation(event)
             case TickEnded():
                 self._progress.tick(event)
-            case DefinitionsChanged() | DynamicPartitionsChanged():
+            case DefinitionsChanged() | DynamicPartitionsChanged() | ConditionsEvaluated():
                 pass
         return False
 
@@ -575,6 +588,8 @@ class MemoryStorage:
             case TickEnded():
                 self._keep_automation(event.name)
                 self._ticks.append(_tick(event))
+            case ConditionsEvaluated():
+                self._conditions |= {one.asset: one for one in event.states}
             case LogMessage():
                 pass
 

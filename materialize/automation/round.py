@@ -9,6 +9,7 @@ from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.events import TickEnded
 from headwater.catalog.instance import Instance
 from headwater.materialize.automation import schedules
+from headwater.materialize.automation.conditions import tick as conditions
 from headwater.materialize.launching import due_retries, launch_waiting, relaunch
 from headwater.materialize.monitoring import recover
 
@@ -35,4 +36,5 @@ def go_round(
     over = [run for run in map(instance.catalog.run, recover(instance, definitions)) if run is not None]
     retried = [relaunch(instance, run) for run in due_retries(instance, over)]
     ticks = schedules.tick(instance, definitions, origin, now)
+    ticks += conditions.tick(instance, definitions, origin, now)
     return Round(ticks=ticks, launched=launch_waiting(instance), retried=retried)

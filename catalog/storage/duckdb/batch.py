@@ -13,6 +13,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DefinitionsChanged,
     DynamicPartitionsChanged,
     Event,
@@ -49,6 +50,7 @@ from headwater.catalog.storage.duckdb.tables import (
     AUTOMATION,
     BACKFILL,
     CELL,
+    CONDITION_STATE,
     DEFINITION,
     DEFINITION_CHANGE,
     EVENT,
@@ -110,6 +112,8 @@ class Batch:
         self.moved_backfills: dict[int, Row] = {}
         #: Schedules that changed, by name.
         self.automations: dict[str, Automation] = {}
+        #: What evaluations of conditions left, by the number of the asset; None for what is about all.
+        self.conditions: dict[int | None, str] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
@@ -170,6 +174,7 @@ class Batch:
         for table in _GROWING:
             yield table, self._rows[table.name]
         yield AUTOMATION, AUTOMATION.rows(map(automation_row, self.automations.values()))
+        yield CONDITION_STATE, CONDITION_STATE.rows(self.conditions.items())
         yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
         cells = CELL.rows()
         assets, keys, *rest = self._cells.columns
@@ -254,6 +259,11 @@ class Batch:
                 self.automations[event.name] = progress.tick(event)
                 self._log(event, None)
                 self._rows[TICK.name].append(tick_row(self.seq, event))
+            case ConditionsEvaluated():
+                self._log(event, None)
+                number = self.known.assets.number
+                for one in event.states:
+                    self.conditions[None if one.asset is None else number(one.asset)] = json_text(one.data)
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)

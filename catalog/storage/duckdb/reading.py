@@ -16,6 +16,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    ConditionState,
     DefinitionChange,
     Failure,
     Fingerprint,
@@ -290,6 +291,18 @@ class Reader:
         if not storable_only([name]):
             return {}
         return dict(self._ask("requested", name=name, keys=json_text(storable_only(list(keys)))))
+
+    def condition_states(self) -> list[ConditionState]:
+        """See `CatalogReader.condition_states`."""
+        lookup = self._assets.lookup
+        return [
+            ConditionState(asset=None if asset is None else lookup(asset), data=from_json(data, dict[str, Any]))
+            for asset, data in self._ask("condition_states")
+        ]
+
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        return self._ask("last_number")[0][0]
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

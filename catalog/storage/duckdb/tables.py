@@ -227,6 +227,7 @@ TICK = Table(
         "instants": "BIGINT",
     },
 )
+CONDITION_STATE = Table("condition_state", {"asset_id": "INTEGER", "data": "VARCHAR"})
 STEP = Table("step", {"run_no": "INTEGER", "step_no": "INTEGER", "step_key": "VARCHAR", "reason": "VARCHAR"})
 PLANNED_CELL = Table(
     "planned_cell",

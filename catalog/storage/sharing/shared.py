@@ -24,6 +24,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Backup,
     Cell,
+    ConditionState,
     DefinitionChange,
     Failure,
     LoggedEvent,
@@ -269,6 +270,14 @@ class SharedStorage:
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """See `CatalogReader.requested`."""
         return self._ask("requested", name=name, keys=keys)
+
+    def condition_states(self) -> list[ConditionState]:
+        """See `CatalogReader.condition_states`."""
+        return self._ask("condition_states")
+
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        return self._ask("last_event")
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

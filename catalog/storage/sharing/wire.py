@@ -35,6 +35,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Backup,
     Cell,
+    ConditionState,
     DefinitionChange,
     Failure,
     Fingerprint,
@@ -332,6 +333,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "automations": Operation({}, dict[str, Automation]),
     "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
+    "condition_states": Operation({}, list[ConditionState]),
+    "last_event": Operation({}, int),
     "steps": Operation({"run_id": str}, list[Step]),
     "planned": Operation({"run_id": str}, list[PlannedCell]),
     "events": Operation(

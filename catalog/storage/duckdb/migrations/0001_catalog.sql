@@ -3,7 +3,7 @@
 --
 -- The catalog: what happened (event, materialization, run, step, planned_cell, backfill, tick,
 -- definition_change), what is the
--- case now (cell, definition, dynamic_partition, automation), and names by number (asset, partition_key, fingerprint).
+-- case now (cell, definition, dynamic_partition, automation, condition_state), and names by number (asset, partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -158,6 +158,12 @@ create table tick (
     run_ids varchar not null,
     run_keys varchar not null,
     instants bigint not null
+);
+
+-- What the last evaluation of conditions left for the next one: of an asset, or of all.
+create table condition_state (
+    asset_id integer,
+    data varchar not null
 );
 
 create table step (

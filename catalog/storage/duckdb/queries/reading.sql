@@ -322,6 +322,16 @@ from automation
 where name = $name --if name
 order by name
 
+-- name: condition_states
+-- What the last evaluation of conditions left for the next one.
+select asset_id, data
+from condition_state
+
+-- name: last_number
+-- The number of the last event.
+select coalesce(max(seq), 0)
+from event
+
 -- name: ticks
 -- Ticks, the last recorded ones first.
 select name, due, evaluated, status, reason, error, run_ids, run_keys, instants

@@ -170,6 +170,13 @@ where backfill.backfill_no = moved.backfill_no
 -- Make room for new definitions, or none.
 delete from definition where asset_id in (select unnest(from_json_strict($assets, '["INTEGER"]')))
 
+-- name: delete_condition_states
+-- Make room for what an evaluation of conditions leaves; NULL stands for what is about all.
+delete from condition_state
+where coalesce(asset_id, -1) in (
+    select coalesce(asset, -1) from (select unnest(from_json_strict($assets, '["INTEGER"]')) as asset)
+)
+
 -- name: delete_automations
 -- Make room for what schedules are from now on.
 delete from automation where name in (select unnest(from_json_strict($names, '["VARCHAR"]')))

@@ -1,0 +1,123 @@
+"""Ticks of conditions: evaluated against the catalog, and what they request recorded with what is to be remembered.
+
+An evaluation that finds nothing different writes nothing. Of two at the same time, the catalog refuses the second.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from headwater.catalog.definitions.definitions import Definitions
+from headwater.catalog.errors import ConflictError
+from headwater.catalog.events import ConditionsEvaluated, Event, TickEnded
+from headwater.catalog.instance import Instance
+from headwater.catalog.records import Automation, ConditionEvaluation, ConditionState, TickStatus
+from headwater.catalog.storage.base import CatalogReader
+from headwater.materialize.automation.conditions.evaluator import Evaluated, Evaluator
+from headwater.materialize.automation.conditions.facts import CatalogFacts, asked_about
+from headwater.materialize.automation.conditions.grouping import grouped
+from headwater.materialize.automation.conditions.state import AssetState, State
+from headwater.materialize.automation.conditions.tree import tree_to_json
+from headwater.materialize.automation.requesting import requested_cells
+from headwater.materialize.automation.standing import is_running
+from headwater.materialize.execution.step import describe_failure
+
+#: What evaluates all conditions: it is started and stopped, and has ticks, under this name.
+NAME = "default_automation_condition_sensor"
+#: The tag of runs that conditions request: the moment of the evaluation.
+EVALUATED_AT = "headwater/conditions_at"
+
+
+class AutomationConditionSensor:
+    """Implements `Automated`."""
+
+    name = NAME
+    default_status = "STOPPED"
+
+
+def tick(
+    instance: Instance, definitions: Definitions, origin: Mapping[str, Any], now: datetime | None = None
+) -> list[TickEnded]:
+    """Evaluate the conditions of assets as of `now`, and put the runs that are requested into the queue.
+
+    `origin` is where another process finds the definitions.
+    """
+    if not definitions.conditions or not instance.settings.auto_materialize.enabled:
+        return []
+    known = instance.catalog.automations().get(NAME)
+    moment = now or instance.clock.now()
+    if known is None or not is_running(AutomationConditionSensor(), known) or moment <= known.until:
+        return []
+    try:
+        events = _events(instance, definitions, origin, known, moment)
+    except Exception as error:
+        ended = _ended(instance, known, moment, TickStatus.FAILURE, error=describe_failure(error).error)
+        events = [ended]
+    try:
+        if events:
+            instance.catalog.append(events)
+    except ConflictError:  # somebody else evaluated them meanwhile, or stopped that
+        return []
+    return [event for event in events if isinstance(event, TickEnded)]
+
+
+def evaluate(definitions: Definitions, catalog: CatalogReader, before: State, moment: datetime) -> Evaluated:
+    """Evaluate the conditions of assets against a catalog, and change nothing."""
+    graph, conditions = definitions.graph, definitions.conditions
+    after = None if before.at is None else before.seen
+    facts = CatalogFacts(graph, catalog, moment, after, asked_about(graph, conditions))
+    return Evaluator(facts, conditions, before).evaluate()
+
+
+def remembered(catalog: CatalogReader) -> State:
+    """What the last evaluation left."""
+    states = catalog.condition_states()
+    common = next((one.data for one in states if one.asset is None), None)
+    if common is None:
+        return State()
+    assets = {one.asset: AssetState.from_json(one.data) for one in states if one.asset is not None and one.data}
+    return State(at=datetime.fromisoformat(common["at"]), seen=common["seen"], assets=assets)
+
+
+def _events(
+    instance: Instance, definitions: Definitions, origin: Mapping[str, Any], known: Automation, moment: datetime
+) -> list[Event]:
+    result = evaluate(definitions, instance.catalog, remembered(instance.catalog), moment)
+    if not result.changed:
+        return []
+    tags = {**instance.settings.auto_materialize.run_tags, EVALUATED_AT: moment.isoformat()}
+    runs = [
+        requested_cells(instance, definitions, origin, cells, tags)
+        for cells in grouped(definitions.graph, result.requested)
+    ]
+    reason = "" if runs else "nothing is to be requested"
+    ended = _ended(
+        instance,
+        known,
+        moment,
+        TickStatus.SUCCESS if runs else TickStatus.SKIPPED,
+        run_ids=tuple(run.run_id for run in runs),
+        reason=reason,
+    )
+    return [*runs, _evaluated(instance, result), ended]
+
+
+def _evaluated(instance: Instance, result: Evaluated) -> ConditionsEvaluated:
+    state = result.state
+    assert state.at is not None  # it was made by an evaluation
+    common = ConditionState(asset=None, data={"at": state.at.isoformat(), "seen": state.seen})
+    states = (ConditionState(asset=key, data=state.of(key).to_json()) for key in sorted(result.changed))
+    return ConditionsEvaluated(
+        time=instance.clock.now(),
+        states=(common, *states),
+        evaluations=tuple(
+            ConditionEvaluation(
+                asset=key, requested=len(result.requested.get(key, ())), tree=tree_to_json(result.tree(key))
+            )
+            for key in sorted(result.different)
+        ),
+    )
+
+
+def _ended(instance: Instance, known: Automation, moment: datetime, status: TickStatus, **more: Any) -> TickEnded:
+    return TickEnded(time=instance.clock.now(), name=NAME, at=moment, after=known.until, status=status, **more)
