@@ -1,7 +1,7 @@
 """Runs that are requested by what goes on by itself: recorded in the queue, nobody's yet."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.job import JobDefinition
@@ -12,7 +12,6 @@ from headwater.catalog.events import RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.partitions.subset import PartitionSubset
 from headwater.catalog.processes import this_host, user_name
 from headwater.materialize.api import check_run_config, run_request
 from headwater.materialize.jobs import SOURCES, merged_config, pools_of, selection_of
@@ -20,6 +19,9 @@ from headwater.materialize.monitoring import max_runtime
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
 from headwater.materialize.retries import RetryRule
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.subset import PartitionSubset
 
 #: The tag with the key of the request.
 RUN_KEY = "headwater/run_key"
@@ -75,7 +77,7 @@ def requested_cells(
     instance: Instance,
     definitions: Definitions,
     origin: Mapping[str, Any],
-    cells: Mapping[AssetKey, PartitionSubset],
+    cells: "Mapping[AssetKey, PartitionSubset]",
     tags: Mapping[str, str],
 ) -> RunQueued:
     """The run that builds cells of assets, as one of a job that has these would: to be recorded with its tick."""

@@ -128,8 +128,9 @@ class CatalogFacts:
         after: int | None = None,
         scope: set[AssetKey] | None = None,
     ) -> None:
-        """`after` is the number of the last event that the evaluation before knew of; None where there was none. `scope` are the assets
-        that it is going to be asked about.
+        """`after` is the number of the last event that the evaluation before knew of; None where there was none.
+
+        `scope` are the assets that it is going to be asked about.
         """
         self.graph = graph
         self.catalog = catalog

@@ -1,13 +1,18 @@
 """Which of the cells that an evaluation requests go in one run."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
-from headwater.catalog.partitions.subset import PartitionSubset
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.subset import PartitionSubset
 
 
-def grouped(graph: AssetGraph, requested: Mapping[AssetKey, PartitionSubset]) -> list[dict[AssetKey, PartitionSubset]]:
+def grouped(
+    graph: AssetGraph, requested: "Mapping[AssetKey, PartitionSubset]"
+) -> "list[dict[AssetKey, PartitionSubset]]":
     """The cells of each run: together are assets that depend on each other, and those with the same partitions."""
     parents = {key: key for key in requested}
 

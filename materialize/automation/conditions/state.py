@@ -1,11 +1,13 @@
 """What an evaluation of conditions leaves for the next one, as plain JSON data."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from headwater.catalog.keys import AssetKey
+from headwater.catalog.records import ConditionState
+from headwater.catalog.storage.base import CatalogReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,23 @@ class State:
     #: The number of the last event that it knew of.
     seen: int = 0
     assets: Mapping[AssetKey, AssetState] = field(default_factory=dict[AssetKey, AssetState])
+
+    @staticmethod
+    def last(catalog: CatalogReader) -> "State":
+        """What the last evaluation that a catalog knows of left."""
+        states = catalog.condition_states()
+        common = next((one.data for one in states if one.asset is None), None)
+        if common is None:
+            return State()
+        assets = {one.asset: AssetState.from_json(one.data) for one in states if one.asset is not None and one.data}
+        return State(at=datetime.fromisoformat(common["at"]), seen=common["seen"], assets=assets)
+
+    def to_records(self, changed: Collection[AssetKey]) -> tuple[ConditionState, ...]:
+        """What is to be recorded of it, where only these assets are not what they were."""
+        assert self.at is not None  # it was made by an evaluation
+        common = {"at": self.at.isoformat(), "seen": self.seen}
+        of_assets = (ConditionState(asset=key, data=self.of(key).to_json()) for key in sorted(changed))
+        return (ConditionState(asset=None, data=common), *of_assets)
 
     def of(self, key: AssetKey) -> AssetState:
         """What is remembered of one asset."""

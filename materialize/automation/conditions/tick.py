@@ -5,22 +5,23 @@ An evaluation that finds nothing different writes nothing. Of two at the same ti
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import ConflictError
 from headwater.catalog.events import ConditionsEvaluated, Event, TickEnded
 from headwater.catalog.instance import Instance
-from headwater.catalog.records import Automation, ConditionEvaluation, ConditionState, TickStatus
+from headwater.catalog.records import Automation, ConditionEvaluation, TickStatus
 from headwater.catalog.storage.base import CatalogReader
-from headwater.materialize.automation.conditions.evaluator import Evaluated, Evaluator
-from headwater.materialize.automation.conditions.facts import CatalogFacts, asked_about
 from headwater.materialize.automation.conditions.grouping import grouped
-from headwater.materialize.automation.conditions.state import AssetState, State
+from headwater.materialize.automation.conditions.state import State
 from headwater.materialize.automation.conditions.tree import tree_to_json
 from headwater.materialize.automation.requesting import requested_cells
 from headwater.materialize.automation.standing import is_running
 from headwater.materialize.execution.step import describe_failure
+
+if TYPE_CHECKING:
+    from headwater.materialize.automation.conditions.evaluator import Evaluated
 
 #: What evaluates all conditions: it is started and stopped, and has ticks, under this name.
 NAME = "default_automation_condition_sensor"
@@ -61,28 +62,21 @@ def tick(
     return [event for event in events if isinstance(event, TickEnded)]
 
 
-def evaluate(definitions: Definitions, catalog: CatalogReader, before: State, moment: datetime) -> Evaluated:
+def evaluate(definitions: Definitions, catalog: CatalogReader, before: State, moment: datetime) -> "Evaluated":
     """Evaluate the conditions of assets against a catalog, and change nothing."""
+    from headwater.materialize.automation.conditions.evaluator import Evaluator
+    from headwater.materialize.automation.conditions.facts import CatalogFacts, asked_about
+
     graph, conditions = definitions.graph, definitions.conditions
     after = None if before.at is None else before.seen
     facts = CatalogFacts(graph, catalog, moment, after, asked_about(graph, conditions))
     return Evaluator(facts, conditions, before).evaluate()
 
 
-def remembered(catalog: CatalogReader) -> State:
-    """What the last evaluation left."""
-    states = catalog.condition_states()
-    common = next((one.data for one in states if one.asset is None), None)
-    if common is None:
-        return State()
-    assets = {one.asset: AssetState.from_json(one.data) for one in states if one.asset is not None and one.data}
-    return State(at=datetime.fromisoformat(common["at"]), seen=common["seen"], assets=assets)
-
-
 def _events(
     instance: Instance, definitions: Definitions, origin: Mapping[str, Any], known: Automation, moment: datetime
 ) -> list[Event]:
-    result = evaluate(definitions, instance.catalog, remembered(instance.catalog), moment)
+    result = evaluate(definitions, instance.catalog, State.last(instance.catalog), moment)
     if not result.changed:
         return []
     tags = {**instance.settings.auto_materialize.run_tags, EVALUATED_AT: moment.isoformat()}
@@ -102,14 +96,10 @@ def _events(
     return [*runs, _evaluated(instance, result), ended]
 
 
-def _evaluated(instance: Instance, result: Evaluated) -> ConditionsEvaluated:
-    state = result.state
-    assert state.at is not None  # it was made by an evaluation
-    common = ConditionState(asset=None, data={"at": state.at.isoformat(), "seen": state.seen})
-    states = (ConditionState(asset=key, data=state.of(key).to_json()) for key in sorted(result.changed))
+def _evaluated(instance: Instance, result: "Evaluated") -> ConditionsEvaluated:
     return ConditionsEvaluated(
         time=instance.clock.now(),
-        states=(common, *states),
+        states=result.state.to_records(result.changed),
         evaluations=tuple(
             ConditionEvaluation(
                 asset=key, requested=len(result.requested.get(key, ())), tree=tree_to_json(result.tree(key))

@@ -1,11 +1,12 @@
 """The tree of a condition with where each part is true, as plain JSON data: for the log, and for whoever asks why."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headwater.materialize.automation.conditions.evaluator import Part
+if TYPE_CHECKING:
+    from headwater.materialize.automation.conditions.evaluator import Part
 
 
-def tree_to_json(part: Part, asset: object = None) -> dict[str, Any]:
+def tree_to_json(part: "Part", asset: object = None) -> dict[str, Any]:
     """What is written: of a part, the asset only where that is another one than its whole's; how it is written only
     where it is not made of others.
     """
