@@ -108,6 +108,10 @@ _NAMES = {
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
     "headwater.materialize.api": ("RunResult", "plan"),
+    "headwater.materialize.automation.conditions.testing": (
+        "EvaluateAutomationConditionsResult",
+        "evaluate_automation_conditions",
+    ),
     "headwater.materialize.backfill": (
         "BackfillResult",
         "BackfillSettings",
@@ -225,6 +229,10 @@ if TYPE_CHECKING:
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
     from headwater.materialize.api import RunResult, materialize, plan
+    from headwater.materialize.automation.conditions.testing import (
+        EvaluateAutomationConditionsResult,
+        evaluate_automation_conditions,
+    )
     from headwater.materialize.backfill import (
         BackfillResult,
         BackfillSettings,

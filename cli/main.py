@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backfills": ("headwater.cli.backfills:backfills", "List backfills."),
     "jobs": ("headwater.cli.jobs:jobs", "List jobs."),
     "schedules": ("headwater.cli.schedules:schedules", "List, start, stop and preview schedules."),
+    "conditions": ("headwater.cli.conditions:conditions", "List, start and stop what is built by itself."),
     "tick": ("headwater.cli.schedules:tick", "Evaluate what is due, once."),
     "ticks": ("headwater.cli.schedules:ticks", "List what was due, and what came of it."),
     "runs": ("headwater.cli.runs:runs", "List runs."),

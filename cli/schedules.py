@@ -167,7 +167,7 @@ def preview(app: App, name: str, start: str | None, count: int, as_json: bool) -
       headwater schedules preview nightly --from 2024-03-09T00:00:00Z --count 3
     """
     found = app.definitions.schedule(name)
-    after = datetime.now(UTC) if start is None else _parse(start, "--from")
+    after = datetime.now(UTC) if start is None else parse_time(start, "--from")
     due = upcoming(found.cron_schedule, found.execution_timezone, after, count)
     if as_json:
         output.say_json({"name": name, "timezone": found.execution_timezone, "ticks": [_utc(at) for at in due]})
@@ -195,7 +195,7 @@ def tick(app: App, as_of: str | None, as_json: bool) -> None:
     """
     from headwater.materialize.automation.round import go_round
 
-    now = None if as_of is None else _parse(as_of, "--now")
+    now = None if as_of is None else parse_time(as_of, "--now")
     definitions = app.definitions
     with app.writing() as instance:
         done = go_round(instance, definitions, app.project.origin, now)
@@ -288,7 +288,7 @@ def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(load_zone(zone)):%a %Y-%m-%d %H:%M %Z}"
 
 
-def _parse(text: str, option: str) -> datetime:
+def parse_time(text: str, option: str) -> datetime:
     """A time as users write it; in UTC where it does not say. Raises `UsageError`."""
     try:
         moment = datetime.fromisoformat(text)

@@ -22,23 +22,13 @@ from headwater.catalog.partitions.subset import PartitionSubset
 from headwater.materialize.automation.conditions.facts import Facts
 from headwater.materialize.automation.conditions.rules import OF_RUNS, RULES, is_of_runs, latest_windows
 from headwater.materialize.automation.conditions.state import AssetState, State
+from headwater.materialize.automation.conditions.tree import Part
 from headwater.materialize.cell_table import Mask
 
 #: What is different for each asset whose condition it is part of.
 _OF_ROOT = frozenset({"executed_with_root_target", "initial_evaluation", "any_downstream_conditions"})
 #: What the evaluation of other assets decides.
 _OF_OTHERS = frozenset({"will_be_requested", "any_downstream_conditions"})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """A part of a condition and where it is true: a node of the tree that is shown."""
-
-    condition: AutomationCondition
-    #: The asset of whose cells it is true.
-    asset: AssetKey
-    true: PartitionSubset
-    operands: "tuple[Part, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +117,14 @@ class Evaluator:
     def part(self, one: AutomationCondition, key: AssetKey, root: AssetKey) -> Part:
         """The tree of a part, when everything is evaluated."""
         found = self._subset(key, self.shown(one, key, root))
-        return Part(one, key, found, tuple(self.part(*below) for below in self._below(one, key, root)))
+        return Part(
+            name=one.name,
+            label=one.label,
+            text=one.text,
+            asset=key,
+            true=found,
+            operands=tuple(self.part(*below) for below in self._below(one, key, root)),
+        )
 
     # What rules ask for.
 

@@ -15,7 +15,6 @@ from headwater.catalog.records import Automation, ConditionEvaluation, TickStatu
 from headwater.catalog.storage.base import CatalogReader
 from headwater.materialize.automation.conditions.grouping import grouped
 from headwater.materialize.automation.conditions.state import State
-from headwater.materialize.automation.conditions.tree import tree_to_json
 from headwater.materialize.automation.requesting import requested_cells
 from headwater.materialize.automation.standing import is_running
 from headwater.materialize.execution.step import describe_failure
@@ -102,7 +101,7 @@ def _evaluated(instance: Instance, result: "Evaluated") -> ConditionsEvaluated:
         states=result.state.to_records(result.changed),
         evaluations=tuple(
             ConditionEvaluation(
-                asset=key, requested=len(result.requested.get(key, ())), tree=tree_to_json(result.tree(key))
+                asset=key, requested=len(result.requested.get(key, ())), tree=result.tree(key).to_json()
             )
             for key in sorted(result.different)
         ),
