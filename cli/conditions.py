@@ -1,4 +1,4 @@
-"""`conditions`, and `why --automation`: what is built by itself, whether that goes on, and why something was requested."""
+"""`conditions`, and `why --automation`: what is built by itself, whether that goes on, and why something is."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
