@@ -42,9 +42,9 @@ def explain(
     if at is None and key not in conditions:
         raise UsageError(
             f"`{key}` has no condition.",
-            remedy="Give it one: @asset(automation_condition=AutomationCondition.eager()).",
+            remedy="Such as @asset(automation_condition=AutomationCondition.eager()).",
         )
-    scope = asked_about(graph, {**conditions, key: conditions[key]} if key in conditions else conditions) | {key}
+    scope = asked_about(graph, conditions) | graph.self_contained([key])
     if at is None:
         before = State.last(instance.catalog)
         after = None if before.at is None else before.seen
@@ -60,7 +60,7 @@ def explain(
                 f"The condition of `{key}` was not evaluated by {at.isoformat()}.",
                 remedy="`headwater conditions start` has conditions evaluated at every tick.",
             )
-        facts = CatalogFacts(graph, instance.catalog, event.time, None, scope | set(graph.upstream([key])))
+        facts = CatalogFacts(graph, instance.catalog, event.time, None, scope)
         found = part_from_json(event.data["tree"], lambda one: facts.partitions(one) if one in graph else None)
         if found is None:
             raise UsageError(
