@@ -20,6 +20,7 @@ GROUPS = (
     "cells",
     "sharing",
     "process_pool",
+    "conditions",
 )
 PEER_REQUIREMENTS = ("dagster", "pandas", "pyarrow", "polars")
 

@@ -221,8 +221,8 @@ class CatalogReader(Protocol):
         """Which of these run keys were requested by ticks of `name`, with the identifiers of their runs."""
         ...
 
-    def condition_states(self) -> list[ConditionState]:
-        """What the last evaluation of conditions left for the next one."""
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
+        """What the last evaluation of conditions left for the next one; with `common`, only what is about all."""
         ...
 
     def last_event(self) -> int:

@@ -58,7 +58,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - BACKFILL_START: backfill_id, selection, options, tags, user, host, pid, assets (how many), cells (how many)
     - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, user, host, pid
     - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, instants where it is not 1
-    - CONDITION_EVALUATED: requested (how many cells), tree
+    - CONDITION_EVALUATED: assets (how many are different); for each of them requested (how many cells), tree
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -111,6 +111,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
         case TickEnded():
             yield Entry(EventKind[f"TICK_{event.status}"], event.reason or _message(event.error), _tick_data(event))
         case ConditionsEvaluated():
+            yield Entry(EventKind.CONDITION_EVALUATED, "", _present(assets=len(event.evaluations)))
             for one in event.evaluations:
                 data = _present(requested=one.requested) | {"tree": one.tree}
                 yield Entry(EventKind.CONDITION_EVALUATED, "", data, one.asset)

@@ -367,10 +367,10 @@ class MemoryStorage:
             made = [tick.run_keys for tick in self._ticks if tick.name == name]
             return {key: run for ticks in made for key, run in ticks.items() if key in keys}
 
-    def condition_states(self) -> list[ConditionState]:
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
         """See `CatalogReader.condition_states`."""
         with self._reading():
-            return list(self._conditions.values())
+            return [one for one in self._conditions.values() if one.asset is None or not common]
 
     def last_event(self) -> int:
         """See `CatalogReader.last_event`."""

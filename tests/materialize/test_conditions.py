@@ -75,7 +75,8 @@ class World:
     def tick(self, **time: float) -> dict[str, list[str]]:
         """What is requested, half a minute later."""
         self.pass_time(**time or {"seconds": 30})
-        self.last = evaluate(self.definitions, self.instance.catalog, self.state, self.clock.moment)
+        one = self.definitions
+        self.last = evaluate(one.graph, one.conditions, self.instance.catalog, self.state, self.clock.moment)
         self.state = self.last.state
         return {str(key): list(subset) for key, subset in self.last.requested.items()}
 

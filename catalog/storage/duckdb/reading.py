@@ -292,12 +292,12 @@ class Reader:
             return {}
         return dict(self._ask("requested", name=name, keys=json_text(storable_only(list(keys)))))
 
-    def condition_states(self) -> list[ConditionState]:
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
         """See `CatalogReader.condition_states`."""
         lookup = self._assets.lookup
         return [
             ConditionState(asset=None if asset is None else lookup(asset), data=from_json(data, dict[str, Any]))
-            for asset, data in self._ask("condition_states")
+            for asset, data in self._ask("condition_states", common=common or None)
         ]
 
     def last_event(self) -> int:

@@ -271,9 +271,9 @@ class SharedStorage:
         """See `CatalogReader.requested`."""
         return self._ask("requested", name=name, keys=keys)
 
-    def condition_states(self) -> list[ConditionState]:
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
         """See `CatalogReader.condition_states`."""
-        return self._ask("condition_states")
+        return self._ask("condition_states", common=common)
 
     def last_event(self) -> int:
         """See `CatalogReader.last_event`."""

@@ -333,7 +333,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "automations": Operation({}, dict[str, Automation]),
     "ticks": Operation({"name": str | None, "limit": int}, list[Tick]),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
-    "condition_states": Operation({}, list[ConditionState]),
+    "condition_states": Operation({"common": bool}, list[ConditionState]),
     "last_event": Operation({}, int),
     "steps": Operation({"run_id": str}, list[Step]),
     "planned": Operation({"run_id": str}, list[PlannedCell]),

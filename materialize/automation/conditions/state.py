@@ -40,6 +40,16 @@ NOTHING = AssetState()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """Until when an evaluation finds nothing different, if nothing happens and definitions stay as they are."""
+
+    #: None for ever.
+    until: datetime | None
+    #: A digest of the definitions.
+    definitions: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """What is remembered of all."""
 
@@ -47,25 +57,42 @@ class State:
     at: datetime | None = None
     #: The number of the last event that it knew of.
     seen: int = 0
+    #: Whether nothing was different then, and until when that stays so if nothing happens; None where that is unknown.
+    quiet: Quiet | None = None
     assets: Mapping[AssetKey, AssetState] = field(default_factory=dict[AssetKey, AssetState])
 
     @staticmethod
-    def last(catalog: CatalogReader) -> "State":
-        """What the last evaluation that a catalog knows of left."""
-        states = catalog.condition_states()
-        common = next((one.data for one in states if one.asset is None), None)
-        if common is None:
+    def last(catalog: CatalogReader, *, common: bool = False) -> "State":
+        """What the last evaluation that a catalog knows of left; with `common`, without what is about single assets."""
+        states = catalog.condition_states(common=common)
+        data = next((one.data for one in states if one.asset is None), None)
+        if data is None:
             return State()
-        assets = {one.asset: AssetState.from_json(one.data) for one in states if one.asset is not None and one.data}
-        return State(at=datetime.fromisoformat(common["at"]), seen=common["seen"], assets=assets)
+        quiet = data.get("quiet")
+        return State(
+            at=datetime.fromisoformat(data["at"]),
+            seen=data["seen"],
+            quiet=quiet and Quiet(until=_moment(quiet["until"]), definitions=quiet["definitions"]),
+            assets={one.asset: AssetState.from_json(one.data) for one in states if one.asset is not None and one.data},
+        )
 
     def to_records(self, changed: Collection[AssetKey]) -> tuple[ConditionState, ...]:
         """What is to be recorded of it, where only these assets are not what they were."""
         assert self.at is not None  # it was made by an evaluation
-        common = {"at": self.at.isoformat(), "seen": self.seen}
+        common: dict[str, Any] = {"at": self.at.isoformat(), "seen": self.seen}
+        if self.quiet is not None:
+            until = self.quiet.until
+            common["quiet"] = {
+                "until": None if until is None else until.isoformat(),
+                "definitions": self.quiet.definitions,
+            }
         of_assets = (ConditionState(asset=key, data=self.of(key).to_json()) for key in sorted(changed))
         return (ConditionState(asset=None, data=common), *of_assets)
 
     def of(self, key: AssetKey) -> AssetState:
         """What is remembered of one asset."""
         return self.assets.get(key, NOTHING)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

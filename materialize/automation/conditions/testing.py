@@ -57,5 +57,5 @@ def evaluate_automation_conditions(
         raise UsageError(
             f"evaluation_time is {moment.isoformat()}.", remedy="Give it a zone, and let it not be before the last one."
         )
-    result = evaluate(definitions, instance.catalog, before, moment.astimezone(UTC))
+    result = evaluate(definitions.graph, definitions.conditions, instance.catalog, before, moment.astimezone(UTC))
     return EvaluateAutomationConditionsResult(cursor=result.state, requested=result.requested)

@@ -1,19 +1,24 @@
 """Ticks of conditions: evaluated against the catalog, and what they request recorded with what is to be remembered.
 
-An evaluation that finds nothing different writes nothing. Of two at the same time, the catalog refuses the second.
+When an evaluation finds nothing different, there is no other before something happens or a time comes that changes
+something: nobody reads or writes anything then. Of two evaluations at the same time, the catalog refuses the second.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from headwater.catalog.definitions.condition import AutomationCondition
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.errors import ConflictError
 from headwater.catalog.events import ConditionsEvaluated, Event, TickEnded
 from headwater.catalog.instance import Instance
+from headwater.catalog.keys import AssetKey
+from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.records import Automation, ConditionEvaluation, TickStatus
 from headwater.catalog.storage.base import CatalogReader
 from headwater.materialize.automation.conditions.grouping import grouped
+from headwater.materialize.automation.conditions.quiet import is_quiet, settled
 from headwater.materialize.automation.conditions.state import State
 from headwater.materialize.automation.requesting import requested_cells
 from headwater.materialize.automation.standing import is_running
@@ -61,12 +66,17 @@ def tick(
     return [event for event in events if isinstance(event, TickEnded)]
 
 
-def evaluate(definitions: Definitions, catalog: CatalogReader, before: State, moment: datetime) -> "Evaluated":
+def evaluate(
+    graph: AssetGraph,
+    conditions: Mapping[AssetKey, AutomationCondition],
+    catalog: CatalogReader,
+    before: State,
+    moment: datetime,
+) -> "Evaluated":
     """Evaluate the conditions of assets against a catalog, and change nothing."""
     from headwater.materialize.automation.conditions.evaluator import Evaluator
     from headwater.materialize.automation.conditions.facts import CatalogFacts, asked_about
 
-    graph, conditions = definitions.graph, definitions.conditions
     after = None if before.at is None else before.seen
     facts = CatalogFacts(graph, catalog, moment, after, asked_about(graph, conditions))
     return Evaluator(facts, conditions, before).evaluate()
@@ -75,15 +85,16 @@ def evaluate(definitions: Definitions, catalog: CatalogReader, before: State, mo
 def _events(
     instance: Instance, definitions: Definitions, origin: Mapping[str, Any], known: Automation, moment: datetime
 ) -> list[Event]:
-    result = evaluate(definitions, instance.catalog, State.last(instance.catalog), moment)
-    if not result.changed:
+    catalog, graph, conditions = instance.catalog, definitions.graph, definitions.conditions
+    if is_quiet(catalog, graph, conditions, State.last(catalog, common=True), moment):
         return []
+    result = evaluate(graph, conditions, catalog, State.last(catalog), moment)
     tags = {**instance.settings.auto_materialize.run_tags, EVALUATED_AT: moment.isoformat()}
     runs = [
         requested_cells(instance, definitions, origin, cells, tags)
         for cells in grouped(definitions.graph, result.requested)
     ]
-    reason = "" if runs else "nothing is to be requested"
+    reason = "" if runs else "nothing is to be requested" if result.changed else "nothing is different"
     ended = _ended(
         instance,
         known,
@@ -98,7 +109,7 @@ def _events(
 def _evaluated(instance: Instance, result: "Evaluated") -> ConditionsEvaluated:
     return ConditionsEvaluated(
         time=instance.clock.now(),
-        states=result.state.to_records(result.changed),
+        states=settled(result).to_records(result.changed),
         evaluations=tuple(
             ConditionEvaluation(
                 asset=key, requested=len(result.requested.get(key, ())), tree=result.tree(key).to_json()

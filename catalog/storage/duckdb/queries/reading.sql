@@ -326,6 +326,7 @@ order by name
 -- What the last evaluation of conditions left for the next one.
 select asset_id, data
 from condition_state
+where asset_id is null and $common --if common
 
 -- name: last_number
 -- The number of the last event.
