@@ -27,6 +27,7 @@ from headwater.materialize.cell_table import Mask
 
 #: What is different for each asset whose condition it is part of.
 _OF_ROOT = frozenset({"executed_with_root_target", "initial_evaluation", "any_downstream_conditions"})
+_WORD = (1 << 64) - 1
 #: What the evaluation of other assets decides.
 _OF_OTHERS = frozenset({"will_be_requested", "any_downstream_conditions"})
 
@@ -71,9 +72,15 @@ class Evaluator:
         self.codes: dict[AssetKey, str] = {}
         #: Of the parts in `OF_RUNS`, with their asset and root: of which cells it is known, and where it is true.
         self.of_runs: dict[tuple[str, AssetKey, AssetKey], tuple[Mask, Mask]] = {}
-        self._spaces: dict[int, Space] = {}
+        self._spaces: dict[AssetKey, Space] = {}
+        self._alike: dict[int, Space] = {}
         self._latest: dict[tuple[int, float | None], Mask] = {}
-        self._memo: dict[tuple[str, AssetKey, AssetKey | None], Mask] = {}
+        #: Where parts are true, with a digest of that and of where all is that they are made of.
+        self._memo: dict[tuple[str, AssetKey, AssetKey | None], tuple[Mask, int]] = {}
+        #: The same, of what is so only while the condition of one asset is evaluated.
+        self._passing: dict[tuple[str, AssetKey, AssetKey | None], tuple[Mask, int]] = {}
+        #: Digests of what was asked for by the part that is being evaluated.
+        self._trace: list[int] = []
         self._passed: dict[str, datetime | None] = {}
         self._decided: set[AssetKey] = set()
         #: What is to be remembered, by asset and name, with what was.
@@ -88,8 +95,10 @@ class Evaluator:
         for node in graph:
             condition = self.conditions.get(node.key)
             if condition is not None:
-                self._request(node.key, self.true(condition, node.key, node.key))
-                digests[node.key] = self._digest(condition, node.key)
+                self._passing.clear()
+                found = self.true(condition, node.key, node.key)
+                digests[node.key] = f"{digest_of(condition.text)} {self._trace.pop() & _WORD:x}"
+                self._request(node.key, found)
             self._decided.add(node.key)
         state, changed = self._state(digests)
         different = {key for key, one in digests.items() if self.before.of(key).digest != one}
@@ -100,12 +109,30 @@ class Evaluator:
         """The cells of `key` of which a part of the condition of `root` is true."""
         names = names_in(one)
         at = one.text, key, None if names.isdisjoint(_OF_ROOT) else root
-        found = self._memo.get(at)
+        found = self._memo.get(at) or self._passing.get(at)
         if found is None:
-            found = self.settled(key, RULES[one.name](self, one, key, root))
-            if names.isdisjoint(_OF_OTHERS) or (key in self._decided and not self._borrowed):
+            first = len(self._trace)
+            mask = self.settled(key, RULES[one.name](self, one, key, root))
+            found = mask, hash((self._code(key, mask), *self._trace[first:]))
+            del self._trace[first:]
+            if names.isdisjoint(_OF_OTHERS) or (key in self._decided and "any_downstream_conditions" not in names):
                 self._memo[at] = found
-        return found
+            elif not self._borrowed:
+                self._passing[at] = found
+        self._trace.append(found[1])
+        return found[0]
+
+    def trace(self, key: AssetKey, mask: Mask) -> Mask:
+        """Have a mask that a part depends on, and that is no part's own, count for whether anything is different."""
+        self._trace.append(self._code(key, mask))
+        return mask
+
+    def _code(self, key: AssetKey, mask: Mask) -> int:
+        space = self.space(key)
+        if mask is space.none or mask is space.all:
+            return int(mask is space.all)
+        edges = b"".join(one.tobytes() for one in intervals.of_mask(mask))
+        return int.from_bytes(blake2b(edges, digest_size=7).digest())
 
     def shown(self, one: AutomationCondition, key: AssetKey, root: AssetKey) -> Mask:
         """The same, of what was found out in this evaluation."""
@@ -130,11 +157,14 @@ class Evaluator:
 
     def space(self, key: AssetKey) -> Space:
         """The partitions of an asset, with the masks of none and of all."""
-        partitions = self.facts.partitions(key)
-        found = self._spaces.get(id(partitions))
+        found = self._spaces.get(key)
         if found is None:
-            none, every = np.zeros(partitions.count, np.bool_), np.ones(partitions.count, np.bool_)
-            found = self._spaces[id(partitions)] = Space(partitions, none, every)
+            partitions = self.facts.partitions(key)
+            found = self._alike.get(id(partitions))
+            if found is None:
+                none, every = np.zeros(partitions.count, np.bool_), np.ones(partitions.count, np.bool_)
+                found = self._alike[id(partitions)] = Space(partitions, none, every)
+            self._spaces[key] = found
         return found
 
     def settled(self, key: AssetKey, mask: Mask) -> Mask:
@@ -165,6 +195,8 @@ class Evaluator:
         """The dependencies at which a part looks."""
         found = [dep for dep in self.facts.graph[key].deps if dep.key != key]
         allow, ignore = one.arguments
+        if allow is None and ignore is None:
+            return found
         if allow is not None:
             allowed = self.facts.selected(allow)
             found = [dep for dep in found if dep.key in allowed]
@@ -244,20 +276,6 @@ class Evaluator:
                 same = name in old.parts and (mask is before or np.array_equal(mask, before))
                 found[name] = old.parts[name] if same else self._subset(key, mask).to_json()
         return found
-
-    def _digest(self, condition: AutomationCondition, root: AssetKey) -> str:
-        hashed = blake2b(condition.text.encode(), digest_size=12)
-        pending = [(condition, root, root)]
-        while pending:
-            one = pending.pop()
-            mask, space = self.shown(*one), self.space(one[1])
-            if mask is space.none or mask is space.all:
-                hashed.update(b"all" if mask is space.all else b"none")
-            else:
-                starts, ends = intervals.of_mask(mask)
-                hashed.update(starts.tobytes() + ends.tobytes())
-            pending.extend(self._below(*one))
-        return hashed.hexdigest()
 
     def _below(
         self, one: AutomationCondition, key: AssetKey, root: AssetKey

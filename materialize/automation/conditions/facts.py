@@ -44,6 +44,9 @@ class Updates:
     version_ids: Sequence[str]
 
 
+_NO_UPDATES = Updates(int64s([]), int64s([]), (), ())
+
+
 class Facts(Protocol):
     """What conditions ask. Masks have an entry for each ordinal; whoever gets one leaves it as it is."""
 
@@ -189,7 +192,9 @@ class CatalogFacts:
 
     def updates(self, key: AssetKey) -> Updates:
         """See `Facts.updates`."""
-        events = self._updates.get(key, {})
+        events = self._updates.get(key)
+        if events is None:
+            return _NO_UPDATES
         ordinals = self._ordinals(key, list(events))
         found = [event for event, at in zip(events.values(), ordinals.tolist(), strict=True) if at >= 0]
         return Updates(

@@ -203,7 +203,7 @@ def runs_match(self: "Evaluator", one: AutomationCondition, key: AssetKey, root:
             else:
                 value[ordinals] = _built_with(self, run_id, key, root)[ordinals]
         self.of_runs[one.text, key, root] = known | among, value
-    return value & among
+    return self.trace(key, self.settled(key, value & among))
 
 
 def _built_with(self: "Evaluator", run_id: str, key: AssetKey, root: AssetKey) -> Mask:
