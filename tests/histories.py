@@ -10,6 +10,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     RunEnded,
     RunMoved,
     RunQueued,
@@ -26,6 +27,8 @@ from headwater.catalog.records import (
     BackfillTarget,
     Cell,
     Column,
+    ConditionEvaluation,
+    ConditionState,
     Fingerprint,
     Input,
     Materialization,
@@ -105,6 +108,17 @@ class History:
     ) -> TickEnded:
         """A tick so many minutes after 2026-01-01, the one before it being so many minutes after that."""
         return TickEnded(time=self.time(), name=name, at=instant(at), after=instant(after), status=status, **more)
+
+    def conditions(self, *assets: str | None, **data: Any) -> ConditionsEvaluated:
+        """What an evaluation of conditions leaves: `data` of each asset, and a tree; None stands for all."""
+        keys = [None if asset is None else AssetKey(asset) for asset in assets]
+        return ConditionsEvaluated(
+            time=self.time(),
+            states=tuple(ConditionState(asset=key, data=data) for key in keys),
+            evaluations=tuple(
+                ConditionEvaluation(asset=key, requested=1, tree={"name": "missing"}) for key in keys if key is not None
+            ),
+        )
 
     def claim(self, run: RunStarted, step: int = 0, pool: str = "p", **more: Any) -> SlotClaimed:
         """A place in a pool."""
