@@ -20,7 +20,7 @@ from headwater import (
 from headwater.catalog.errors import UsageError
 from headwater.catalog.events import RunEnded
 from headwater.catalog.keys import AssetKey
-from headwater.catalog.records import AutomationStatus, Run, RunStatus, TickStatus
+from headwater.catalog.records import Automation, AutomationStatus, ConditionState, Run, RunStatus, TickStatus
 from headwater.materialize.automation.conditions.explaining import explain
 from headwater.materialize.automation.conditions.grouping import grouped
 from headwater.materialize.automation.conditions.state import State
@@ -37,10 +37,14 @@ def clock() -> Hand:
     return Hand()
 
 
-@pytest.fixture(params=["memory", "duckdb"])
+#: For tests of what is kept: a catalog in memory, and one in a folder.
+kept = pytest.mark.parametrize("instance", [False, True], ids=["memory", "folder"], indirect=True)
+
+
+@pytest.fixture
 def instance(request: pytest.FixtureRequest, tmp_path: Path, clock: Hand) -> Iterator[Instance]:
-    make = Instance.ephemeral(clock=clock) if request.param == "memory" else Instance.open(tmp_path, clock=clock)
-    with make as instance:
+    in_folder = getattr(request, "param", False)
+    with Instance.open(tmp_path, clock=clock) if in_folder else Instance.ephemeral(clock=clock) as instance:
         move(instance, NAME, AutomationStatus.RUNNING)
         yield instance
 
@@ -76,6 +80,7 @@ def chain() -> Definitions:
     return Definitions([made("a"), made("b", "a", condition=On.eager()), made("c", "b", condition=On.eager())])
 
 
+@kept
 def test_what_is_requested_is_one_run_that_anybody_can_carry_out(instance: Instance, clock: Hand) -> None:
     definitions = chain()
     settle(instance, clock, definitions)
@@ -151,14 +156,18 @@ def test_what_goes_together() -> None:
     assert sorted(runs) == [["all_days"], ["day", "day_too"], ["letter", "one", "reader", "two"]]
 
 
+@kept
 def test_while_nothing_happens_nothing_is_evaluated_or_written(
     instance: Instance, clock: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def evaluated(*_: object) -> None:
+        pytest.fail("it is evaluated")
+
     definitions = Definitions([made("a", condition=On.eager(), partitions_def=DAYS)])
     settle(instance, clock, definitions)
     events, ticks = instance.catalog.last_event(), instance.catalog.ticks(NAME)
     assert ticks[0].reason == "nothing is different"
-    monkeypatch.setattr(type(instance.catalog), "partition_cells", lambda *_: pytest.fail("it is evaluated"))
+    monkeypatch.setattr(type(instance.catalog), "partition_cells", evaluated)
     for _ in range(5):
         assert look(instance, clock, definitions) == []
     assert instance.catalog.last_event() == events
@@ -170,25 +179,30 @@ def test_while_nothing_happens_nothing_is_evaluated_or_written(
     assert len(instance.catalog.ticks(NAME)) > len(ticks) + 2
 
 
+@kept
 def test_of_two_who_evaluate_at_the_same_time_one_requests(
     instance: Instance, clock: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one looked before the first one was done."""
+
+    def automations(_: object) -> dict[str, Automation]:
+        return known
+
+    def condition_states(_: object, *, common: bool = False) -> list[ConditionState]:
+        return [one for one in states if one.asset is None or not common]
+
     definitions = chain()
     settle(instance, clock, definitions)
     build(instance, clock, definitions, "a")
     known = instance.catalog.automations()
-    states, common = instance.catalog.condition_states(), instance.catalog.condition_states(common=True)
+    states = instance.catalog.condition_states()
     assert len(look(instance, clock, definitions)) == 1
-    kept = instance.catalog.condition_states()
-    monkeypatch.setattr(type(instance.catalog), "automations", lambda _: known)
-    monkeypatch.setattr(
-        type(instance.catalog), "condition_states", lambda _, common=False: [*common_] if common else states
-    )
-    common_ = common
+    left = instance.catalog.condition_states()
+    monkeypatch.setattr(type(instance.catalog), "automations", automations)
+    monkeypatch.setattr(type(instance.catalog), "condition_states", condition_states)
     assert look(instance, clock, definitions) == []
     monkeypatch.undo()
-    assert instance.catalog.condition_states() == kept
+    assert instance.catalog.condition_states() == left
     assert [run.selection for run in instance.catalog.runs(statuses=[RunStatus.QUEUED])] == ["b or c"]
 
 
@@ -238,6 +252,7 @@ def test_an_evaluation_that_fails_is_recorded_and_the_next_one_goes_on(instance:
     settle(instance, clock, definitions)
 
 
+@kept
 def test_why_it_was_requested_can_be_told_later(instance: Instance, clock: Hand) -> None:
     definitions = chain()
     settle(instance, clock, definitions)

@@ -18,6 +18,7 @@ from headwater import (
     Instance,
     MonthlyPartitionsDefinition,
     MultiPartitionsDefinition,
+    PartitionsDefinition,
     StaticPartitionsDefinition,
     asset,
     multi_asset,
@@ -192,7 +193,7 @@ def test_windows_follow_through_their_mapping() -> None:
 
 def test_the_latest_window() -> None:
     both = MultiPartitionsDefinition({"day": DAYS, "letter": StaticPartitionsDefinition(["x", "y"])})
-    cases = [
+    cases: list[tuple[On, PartitionsDefinition | None, list[str]]] = [
         (On.in_latest_time_window(), DAYS, ["2024-03-04"]),
         (On.in_latest_time_window(timedelta(days=2)), DAYS, ["2024-03-03", "2024-03-04"]),
         (On.in_latest_time_window(timedelta(hours=30)), DAYS, ["2024-03-03", "2024-03-04"]),

@@ -94,16 +94,11 @@ def _events(
         requested_cells(instance, definitions, origin, cells, tags)
         for cells in grouped(definitions.graph, result.requested)
     ]
+    status = TickStatus.SUCCESS if runs else TickStatus.SKIPPED
     reason = "" if runs else "nothing is to be requested" if result.changed else "nothing is different"
-    ended = _ended(
-        instance,
-        known,
-        moment,
-        TickStatus.SUCCESS if runs else TickStatus.SKIPPED,
-        run_ids=tuple(run.run_id for run in runs),
-        reason=reason,
-    )
-    return [*runs, _evaluated(instance, result), ended]
+    run_ids = tuple(run.run_id for run in runs)
+    evaluated = _evaluated(instance, result)
+    return [*runs, evaluated, _ended(instance, known, moment, status, run_ids=run_ids, reason=reason)]
 
 
 def _evaluated(instance: Instance, result: "Evaluated") -> ConditionsEvaluated:
