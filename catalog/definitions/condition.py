@@ -370,7 +370,7 @@ class AutomationCondition:
     def on_stale() -> "AutomationCondition":
         """Whenever it is missing or stale, whatever the reason, and building it would make it fresh.
 
-        What failed is not tried again before something that it reads, or its code, changes.
+        What was requested and did not become fresh is not requested again before something about it changes.
         """
         return _on_stale()
 
@@ -419,13 +419,18 @@ def _on_missing(request: bool) -> AutomationCondition:
 @lru_cache
 def _on_stale() -> AutomationCondition:
     become = AutomationCondition
-    behind = become.missing() | become.stale()
     with_them = become.stale(transitive=True) & become.any_deps_match(become.will_be_requested())
-    changed = become.any_deps_updated() | become.code_version_changed()
+    changed = (
+        become.any_deps_updated()
+        | become.code_version_changed()
+        | become.newly_updated()
+        | become.missing().newly_true()
+        | become.stale().newly_true()
+    )
     return (
         become.in_latest_time_window()
-        & (behind | with_them)
-        & (~become.execution_failed() | changed.since_last_handled().with_label("changed_since"))
+        & (become.missing() | become.stale() | with_them)
+        & ~become.newly_requested().since(changed).with_label("tried_already")
         & ~become.any_deps_missing()
         & ~become.any_deps_in_progress()
         & ~become.in_progress()
