@@ -81,6 +81,8 @@ class Evaluator:
         self._passing: dict[tuple[str, AssetKey, AssetKey | None], tuple[Mask, int]] = {}
         #: Digests of what was asked for by the part that is being evaluated.
         self._trace: list[int] = []
+        #: Digests of masks, by identity, which is kept alive.
+        self._coded: dict[int, tuple[Mask, int]] = {}
         self._passed: dict[str, datetime | None] = {}
         self._decided: set[AssetKey] = set()
         #: What is to be remembered, by asset and name, with what was.
@@ -107,19 +109,20 @@ class Evaluator:
 
     def true(self, one: AutomationCondition, key: AssetKey, root: AssetKey) -> Mask:
         """The cells of `key` of which a part of the condition of `root` is true."""
-        names = names_in(one)
-        at = one.text, key, None if names.isdisjoint(_OF_ROOT) else root
-        found = self._memo.get(at) or self._passing.get(at)
+        of_root, of_others, borrows = _traits(one)
+        at = one.text, key, root if of_root else None
+        trace = self._trace
+        found = self._memo.get(at) or (self._passing.get(at) if of_others else None)
         if found is None:
-            first = len(self._trace)
+            first = len(trace)
             mask = self.settled(key, RULES[one.name](self, one, key, root))
-            found = mask, hash((self._code(key, mask), *self._trace[first:]))
-            del self._trace[first:]
-            if names.isdisjoint(_OF_OTHERS) or (key in self._decided and "any_downstream_conditions" not in names):
+            found = mask, hash((self._code(key, mask), *trace[first:]))
+            del trace[first:]
+            if not of_others or (key in self._decided and not borrows):
                 self._memo[at] = found
             elif not self._borrowed:
                 self._passing[at] = found
-        self._trace.append(found[1])
+        trace.append(found[1])
         return found[0]
 
     def trace(self, key: AssetKey, mask: Mask) -> Mask:
@@ -131,8 +134,11 @@ class Evaluator:
         space = self.space(key)
         if mask is space.none or mask is space.all:
             return int(mask is space.all)
-        edges = b"".join(one.tobytes() for one in intervals.of_mask(mask))
-        return int.from_bytes(blake2b(edges, digest_size=7).digest())
+        known = self._coded.get(id(mask))
+        if known is None:
+            edges = b"".join(one.tobytes() for one in intervals.of_mask(mask))
+            known = self._coded[id(mask)] = mask, int.from_bytes(blake2b(edges, digest_size=7).digest())
+        return known[1]
 
     def shown(self, one: AutomationCondition, key: AssetKey, root: AssetKey) -> Mask:
         """The same, of what was found out in this evaluation."""
@@ -294,7 +300,7 @@ class Evaluator:
 
 def _name(one: AutomationCondition, key: AssetKey, root: AssetKey) -> str:
     """Under which a part is remembered: for all that it is part of, unless it is different for each."""
-    shared = root == key or names_in(one).isdisjoint(_OF_ROOT)
+    shared = root == key or not _traits(one)[0]
     return digest_of(one.text) if shared else f"{digest_of(one.text)} {root}"
 
 
@@ -304,9 +310,11 @@ def digest_of(text: str) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def names_in(one: AutomationCondition) -> frozenset[str]:
-    """The names of all that a condition is made of."""
-    found = one.__dict__.get("_names")
+def _traits(one: AutomationCondition) -> tuple[bool, bool, bool]:
+    """Whether a part is different for each root, whether other assets decide it, whether it borrows conditions."""
+    found = one.__dict__.get("_traits")
     if found is None:
-        found = one.__dict__["_names"] = frozenset(node.name for node in one.nodes())
+        names = {node.name for node in one.nodes()}
+        found = not names.isdisjoint(_OF_ROOT), not names.isdisjoint(_OF_OTHERS), "any_downstream_conditions" in names
+        one.__dict__["_traits"] = found
     return found
