@@ -29,6 +29,7 @@ _NAMES = {
         "asset",
         "multi_asset",
     ),
+    "headwater.catalog.definitions.condition": ("AutomationCondition",),
     "headwater.catalog.definitions.definitions": (
         "Definitions",
         "load_assets_from_current_module",
@@ -148,6 +149,10 @@ _NAMES = {
     "headwater.io.parquet": ("ParquetIOManager",),
     "headwater.io.pickled": ("PickleIOManager",),
     "headwater.materialize.api": ("RunResult", "observe", "plan"),
+    "headwater.materialize.automation.conditions.testing": (
+        "EvaluateAutomationConditionsResult",
+        "evaluate_automation_conditions",
+    ),
     "headwater.materialize.backfill": (
         "BackfillResult",
         "BackfillSettings",
@@ -187,6 +192,7 @@ if TYPE_CHECKING:
         asset,
         multi_asset,
     )
+    from headwater.catalog.definitions.condition import AutomationCondition
     from headwater.catalog.definitions.definitions import (
         Definitions,
         load_assets_from_current_module,
@@ -306,6 +312,10 @@ if TYPE_CHECKING:
     from headwater.io.parquet import ParquetIOManager
     from headwater.io.pickled import PickleIOManager
     from headwater.materialize.api import RunResult, materialize, observe, plan
+    from headwater.materialize.automation.conditions.testing import (
+        EvaluateAutomationConditionsResult,
+        evaluate_automation_conditions,
+    )
     from headwater.materialize.backfill import (
         BackfillResult,
         BackfillSettings,

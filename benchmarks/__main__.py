@@ -22,6 +22,7 @@ GROUPS = (
     "process_pool",
     "sensors",
     "automation",
+    "conditions",
 )
 PEER_REQUIREMENTS = ("dagster", "pandas", "pyarrow", "polars")
 

@@ -45,7 +45,7 @@ from headwater.catalog.records import (
     StepCell,
     StepStatus,
 )
-from headwater.catalog.storage.duckdb.storage import DuckDBStorage
+from headwater.catalog.storage.duckdb import DuckDBStorage, open_catalog
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
 
@@ -94,7 +94,7 @@ def space(partitions: int) -> Partitions:
 def home() -> Iterator[Instance]:
     folder = Path(tempfile.mkdtemp(dir=os.environ.get("BENCH_DIR")))
     try:
-        with Instance.open(folder, clock=Then()) as instance:
+        with Instance(folder, open_catalog(folder, wait=0, clock=Then()), Then()) as instance:
             yield instance
     finally:
         shutil.rmtree(folder, ignore_errors=True)

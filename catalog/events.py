@@ -16,6 +16,8 @@ from headwater.catalog.records import (
     AutomationStatus,
     BackfillStatus,
     BackfillTarget,
+    ConditionEvaluation,
+    ConditionState,
     DefinitionChange,
     ErrorRecord,
     FactTopic,
@@ -71,6 +73,7 @@ class EventKind(StrEnum):
     STALENESS_CHANGED = "STALENESS_CHANGED"
     ALERTING_CHANGED = "ALERTING_CHANGED"
     ALERT_CHANGED = "ALERT_CHANGED"
+    CONDITION_EVALUATED = "CONDITION_EVALUATED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,6 +385,18 @@ class FactChanged:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionsEvaluated:
+    """Conditions were evaluated: what is different about them, and what the next evaluation is to know.
+
+    It goes with the tick of that evaluation, and is refused with it.
+    """
+
+    time: datetime
+    states: tuple[ConditionState, ...]
+    evaluations: tuple[ConditionEvaluation, ...] = ()
+
+
 Event = (
     RunQueued
     | RunMoved
@@ -403,4 +418,5 @@ Event = (
     | DaemonStarted
     | DaemonStopped
     | FactChanged
+    | ConditionsEvaluated
 )

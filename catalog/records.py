@@ -480,6 +480,26 @@ class Daemon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionState:
+    """What an evaluation of conditions leaves for the next one, as plain JSON data."""
+
+    #: None for what is about all of them.
+    asset: AssetKey | None
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionEvaluation:
+    """Where the condition of an asset and all that it is made of was true, when that was another than before."""
+
+    asset: AssetKey
+    #: How many cells were requested.
+    requested: int
+    #: As plain JSON data.
+    tree: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
     """A backup that was made."""
 

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sensors": ("headwater.cli.sensors:sensors", "List, start, stop and preview sensors."),
     "daemon": ("headwater.cli.daemon:daemon", "Do what goes on by itself, for as long as it runs."),
     "dev": ("headwater.cli.daemon:dev", "The daemon for developing: it says what happens, and heeds every change."),
+    "conditions": ("headwater.cli.conditions:conditions", "List, start and stop what is built by itself."),
     "tick": ("headwater.cli.schedules:tick", "Evaluate what is due, once."),
     "ticks": ("headwater.cli.schedules:ticks", "List what was due, and what came of it."),
     "alerts": ("headwater.cli.alerts:alerts", "List what somebody was told; test whether telling works."),

@@ -358,7 +358,7 @@ def execute_run(context: click.Context, run_id: str) -> None:
             asked = {**found.request}
             chosen = asked.pop("partitions")
             given = {name: value for name, value in asked.items() if name not in ("origin", "first_pools")}
-            choice = PartitionChoice(keys=tuple(chosen["keys"]), ranges=tuple(chosen["ranges"]), all=chosen["all"])
+            choice = PartitionChoice.from_json(chosen)
         result = carry_out(
             app,
             instance,

@@ -120,15 +120,18 @@ def _print_statuses(found: Sequence[_Shown], *, counts: bool) -> None:
 @click.option(
     "--partition", metavar="KEY", help="The partition to explain; by default, all.", shell_complete=complete_partition
 )
+@click.option("--automation", is_flag=True, help="Explain instead whether its condition requests it, and why.")
+@click.option("--at", metavar="TIME", help="With --automation: as it was evaluated by this time.  [default: now]")
 @json_option
 @pass_app
-def why(app: App, asset: str, partition: str | None, as_json: bool) -> None:
+def why(app: App, asset: str, partition: str | None, automation: bool, at: str | None, as_json: bool) -> None:
     """Explain why ASSET is fresh, stale or missing, back to the causes that started it.
 
     \b
     Examples:
       headwater why delays_by_carrier
       headwater why flights --partition 2013-01-31
+      headwater why flights --automation --at 2024-03-05T06:00:00Z
     """
     node = app.graph.find(asset)
     if node.external:
@@ -137,6 +140,14 @@ def why(app: App, asset: str, partition: str | None, as_json: bool) -> None:
         )
     if partition is not None and node.partitions is None:
         raise UsageError(f"`{node.key}` is not partitioned.", remedy="Leave --partition out.")
+    if at is not None and not automation:
+        raise UsageError("--at says as of when --automation explains.", remedy="Give both, or leave it out.")
+    if automation:
+        from headwater.cli.conditions import explain_automation
+        from headwater.cli.times import parse_time
+
+        explain_automation(app, node.key, partition, None if at is None else parse_time(at, "--at"), as_json)
+        return
     with app.reader() as reader:
         reasons = reader.explain(node.key, partition)
     root = Cell(node.key, partition)

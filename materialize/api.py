@@ -110,7 +110,7 @@ def materialize(
     partition_range: str | tuple[str, str] | PartitionKeyRange | None = None,
     all_partitions: bool = False,
     partitions: PartitionChoice | None = None,
-    force: bool = False,
+    force: bool | str = False,
     upstream: bool = True,
     only_missing: bool = False,
     executor: str | None = None,
@@ -129,7 +129,8 @@ def materialize(
     """Build what is stale among the selected assets and all that they depend on.
 
     Without an `instance` it runs in an ephemeral one, where everything is missing and so everything is built.
-    `force` builds the selected assets although fresh, `upstream=False` leaves what they depend on alone,
+    `force` builds the selected assets although fresh, or with "sources" those of them that depend on nothing that is
+    computed; `upstream=False` leaves what they depend on alone,
     `only_missing` rebuilds nothing that exists. Where partitioned assets are selected, `partition_key`,
     `partition_keys` or `partition_range` ("first..last", or a pair) say which partitions are meant, or `all_partitions`
     that all are, or `partitions` all of that in one value; of other selected assets, the partitions that read those are
@@ -327,11 +328,10 @@ def run_request(
         return {}
     if origin is None or not isinstance(selection, str | None):
         return {"force": True} if options["force"] else {}
-    partitions = {"keys": list(choice.keys), "ranges": list(choice.ranges), "all": choice.all}
     return {
         "origin": dict(origin),
         "selection": selection,
-        "partitions": partitions,
+        "partitions": choice.to_json(),
         "run_config": run_config,
         **options,
     }

@@ -10,6 +10,9 @@ from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.materialize.planner import Plan
 from headwater.materialize.reader import Reader
 
+#: What `force` is where only sources are built although fresh.
+SOURCES = "sources"
+
 
 def selection_of(job: JobDefinition, narrowed: Any = None) -> AssetSelection:
     """What a run of a job selects: its assets, or those of them that are in another selection too."""
@@ -21,13 +24,16 @@ def sources(graph: AssetGraph, keys: Collection[AssetKey]) -> list[AssetKey]:
     return [key for key in keys if not graph[key].external and all(graph[dep.key].external for dep in graph[key].deps)]
 
 
-def plan_of(reader: Reader, selection: Any, job: JobDefinition | None, *, force: bool, **options: Any) -> Plan:
-    """What materializing a selection, or a job, would do; `options` are those of `Reader.plan`."""
-    if job is None:
-        return reader.plan(selection, force=force, **options)
-    chosen = selection_of(job, selection)
-    options["upstream"] = False
-    return reader.plan(chosen, force=force or sources(reader.graph, reader.select(chosen)), **options)
+def plan_of(reader: Reader, selection: Any, job: JobDefinition | None, *, force: bool | str, **options: Any) -> Plan:
+    """What materializing a selection, or a job, would do; `options` are those of `Reader.plan`.
+
+    With `force="sources"`, the `sources` are built although fresh, as those of a job are.
+    """
+    chosen = selection
+    if job is not None:
+        chosen, force, options["upstream"] = selection_of(job, selection), force or SOURCES, False
+    forced = sources(reader.graph, reader.select(chosen)) if force == SOURCES else bool(force)
+    return reader.plan(chosen, force=forced, **options)
 
 
 def merged_config(job: JobDefinition, given: Mapping[str, Any]) -> dict[str, Any]:

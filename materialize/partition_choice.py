@@ -1,7 +1,7 @@
 """Which partitions a request means: keys, ranges, everything, or those that have a status. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.errors import UnknownPartitionError, UsageError
@@ -32,6 +32,24 @@ class PartitionChoice:
     all: bool = False
     #: Only partitions with one of these: missing, stale, failed.
     only: frozenset[str] = frozenset()
+    #: Exactly which, by asset, as `PartitionSubset.to_json` writes them; None for one without partitions. Of the assets
+    #: that are named here nothing else counts.
+    cells: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict[str, Mapping[str, Any] | None])
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "PartitionChoice":
+        """What `to_json` wrote."""
+        return PartitionChoice(
+            keys=tuple(data.get("keys", ())),
+            ranges=tuple(data.get("ranges", ())),
+            all=data.get("all", False),
+            cells=data.get("cells", {}),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, for another process; without `only`, which is about a moment."""
+        cells = {"cells": dict(self.cells)} if self.cells else {}
+        return {"keys": list(self.keys), "ranges": list(self.ranges), "all": self.all, **cells}
 
     def __post_init__(self) -> None:
         unknown = sorted(self.only - set(NARROWINGS))
@@ -42,7 +60,7 @@ class PartitionChoice:
             )
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.ranges or self.all or self.only)
+        return bool(self.keys or self.ranges or self.all or self.only or self.cells)
 
 
 def choose(
@@ -63,7 +81,9 @@ def choose(
         raise UsageError(
             "None of the selected assets is partitioned.", remedy="Leave out the partition, or select others."
         )
-    targets: dict[AssetKey, Cells] = {}
+    targets: dict[AssetKey, Cells] = {
+        key: _exactly(edges, key, choice.cells[str(key)]) for key in selected if str(key) in choice.cells
+    }
     if named:
         targets.update(_named(edges, partitioned, choice))
         _follow(edges, selected, targets)
@@ -76,6 +96,13 @@ def choose(
         if choice.only and not graph[key].external:
             targets[key] = targets[key] & _narrowed(edges, staleness, key, choice.only, failed.get(key, ()))
     return {key: targets[key] for key in selected}
+
+
+def _exactly(edges: Edges, key: AssetKey, data: Mapping[str, Any] | None) -> Cells:
+    """Of partitions that were written when there were others, those that there are."""
+    if data is None or edges.graph[key].partitions is None:
+        return edges.all(key)
+    return _partitions(edges, key).read_subset(data)[0].mask()
 
 
 def _named(edges: Edges, partitioned: Sequence[AssetKey], choice: PartitionChoice) -> dict[AssetKey, Cells]:

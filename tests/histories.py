@@ -10,6 +10,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     FactChanged,
     RunEnded,
     RunMoved,
@@ -27,6 +28,8 @@ from headwater.catalog.records import (
     BackfillTarget,
     Cell,
     Column,
+    ConditionEvaluation,
+    ConditionState,
     FactTopic,
     Fingerprint,
     Input,
@@ -113,6 +116,17 @@ class History:
         known: dict[str, Any] = {"time": self.time(), "topic": FactTopic.FRESHNESS, "name": name}
         values: dict[str, Any] = {"value": {"state": value}, "before": None if before is None else {"state": before}}
         return FactChanged(**(known | values | more))
+
+    def conditions(self, *assets: str | None, **data: Any) -> ConditionsEvaluated:
+        """What an evaluation of conditions leaves: `data` of each asset, and a tree; None stands for all."""
+        keys = [None if asset is None else AssetKey(asset) for asset in assets]
+        return ConditionsEvaluated(
+            time=self.time(),
+            states=tuple(ConditionState(asset=key, data=data) for key in keys),
+            evaluations=tuple(
+                ConditionEvaluation(asset=key, requested=1, tree={"name": "missing"}) for key in keys if key is not None
+            ),
+        )
 
     def claim(self, run: RunStarted, step: int = 0, pool: str = "p", **more: Any) -> SlotClaimed:
         """A place in a pool."""

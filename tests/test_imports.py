@@ -47,6 +47,10 @@ NUMERIC = {
     f"headwater.catalog.partitions.{name}"
     for name in ("boxes", "intervals", "key_arrays", "links", "series", "space", "subset")
 } | {
+    *(
+        f"headwater.materialize.automation.conditions.{name}"
+        for name in ("evaluator", "explaining", "facts", "moments", "rules")
+    ),
     "headwater.catalog.storage.duckdb.arrays",
     "headwater.materialize.cell_table",
     "headwater.materialize.heat_map",

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 from headwater.catalog.config import Config
+from headwater.catalog.definitions.condition import AutomationCondition
 from headwater.catalog.definitions.dependencies import AssetDep, AssetIn, read_deps, texts
 from headwater.catalog.definitions.hooks import HookDefinition, step_hooks
 from headwater.catalog.definitions.policies import NO_LIMITS, BackfillPolicy, RetryPolicy, StepLimits
@@ -189,6 +190,7 @@ class AssetSettings(TypedDict, total=False):
     retry_policy: RetryPolicy | None
     partitions_def: "PartitionsDefinition | None"
     freshness_policy: "FreshnessPolicy | None"
+    automation_condition: AutomationCondition | None
     backfill_policy: BackfillPolicy | None
     pool: str | None
     hooks: Iterable[HookDefinition]
@@ -225,6 +227,7 @@ def asset(
     retry_policy: RetryPolicy | None = None,
     partitions_def: "PartitionsDefinition | None" = None,
     freshness_policy: "FreshnessPolicy | None" = None,
+    automation_condition: AutomationCondition | None = None,
     backfill_policy: BackfillPolicy | None = None,
     pool: str | None = None,
     hooks: Iterable[HookDefinition] = (),
@@ -249,7 +252,8 @@ def asset(
     `partitions_def` divides the asset into partitions, which are built and recorded one by one: a step computes one of
     them, or as many as `backfill_policy` says. Of the steps of one `pool`, no more run at a time than the instance's
     settings say, in whatever runs. `hooks` are called when the step has ended. `freshness_policy` says how old the data
-    may become.
+    may become. It is built by itself whenever `automation_condition` is true, such as `AutomationCondition.eager()`,
+    once that is started.
 
     `timeout`, in seconds, and `memory_limit`, in bytes or like "2GiB", stop an attempt that takes more: they need the
     executor "processes".
@@ -280,6 +284,7 @@ def asset(
             io_manager=one_io_manager(io_manager if io_manager is not None else io_manager_def, io_manager_key),
             partitions_def=partitions_def,
             freshness_policy=freshness_policy,
+            automation_condition=automation_condition,
             source=source,
         )
         return _definition(

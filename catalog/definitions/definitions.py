@@ -12,6 +12,7 @@ from headwater.catalog.config import EnvVar, bind_config, config_references, des
 from headwater.catalog.definitions.alerts import AlertPolicy, check_alerts
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
+from headwater.catalog.definitions.condition import AutomationCondition
 from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
 from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
 from headwater.catalog.definitions.job import JobDefinition, named
@@ -118,6 +119,8 @@ class Definitions:
         _ = self.graph
         if any(spec.observe is not None for spec in self.specs):
             _ = self.observations
+        #: When assets are built by themselves, of those that say.
+        self.conditions: Mapping[AssetKey, AutomationCondition] = self._conditions()
 
     @staticmethod
     def merge(*definitions: "Definitions") -> "Definitions":
@@ -362,6 +365,24 @@ class Definitions:
                         remedy=f"Provide a {cls.__qualname__}; or annotate the parameter ResourceParam[…], which takes "
                         "anything.",
                     )
+
+    def _conditions(self) -> dict[AssetKey, AutomationCondition]:
+        specs = [*self.specs, *(output.spec for definition in self.assets for output in definition.outputs)]
+        found = {spec.key: spec.automation_condition for spec in specs if spec.automation_condition is not None}
+        for key, condition in found.items():
+            place = f"{cast(AssetSpec, self.spec_of(key)).source}: the condition of `{key}`"
+            if self.graph[key].external:
+                raise DefinitionError(
+                    f"{place} can never be met: something else computes it.", remedy="Leave out automation_condition."
+                )
+            for node in condition.nodes():
+                other = node.arguments[0] if node.name == "asset_matches" else key
+                if other not in self.graph:
+                    raise DefinitionError(
+                        f"{place} asks for the asset `{other}`, and there is none.",
+                        remedy=nearest(str(other), map(str, self.graph.keys)) or "Define it, or leave that out.",
+                    )
+        return found
 
     def _nodes(self, run_config: Mapping[str, Any]) -> list[AssetNode]:
         nodes = [node for definition in self.assets for node in self._nodes_of(definition, run_config)]

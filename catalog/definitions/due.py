@@ -49,6 +49,20 @@ def next_after(crons: tuple[str, ...], zone: str, after: datetime) -> datetime |
     return next(iter(upcoming(crons, zone, after, 1)), None)
 
 
+def last_instant(cron: str, zone: str, after: datetime, until: datetime) -> datetime | None:
+    """The last one that is later than `after` and no later than `until`."""
+    import numpy as np
+
+    from headwater.catalog.partitions.series import int64s, ticks_of
+    from headwater.catalog.partitions.zone import horizon_for
+
+    ticks = ticks_of(cron, zone, horizon_for(until.year))
+    first, end = ticks.rank(int64s([_seconds(after) + 1, _seconds(until) + 1])).tolist()
+    if end <= first:
+        return None
+    return _EPOCH + timedelta(seconds=int(ticks.instants(np.array([end - 1], np.int64))[0]))
+
+
 def upcoming(crons: Sequence[str], zone: str, after: datetime, count: int) -> list[datetime]:
     """The first `count` instants later than `after`."""
     from headwater.catalog.partitions.series import int64s, ticks_of

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from headwater.catalog.definitions.condition import AutomationCondition, one_condition
 from headwater.catalog.definitions.dependencies import AssetDep, mapping, one_definition, read_deps, texts
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, nearest
@@ -55,6 +56,8 @@ class AssetSpec:
     freshness_policy: "FreshnessPolicy | None" = None
     #: How to see which version it has, where something else computes it; None where nobody can.
     observe: "Observation | None" = None
+    #: When it is built by itself; None for never.
+    automation_condition: AutomationCondition | None = None
     source: SourceLocation = field(default_factory=SourceLocation.of_caller)
 
     def __init__(
@@ -74,6 +77,7 @@ class AssetSpec:
         partitions_def: "PartitionsDefinition | None" = None,
         freshness_policy: "FreshnessPolicy | None" = None,
         observe: "Observation | Callable[..., Any] | None" = None,
+        automation_condition: AutomationCondition | None = None,
         source: SourceLocation | None = None,
     ) -> None:
         put = object.__setattr__
@@ -92,6 +96,7 @@ class AssetSpec:
             put(self, "partitions_def", one_definition(partitions_def))
             put(self, "freshness_policy", None if freshness_policy is None else _policy(freshness_policy))
             put(self, "observe", None if observe is None else _observation(observe))
+            put(self, "automation_condition", one_condition(automation_condition))
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, DefinitionError) else str(error)
             remedy = error.remedy if isinstance(error, DefinitionError) else "Write mappings as {'name': value}."
@@ -132,6 +137,7 @@ class AssetOut:
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
         freshness_policy: "FreshnessPolicy | None" = None,
+        automation_condition: AutomationCondition | None = None,
     ) -> None:
         if key is not None and key_prefix is not None:
             raise DefinitionError("AssetOut takes key or key_prefix, not both.", remedy="Write the whole key as key=….")
@@ -149,6 +155,7 @@ class AssetOut:
             "io_manager": one_io_manager(io_manager, io_manager_key),
             "partitions_def": partitions_def,
             "freshness_policy": freshness_policy,
+            "automation_condition": automation_condition,
         }
         object.__setattr__(self, "settings", {k: v for k, v in given.items() if v is not None})
 
@@ -167,7 +174,7 @@ def replace_spec(spec: AssetSpec, **changes: Any) -> AssetSpec:
 #: Arguments that Dagster's decorators have and ours do not: nothing may be said with them.
 _OF_DAGSTER = frozenset(
     {
-        *("automation_condition", "auto_materialize_policy", "op_tags"),
+        *("auto_materialize_policy", "op_tags"),
         *("check_specs", "config_schema", "resource_defs", "dagster_type"),
         *("legacy_freshness_policy", "non_argument_deps", "internal_asset_deps"),
     }

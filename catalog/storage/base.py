@@ -18,6 +18,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    ConditionState,
     Daemon,
     DefinitionChange,
     Fact,
@@ -247,6 +248,11 @@ class CatalogReader(Protocol):
 
     def daemon(self) -> Daemon | None:
         """The last process that was the daemon, be it still; None where there never was one."""
+
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
+        """What the last evaluation of conditions left for the next one; with `common`, only what is about all."""
+        ...
+
         ...
 
     def steps(self, run_id: str) -> list[Step]:

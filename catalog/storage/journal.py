@@ -16,6 +16,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DaemonStarted,
     DaemonStopped,
     DefinitionsChanged,
@@ -59,6 +60,7 @@ _KINDS: Mapping[str, type[Event]] = {
         DaemonStarted,
         DaemonStopped,
         FactChanged,
+        ConditionsEvaluated,
     )
 }
 

@@ -10,6 +10,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DaemonStarted,
     DaemonStopped,
     DefinitionsChanged,
@@ -66,6 +67,7 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
     - AUTOMATION_RUNNING, AUTOMATION_STOPPED, AUTOMATION_SEEN: name, until, user, host, pid
     - TICK_SUCCESS, TICK_SKIPPED, TICK_FAILURE: name, at, run_ids, run_keys, error, instants where it is not 1
     - FRESHNESS_CHANGED, STALENESS_CHANGED, ALERTING_CHANGED, ALERT_CHANGED: name, value, before
+    - CONDITION_EVALUATED: assets (how many are different); for each of them requested (how many cells), tree
     - BACKFILL_RESUME: backfill_id, user, host, pid; BACKFILL_SUCCESS and other ends: backfill_id, error
 
     A late one has `late: true` besides, and what it materialized as versions.
@@ -131,6 +133,11 @@ def entries(event: Event, *, late: bool = False) -> Iterator[Entry]:
             )
             about = AssetKey(event.name) if event.topic.of_assets else None
             yield Entry(EventKind[f"{event.topic}_CHANGED"], event.message, data, about)
+        case ConditionsEvaluated():
+            yield Entry(EventKind.CONDITION_EVALUATED, "", _present(assets=len(event.evaluations)))
+            for one in event.evaluations:
+                data = _present(requested=one.requested) | {"tree": one.tree}
+                yield Entry(EventKind.CONDITION_EVALUATED, "", data, one.asset)
 
 
 def _tick_data(event: TickEnded) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DaemonStarted,
     DaemonStopped,
     DefinitionsChanged,
@@ -44,6 +45,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    ConditionState,
     Daemon,
     DefinitionChange,
     Fact,
@@ -141,6 +143,7 @@ class MemoryStorage:
         self._ticks: list[Tick] = []
         #: By name, the run keys that were ever requested, with their runs.
         self._run_keys: dict[str, dict[str, str]] = {}
+        self._conditions: dict[AssetKey | None, ConditionState] = {}
         self._leases = Leases(clock)
         self._slots: list[Slot] = []
 
@@ -324,11 +327,6 @@ class MemoryStorage:
             kept = _only(self._runs, run_id, "run")
             return self._counted(kept) if kept else None
 
-    def last_event(self) -> int:
-        """See `CatalogReader.last_event`."""
-        with self._reading():
-            return len(self._log)
-
     def claims(self) -> int:
         """See `CatalogReader.claims`."""
         with self._reading():
@@ -421,6 +419,16 @@ class MemoryStorage:
         """See `CatalogReader.daemon`."""
         with self._reading():
             return self._leases.heard(self._daemon)
+
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
+        """See `CatalogReader.condition_states`."""
+        with self._reading():
+            return [one for one in self._conditions.values() if one.asset is None or not common]
+
+    def last_event(self) -> int:
+        """See `CatalogReader.last_event`."""
+        with self._reading():
+            return len(self._log)
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""
@@ -553,7 +561,7 @@ class MemoryStorage:
                 self._progress.start_daemon(event)
             case DaemonStopped():
                 return self._progress.stop_daemon(event) is None
-            case DefinitionsChanged() | DynamicPartitionsChanged() | TicksPurged():
+            case DefinitionsChanged() | DynamicPartitionsChanged() | TicksPurged() | ConditionsEvaluated():
                 pass
         return False
 
@@ -656,6 +664,8 @@ class MemoryStorage:
                 self._facts[event.topic, event.name] = Fact(
                     topic=event.topic, name=event.name, value=event.value, changed=event.time
                 )
+            case ConditionsEvaluated():
+                self._conditions |= {one.asset: one for one in event.states}
             case LogMessage():
                 pass
 

@@ -1,24 +1,28 @@
 """Runs that are requested by what goes on by itself: recorded in the queue, nobody's yet."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headwater.catalog.definitions.definitions import Definitions
 from headwater.catalog.definitions.job import JobDefinition
 from headwater.catalog.definitions.run_request import RunRequest
-from headwater.catalog.definitions.selection import coerce_selection
+from headwater.catalog.definitions.selection import AssetSelection, coerce_selection
 from headwater.catalog.errors import UserCodeError
 from headwater.catalog.events import RunQueued
 from headwater.catalog.ids import new_id
 from headwater.catalog.instance import Instance
+from headwater.catalog.keys import AssetKey
 from headwater.catalog.processes import this_host, user_name
 from headwater.materialize.api import check_run_config, run_request
-from headwater.materialize.jobs import merged_config, pools_of, selection_of
+from headwater.materialize.jobs import SOURCES, merged_config, pools_of, selection_of
 from headwater.materialize.monitoring import max_runtime
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader
 from headwater.materialize.retries import RetryRule
+
+if TYPE_CHECKING:
+    from headwater.catalog.partitions.subset import PartitionSubset
 
 #: The tag with the key of the request.
 RUN_KEY = "headwater/run_key"
@@ -72,8 +76,6 @@ def requested_run(
     check_run_config(merged_config(job, config), definitions)
     keyed = {} if request.run_key is None else {RUN_KEY: request.run_key}
     tags = {**job.tags, **tags, **{name: str(value) for name, value in (request.tags or {}).items()}}
-    RetryRule.of(instance.settings, tags)
-    max_runtime(instance.settings, tags)
     narrowed = None if request.asset_selection is None else str(coerce_selection(request.asset_selection))
     keys = () if request.partition_key is None else (request.partition_key,)
     asked = run_request(
@@ -95,15 +97,61 @@ def requested_run(
             remedy="Give texts, numbers, lists and mappings, or EnvVar('NAME').",
         )
     chosen = selection_of(job, narrowed)
+    keys_of = Reader(definitions.graph, instance.catalog, instance.clock.now()).select(chosen)
+    return _queued(instance, definitions, str(chosen), keys_of, asked, {**tags, **about, **keyed}, job.name)
+
+
+def requested_cells(
+    instance: Instance,
+    definitions: Definitions,
+    origin: Mapping[str, Any],
+    cells: "Mapping[AssetKey, PartitionSubset]",
+    tags: Mapping[str, str],
+) -> RunQueued:
+    """The run that builds cells of assets, as one of a job that has these would: to be recorded with its tick."""
+    selection = str(AssetSelection.keys(*cells))
+    asked = run_request(
+        origin,
+        selection,
+        PartitionChoice(
+            cells={
+                str(key): None if definitions.graph[key].partitions is None else subset.to_json()
+                for key, subset in cells.items()
+            }
+        ),
+        {},
+        job=None,
+        force=SOURCES,
+        upstream=False,
+        only_missing=False,
+        executor=None,
+        max_workers=None,
+        on_conflict="queue",
+    )
+    return _queued(instance, definitions, selection, list(cells), asked, tags)
+
+
+def _queued(
+    instance: Instance,
+    definitions: Definitions,
+    selection: str,
+    keys: Collection[AssetKey],
+    asked: Mapping[str, Any],
+    tags: Mapping[str, str],
+    job: str | None = None,
+) -> RunQueued:
+    """A run that is nobody's yet. Raises `UsageError` for tags that make no sense."""
+    RetryRule.of(instance.settings, tags)
+    max_runtime(instance.settings, tags)
     now = instance.clock.now()
     return RunQueued(
         time=now,
         run_id=new_id(now),
-        job=job.name,
-        selection=str(chosen),
-        tags={**tags, **about, **keyed},
+        job=job,
+        selection=selection,
+        tags=tags,
         user=user_name(),
         host=this_host(),
-        pools=pools_of(definitions.graph, list(Reader(definitions.graph, instance.catalog, now).select(chosen))),
+        pools=pools_of(definitions.graph, keys),
         request=asked,
     )

@@ -11,6 +11,7 @@ from headwater.catalog.events import FactChanged, TickEnded
 from headwater.catalog.instance import Instance
 from headwater.materialize.automation import alerts, freshness, observing, schedules, sensors
 from headwater.materialize.automation.backfills import resume_dead
+from headwater.materialize.automation.conditions import tick as conditions
 from headwater.materialize.automation.delivery import deliver
 from headwater.materialize.automation.evaluators import Evaluators
 from headwater.materialize.launching import Started, due_retries, lately_interrupted, launch_waiting, relaunch
@@ -65,6 +66,7 @@ def go_round(
     ticks = schedules.tick(instance, definitions, origin, now)
     ticks += sensors.tick(instance, definitions, origin, now, evaluators)
     ticks += observing.tick(instance, definitions, origin, now)
+    ticks += conditions.tick(instance, definitions, origin, now)
     aged = freshness.look(instance, definitions.graph, now)
     freshness.look_for_staleness(instance, definitions, now)
     raised: list[FactChanged] = []

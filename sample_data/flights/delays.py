@@ -12,6 +12,7 @@ from headwater import (
     AssetExecutionContext,
     AssetIn,
     AssetOut,
+    AutomationCondition,
     Config,
     MetadataValue,
     MultiPartitionKey,
@@ -60,7 +61,9 @@ def airport_months(context: AssetExecutionContext, flights_weather: pl.LazyFrame
     return delays.sort("hour")
 
 
-@asset(group_name="delays", kinds={"polars"}, owners=["team:analytics"])
+@asset(
+    group_name="delays", kinds={"polars"}, owners=["team:analytics"], automation_condition=AutomationCondition.eager()
+)
 def delays_by_carrier(monthly_delays: pl.LazyFrame, raw_airlines: pl.LazyFrame) -> Output[pl.LazyFrame]:
     """Flights, share of late departures and mean delay of the year by carrier, the latest first."""
     delays = (
@@ -83,7 +86,9 @@ def delays_by_carrier(monthly_delays: pl.LazyFrame, raw_airlines: pl.LazyFrame) 
     return Output(delays, metadata={"columns from": MetadataValue.column_lineage(lineage)})
 
 
-@asset(group_name="delays", kinds={"duckdb"}, owners=["team:analytics"])
+@asset(
+    group_name="delays", kinds={"duckdb"}, owners=["team:analytics"], automation_condition=AutomationCondition.eager()
+)
 def delays_by_route(flights: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """Flights and delays by route, in SQL."""
     return flights.query(
@@ -142,7 +147,9 @@ def fleet_age(flights: pl.LazyFrame, planes: pl.LazyFrame) -> pa.Table:
     return grouped.sort("carrier").collect().to_arrow()
 
 
-@asset(group_name="delays", kinds={"json"}, owners=["team:analytics"])
+@asset(
+    group_name="delays", kinds={"json"}, owners=["team:analytics"], automation_condition=AutomationCondition.on_stale()
+)
 def delay_report(
     delays_by_carrier: pl.DataFrame, delays_by_hour: pl.DataFrame, slowest_routes: pl.DataFrame
 ) -> Output[dict[str, Any]]:

@@ -1115,6 +1115,28 @@ def test_a_query_reads_or_says_that_there_is_no_sql(storage: CatalogWriter, hist
     assert isinstance(storage, MemoryStorage)
 
 
+def test_what_conditions_leave(reopen: Reopen, history: "History") -> None:
+    storage = reopen()
+    assert (storage.condition_states(), storage.last_event()) == ([], 0)
+    seen = history.automate()
+    storage.append([seen, history.conditions(None, "a", "b", n=1), history.tick(1, 0)])
+    storage.append([history.conditions(None, "b", n={"deep": [2]}), history.tick(2, 1)])
+    late = history.tick(2, 1)
+    with pytest.raises(ConflictError):
+        storage.append([history.conditions(None, "a", n=3), late])
+
+    def check(storage: CatalogWriter) -> None:
+        found = {one.asset and str(one.asset): one.data for one in storage.condition_states()}
+        assert found == {None: {"n": {"deep": [2]}}, "a": {"n": 1}, "b": {"n": {"deep": [2]}}}
+        assert [one.asset for one in storage.condition_states(common=True)] == [None]
+        of_b = storage.events(asset=AssetKey("b"), kinds=["CONDITION_EVALUATED"])
+        assert [one.data for one in of_b] == [{"requested": 1, "tree": {"name": "missing"}}] * 2
+        assert storage.last_event() == len(storage.events(limit=None)) == 8
+
+    check(storage)
+    check(reopen())
+
+
 def test_ticks_of_a_schedule(reopen: Reopen, history: "History") -> None:
     storage = reopen()
     assert storage.automations() == {} == storage.requested("s", ["k"])

@@ -72,6 +72,7 @@ class Author:
     def _event(self) -> Event:
         kinds: list[Callable[[], Event]] = [self._start, self._queue, self._redefine, self._change_keys, self._backfill]
         kinds += [self._automate, self._tick, self._tick, self._find_out]
+        kinds += [self._automate, self._tick, self._tick, self._conditions]
         if self._queued:
             kinds += [self._move, self._move, self._leave]
         if self._runs:
@@ -136,6 +137,10 @@ class Author:
         seen = None if after is None else instant(after)
         cursor = self._draw(st.sampled_from((None, "c")))
         return self._history.automate(name, status, until=instant(until), after=seen, cursor=cursor)
+
+    def _conditions(self) -> Event:
+        assets = self._draw(st.lists(st.sampled_from((None, "a", "b")), min_size=1, max_size=2, unique=True))
+        return self._history.conditions(*assets, n=self._draw(st.integers(0, 3)))
 
     def _tick(self) -> Event:
         name = self._draw(st.sampled_from("st"))
@@ -290,6 +295,7 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "slots": storage.slots(),
         "automations": storage.automations(),
         "facts": storage.facts(FactTopic.FRESHNESS),
+        "conditions": sorted(storage.condition_states(), key=lambda one: str(one.asset)),
         "last event": storage.last_event(),
         "ticks": storage.ticks(),
         "ticks of one": storage.ticks("s", limit=2),

@@ -13,6 +13,7 @@ from headwater.catalog.events import (
     BackfillEnded,
     BackfillResumed,
     BackfillStarted,
+    ConditionsEvaluated,
     DaemonStarted,
     DaemonStopped,
     DefinitionsChanged,
@@ -64,6 +65,7 @@ from headwater.catalog.storage.duckdb.tables import (
     AUTOMATION,
     BACKFILL,
     CELL,
+    CONDITION_STATE,
     DAEMON,
     DEFINITION,
     DEFINITION_CHANGE,
@@ -146,6 +148,8 @@ class Batch:
         self.daemon: Daemon | None = None
         #: Facts that changed, by topic and name.
         self.facts: dict[tuple[FactTopic, str], Row] = {}
+        #: What evaluations of conditions left, by the number of the asset; None for what is about all.
+        self.conditions: dict[int | None, str] = {}
         #: Assets whose definition is replaced or gone.
         self.redefined: set[int] = set()
         self._rows: dict[str, Rows] = {table.name: table.rows() for table in _GROWING}
@@ -210,6 +214,7 @@ class Batch:
         yield AUTOMATION, AUTOMATION.rows(map(automation_row, self.automations.values()))
         yield DAEMON, DAEMON.rows(() if self.daemon is None else (daemon_row(self.daemon),))
         yield FACT, FACT.rows(self.facts.values())
+        yield CONDITION_STATE, CONDITION_STATE.rows(self.conditions.items())
         yield DEFINITION, DEFINITION.rows((asset, *row) for asset, row in self._definitions.items())
         cells = CELL.rows()
         assets, keys, *rest = self._cells.columns
@@ -310,6 +315,11 @@ class Batch:
                 changed = progress.change_fact(event)
                 self._log(event, None)
                 self.facts[event.topic, event.name] = fact_row(self.seq, changed)
+            case ConditionsEvaluated():
+                self._log(event, None)
+                number = self.known.assets.number
+                for one in event.states:
+                    self.conditions[None if one.asset is None else number(one.asset)] = json_text(one.data)
             case DynamicPartitionsChanged():
                 self._log(event, None)
                 self._change_keys(event)

@@ -17,6 +17,7 @@ from headwater.catalog.records import (
     BackfillCells,
     BackfillStatus,
     Cell,
+    ConditionState,
     Daemon,
     DefinitionChange,
     Fact,
@@ -330,6 +331,14 @@ class Reader:
         """See `CatalogReader.daemon`."""
         rows = self._ask("daemon")
         return self._leases.heard(daemon(rows[0])) if rows else None
+
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
+        """See `CatalogReader.condition_states`."""
+        lookup = self._assets.lookup
+        return [
+            ConditionState(asset=None if asset is None else lookup(asset), data=from_json(data, dict[str, Any]))
+            for asset, data in self._ask("condition_states", common=common or None)
+        ]
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

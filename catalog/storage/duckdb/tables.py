@@ -254,6 +254,7 @@ TICK = Table(
     },
 )
 RUN_KEY = Table("run_key", {"name": "VARCHAR", "key": "VARCHAR", "run_id": "UUID"})
+CONDITION_STATE = Table("condition_state", {"asset_id": "INTEGER", "data": "VARCHAR"})
 STEP = Table("step", {"run_no": "INTEGER", "step_no": "INTEGER", "step_key": "VARCHAR", "reason": "VARCHAR"})
 PLANNED_CELL = Table(
     "planned_cell",

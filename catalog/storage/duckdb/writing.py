@@ -264,6 +264,8 @@ def _make_room(connection: "DuckDBPyConnection", batch: Batch) -> None:
             _execute(connection, "delete_cells", cells=json_text({"asset_id": assets, "partition_id": partitions}))
     if batch.redefined:
         _execute(connection, "delete_definitions", assets=json_text(sorted(batch.redefined)))
+    if batch.conditions:
+        _execute(connection, "delete_condition_states", assets=json_text(list(batch.conditions)))
     if batch.automations:
         _execute(connection, "delete_automations", names=json_text(list(batch.automations)))
     if batch.daemon is not None:

@@ -25,6 +25,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Backup,
     Cell,
+    ConditionState,
     Daemon,
     DefinitionChange,
     Fact,
@@ -295,6 +296,10 @@ class SharedStorage:
     def daemon(self) -> Daemon | None:
         """See `CatalogReader.daemon`."""
         return self._ask("daemon")
+
+    def condition_states(self, *, common: bool = False) -> list[ConditionState]:
+        """See `CatalogReader.condition_states`."""
+        return self._ask("condition_states", common=common)
 
     def steps(self, run_id: str) -> list[Step]:
         """See `CatalogReader.steps`."""

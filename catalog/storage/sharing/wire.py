@@ -35,6 +35,7 @@ from headwater.catalog.records import (
     BackfillStatus,
     Backup,
     Cell,
+    ConditionState,
     Daemon,
     DefinitionChange,
     Fact,
@@ -347,6 +348,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
     "daemon": Operation({}, Daemon | None),
+    "condition_states": Operation({"common": bool}, list[ConditionState]),
     "steps": Operation({"run_id": str}, list[Step]),
     "planned": Operation({"run_id": str}, list[PlannedCell]),
     "events": Operation(

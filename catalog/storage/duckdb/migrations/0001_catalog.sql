@@ -3,8 +3,8 @@
 --
 -- The catalog: what happened (event, materialization, run, step, planned_cell, backfill, tick,
 -- definition_change), what is the
--- case now (cell, definition, dynamic_partition, automation, daemon), and names by number (asset, partition_key, fingerprint).
--- case now (cell, definition, dynamic_partition, automation, fact), and names by number (asset, partition_key, fingerprint).
+-- case now (cell, definition, dynamic_partition, automation, condition_state, daemon, fact), and names by number (asset,
+-- partition_key, fingerprint).
 --
 -- No keys and no indexes: the one writer checks, zone maps find (rows come in the order of time, so seq, run_no
 -- and version_id are nearly sorted), and neither costs anything per commit or in the write-ahead log.
@@ -189,6 +189,12 @@ create table run_key (
     name varchar not null,
     key varchar not null,
     run_id uuid not null
+);
+
+-- What the last evaluation of conditions left for the next one: of an asset, or of all.
+create table condition_state (
+    asset_id integer,
+    data varchar not null
 );
 
 create table step (

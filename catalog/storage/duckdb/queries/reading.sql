@@ -337,6 +337,12 @@ where topic = $topic
 order by seq desc
 limit $limit --if limit
 
+-- name: condition_states
+-- What the last evaluation of conditions left for the next one.
+select asset_id, data
+from condition_state
+where asset_id is null and $common --if common
+
 -- name: ticks
 -- Ticks, the last recorded ones first.
 select name, due, evaluated, status, reason, error, run_ids, run_keys, instants

@@ -185,6 +185,13 @@ where seq in (
 -- Make room for the daemon as it is from now on.
 delete from daemon
 
+-- name: delete_condition_states
+-- Make room for what an evaluation of conditions leaves; NULL stands for what is about all.
+delete from condition_state
+where coalesce(asset_id, -1) in (
+    select coalesce(asset, -1) from (select unnest(from_json_strict($assets, '["INTEGER"]')) as asset)
+)
+
 -- name: delete_automations
 -- Make room for what schedules are from now on.
 delete from automation where name in (select unnest(from_json_strict($names, '["VARCHAR"]')))
