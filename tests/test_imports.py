@@ -49,7 +49,7 @@ NUMERIC = {
 } | {
     *(
         f"headwater.materialize.automation.conditions.{name}"
-        for name in ("evaluator", "explaining", "facts", "moments", "rules")
+        for name in ("catalog_facts", "evaluator", "explaining", "facts", "moments", "rules")
     ),
     "headwater.catalog.storage.duckdb.arrays",
     "headwater.materialize.cell_table",

@@ -354,17 +354,23 @@ class AutomationCondition:
         `initial="request"`, what is missing or stale when this is first evaluated is requested then. Raises
         `DefinitionError` for another `initial`.
         """
-        return _eager(_requests(initial))
+        from headwater.catalog.definitions.condition_presets import eager
+
+        return eager(_requests(initial))
 
     @staticmethod
     def on_cron(cron_schedule: str, cron_timezone: str = "UTC") -> "AutomationCondition":
         """When the schedule was due and everything that it reads was updated since. Raises `DefinitionError`."""
-        return _on_cron(cron_schedule, cron_timezone)
+        from headwater.catalog.definitions.condition_presets import on_cron
+
+        return on_cron(cron_schedule, cron_timezone)
 
     @staticmethod
     def on_missing(initial: str = "skip") -> "AutomationCondition":
         """When it becomes missing, such as a new partition, as soon as nothing that it reads is. See `eager`."""
-        return _on_missing(_requests(initial))
+        from headwater.catalog.definitions.condition_presets import on_missing
+
+        return on_missing(_requests(initial))
 
     @staticmethod
     def on_stale() -> "AutomationCondition":
@@ -372,69 +378,15 @@ class AutomationCondition:
 
         What was requested and did not become fresh is not requested again before something about it changes.
         """
-        return _on_stale()
+        from headwater.catalog.definitions.condition_presets import on_stale
+
+        return on_stale()
 
 
 @lru_cache(maxsize=256)
 def _operand(name: str) -> AutomationCondition:
     """One object for all, so that how it is written is found out once."""
     return AutomationCondition(name)
-
-
-@lru_cache
-def _eager(request: bool) -> AutomationCondition:
-    become = AutomationCondition
-    trigger = become.newly_missing() | become.any_deps_updated()
-    if request:
-        trigger |= (become.stale() & become.initial_evaluation()).with_label("stale_at_first")
-    return (
-        become.in_latest_time_window()
-        & trigger.since_last_handled("request" if request else "skip")
-        & ~become.any_deps_missing()
-        & ~become.any_deps_in_progress()
-        & ~become.in_progress()
-    ).with_label("eager")
-
-
-@lru_cache
-def _on_cron(cron: str, zone: str) -> AutomationCondition:
-    passed = AutomationCondition.cron_tick_passed(cron, zone)
-    return (
-        AutomationCondition.in_latest_time_window()
-        & passed.since_last_handled()
-        & AutomationCondition.all_deps_updated_since_cron(cron, zone)
-    ).with_label(f"on_cron({', '.join(passed.arguments)})")
-
-
-@lru_cache
-def _on_missing(request: bool) -> AutomationCondition:
-    missing = AutomationCondition.missing().newly_true().since_last_handled("request" if request else "skip")
-    return (
-        AutomationCondition.in_latest_time_window()
-        & missing.with_label("missing_since_last_handled")
-        & ~AutomationCondition.any_deps_missing()
-    ).with_label("on_missing")
-
-
-@lru_cache
-def _on_stale() -> AutomationCondition:
-    become = AutomationCondition
-    with_them = become.stale(transitive=True) & become.any_deps_match(become.will_be_requested())
-    changed = (
-        become.any_deps_updated()
-        | become.code_version_changed()
-        | become.newly_updated()
-        | become.missing().newly_true()
-        | become.stale().newly_true()
-    )
-    return (
-        become.in_latest_time_window()
-        & (become.missing() | become.stale() | with_them)
-        & ~become.newly_requested().since(changed).with_label("tried_already")
-        & ~become.any_deps_missing()
-        & ~become.any_deps_in_progress()
-        & ~become.in_progress()
-    ).with_label("on_stale")
 
 
 def _joined(name: str, one: AutomationCondition, other: object) -> AutomationCondition:

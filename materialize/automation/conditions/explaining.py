@@ -8,8 +8,8 @@ from headwater.catalog.errors import UsageError
 from headwater.catalog.events import EventKind
 from headwater.catalog.instance import Instance
 from headwater.catalog.keys import AssetKey
+from headwater.materialize.automation.conditions.catalog_facts import CatalogFacts, asked_about
 from headwater.materialize.automation.conditions.evaluator import Evaluator
-from headwater.materialize.automation.conditions.facts import CatalogFacts, asked_about
 from headwater.materialize.automation.conditions.state import State
 from headwater.materialize.automation.conditions.tree import Row, part_from_json, rows
 

@@ -74,8 +74,8 @@ def evaluate(
     moment: datetime,
 ) -> "Evaluated":
     """Evaluate the conditions of assets against a catalog, and change nothing."""
+    from headwater.materialize.automation.conditions.catalog_facts import CatalogFacts, asked_about
     from headwater.materialize.automation.conditions.evaluator import Evaluator
-    from headwater.materialize.automation.conditions.facts import CatalogFacts, asked_about
 
     after = None if before.at is None else before.seen
     facts = CatalogFacts(graph, catalog, moment, after, asked_about(graph, conditions))
