@@ -28,7 +28,7 @@ _RECORDED = 30.0
 #: Of `run wait`; what is not here has the exit code 1.
 _EXIT_CODES = {RunStatus.SUCCESS: 0, RunStatus.FAILURE: 4, RunStatus.CANCELED: 130}
 #: What a retry does as the run did that it is a retry of.
-_KEPT = ("run_config", "executor", "max_workers", "on_conflict", "force", "upstream", "only_missing")
+_KEPT = ("run_config", "executor", "max_workers", "on_conflict", "force", "upstream", "only_missing", "observe")
 
 
 @click.command()

@@ -336,7 +336,7 @@ class Progress:
         for topic in FactTopic:
             names = [one.name for one in events if isinstance(one, FactChanged) and one.topic is topic]
             new = [name for name in names if (topic, name) not in self._facts]
-            found = self.find_facts(topic, new) if new else {}
+            found: Mapping[str, Fact] = self.find_facts(topic, new) if new else {}
             self._facts |= {(topic, name): found.get(name) for name in new}
 
     def change_fact(self, event: FactChanged) -> Fact:

@@ -129,6 +129,24 @@ def test_what_cannot_be_understood_fails_and_changes_nothing(seen: Any) -> None:
         assert instance.catalog.current(AssetKey("raw")) is None
 
 
+def test_an_observation_that_fails_is_tried_again_as_any_run_is() -> None:
+    tries: list[str] = []
+
+    def look() -> DataVersion:
+        tries.append("x")
+        if len(tries) == 2:
+            raise ValueError("no network")
+        return DataVersion(str(len(tries)))
+
+    definitions = Definitions([AssetSpec("raw", observe=look)])
+    with Instance.ephemeral() as instance:
+        observe(definitions, instance=instance, origin=ORIGIN)
+        result = observe(definitions, instance=instance, tags={"headwater/max_retries": "1"}, origin=ORIGIN)
+        assert [made.data_version for made in result.materializations] == ["3"]
+        statuses = [(run.status, run.request["observe"]) for run in instance.catalog.runs()]
+        assert statuses == [(RunStatus.SUCCESS, True), (RunStatus.FAILURE, True), (RunStatus.SUCCESS, True)]
+
+
 def test_a_partition_that_there_is_not_is_refused() -> None:
     world, definitions = shop()
     world.days = {"2023-12-31": "x"}
