@@ -8,7 +8,7 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -301,7 +301,7 @@ class World:
 
 
 @contextmanager
-def _without_processes(world: World) -> Iterator[None]:
+def _without_processes(world: World) -> Generator[None]:
     class Process:
         pid = 0
 
