@@ -25,7 +25,7 @@ def check(make: Callable[[int], World], seed: int) -> World:
 @pytest.mark.parametrize("seed", range(SIZES.years))
 def test_a_year(seed: int) -> None:
     world = check(year, seed)
-    assert len(world.kills) > 5 and world.shifts > 100 and len(world.executed) > 3_000
+    assert len(world.kills) > 5 and world.shifts > 100 and len(world.executed) > 1_000
 
 
 @pytest.mark.parametrize("part", range(min(PARTS, SIZES.weeks)))
