@@ -29,6 +29,8 @@ class Sizes:
     #: Simulated years and weeks of two daemons.
     years: int
     weeks: int
+    #: The days of which these years are made, as a cron says it.
+    weekdays: str = "*"
     #: Of the points at which a daemon is killed, every so-manieth is tried.
     point_stride: int = 1
 
@@ -36,7 +38,16 @@ class Sizes:
 SIZE = os.environ.get("HEADWATER_FAULTS", "short")
 SIZES = {
     "short": Sizes(
-        seeds=80, stride=16, first_starts=1, starting=6, together=0, races=10, years=1, weeks=2, point_stride=3
+        seeds=80,
+        stride=16,
+        first_starts=1,
+        starting=6,
+        together=0,
+        races=10,
+        years=1,
+        weeks=1,
+        weekdays="0,5",
+        point_stride=6,
     ),
     "commit": Sizes(seeds=2_000, stride=1, first_starts=20, together=60, races=200, years=4, weeks=200),
     "soak": Sizes(

@@ -25,7 +25,7 @@ def check(make: Callable[[int], World], seed: int) -> World:
 @pytest.mark.parametrize("seed", range(SIZES.years))
 def test_a_year(seed: int) -> None:
     world = check(year, seed)
-    assert len(world.kills) > 5 and world.shifts > 100 and len(world.executed) > 3_000
+    assert len(world.kills) > 5 and world.shifts > 100 and len(world.executed) > 1_000
 
 
 @pytest.mark.parametrize("part", range(min(PARTS, SIZES.weeks)))
@@ -60,7 +60,11 @@ def nothing_is_compared(world: World, patch: pytest.MonkeyPatch) -> None:
         return known
 
     patch.setattr(Progress, "tick", believe)
-    patch.setattr(Progress, "is_over", lambda *_: False)
+
+    def is_over(self: Progress, identifier: str) -> bool:
+        return False
+
+    patch.setattr(Progress, "is_over", is_over)
 
 
 @pytest.mark.parametrize("mutant", [two_transactions, nothing_is_compared])

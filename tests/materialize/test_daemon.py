@@ -14,7 +14,7 @@ from headwater.catalog.events import BackfillStarted, RunEnded, RunQueued, RunSt
 from headwater.catalog.ids import new_id
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.processes import start_ticks, this_host
-from headwater.catalog.records import BackfillTarget, RunStatus, TickStatus
+from headwater.catalog.records import BackfillTarget, Run, RunStatus, TickStatus
 from headwater.catalog.storage.leases import LEASE
 from headwater.catalog.storage.memory import MemoryStorage
 from headwater.materialize import launching
@@ -195,7 +195,12 @@ def test_nothing_is_read_while_nothing_happens(
     daemon = daemon_of(instance, HOURLY)
     live(daemon, clock, 60)
     asked: list[None] = []
-    monkeypatch.setattr(instance.catalog, "runs", lambda **_: asked.append(None) or [])
+
+    def runs(**_: Any) -> list[Run]:
+        asked.append(None)
+        return []
+
+    monkeypatch.setattr(instance.catalog, "runs", runs)
     looks = live(daemon, clock, 60)
     assert looks == pytest.approx(60 / LOOK, abs=2)
     rounds = len(asked) / 2  # each asks for those to settle and those to start
@@ -207,12 +212,19 @@ def test_a_round_that_fails_is_told_and_tried_again(
 ) -> None:
     told: list[str] = []
     daemon = daemon_of(instance, HOURLY, told=told)
+
+    def broken(**_: Any) -> list[Run]:
+        raise ZeroDivisionError
+
+    def away(**_: Any) -> list[Run]:
+        raise CatalogError("It is away.")
+
     with monkeypatch.context() as patch:
-        patch.setattr(instance.catalog, "runs", lambda **_: 1 / 0)
+        patch.setattr(instance.catalog, "runs", broken)
         pauses = [daemon.look() for _ in range(3)]
         for pause in pauses:
             clock.seconds += pause
-        patch.setattr(instance.catalog, "runs", lambda **_: (_ for _ in ()).throw(CatalogError("It is away.")))
+        patch.setattr(instance.catalog, "runs", away)
         clock.seconds += TIDY
         daemon.look()
     assert pauses[0] == FIRST_PAUSE
