@@ -11,6 +11,7 @@ from headwater.catalog.definitions.condition import AutomationCondition
 from headwater.catalog.definitions.due import last_instant
 from headwater.catalog.errors import HeadwaterError
 from headwater.catalog.events import EventKind
+from headwater.catalog.freshness import Freshness
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.lineage.asset_graph import AssetGraph
 from headwater.catalog.lineage.node import AssetNode, Dependency
@@ -22,6 +23,7 @@ from headwater.catalog.records import OPEN, BackfillStatus, LoggedEvent, Run
 from headwater.catalog.storage.base import CatalogReader
 from headwater.materialize.automation.conditions.facts import NO_UPDATES, Updates, microseconds
 from headwater.materialize.cell_table import CellTable, Mask
+from headwater.materialize.freshness import freshness_of
 from headwater.materialize.partition_choice import PartitionChoice
 from headwater.materialize.reader import Reader, is_interrupted
 
@@ -148,7 +150,13 @@ class CatalogFacts:
 
     def freshness(self, key: AssetKey) -> str:
         """See `Facts.freshness`."""
-        return "UNKNOWN"
+        found = self._freshness.get(key)
+        return "UNKNOWN" if found is None else found.state
+
+    @cached_property
+    def _freshness(self) -> Mapping[AssetKey, Freshness]:
+        judged = [node.key for node in self.graph if node.freshness is not None]
+        return freshness_of(self.graph, self.catalog, judged, self.now)
 
     def cron(self, cron: str, zone: str, after: datetime) -> datetime | None:
         """See `Facts.cron`."""

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from headwater.catalog.partitions.space import Partitions
     from headwater.materialize.automation.conditions.evaluator import Evaluated
 
+#: Freshness is among them: conditions that ask for it are never quiet.
+_OF_AUTOMATION = ("ALERT", "AUTOMATION_", "CONDITION_", "DAEMON_", "FRESHNESS_", "STALENESS_", "TICK_", "TICKS_")
 #: What happens and makes no condition true or false.
 _IRRELEVANT = frozenset(
     {
-        *(kind for kind in EventKind if kind.startswith(("AUTOMATION_", "TICK_", "CONDITION_"))),
+        *(kind for kind in EventKind if kind.startswith(_OF_AUTOMATION)),
         *(EventKind.LOG_MESSAGE, EventKind.SLOT_CLAIMED, EventKind.STEP_START, EventKind.DEFINITIONS_CHANGED),
     }
 )
