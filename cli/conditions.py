@@ -87,7 +87,7 @@ def _list(app: App, as_json: bool) -> None:
     found = app.definitions.conditions
     with app.reading() as instance:
         known = instance.catalog.automations().get(NAME)
-        last = next(iter(instance.catalog.ticks(NAME, limit=1)), None)
+        last = next(iter(instance.catalog.ticks([NAME], limit=1)), None)
     status = AutomationStatus.RUNNING if is_running(AutomationConditionSensor(), known) else AutomationStatus.STOPPED
     if as_json:
         listed = [{"key": key, "condition": one.text, "label": one.label} for key, one in sorted(found.items())]

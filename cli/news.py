@@ -18,6 +18,8 @@ class News:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._seen: int | None = None
+        #: Why those that were skipped last time were, by name.
+        self._skipped: dict[str, str] = {}
 
     def tell(self, last: int) -> None:
         """Say what happened since it was asked before; `last` is the number of the catalog's last event."""
@@ -25,8 +27,19 @@ class News:
         if before is None or before == last:
             return
         for event in self._instance.catalog.events(after=before, kinds=_KINDS, limit=None):
-            if event.seq <= last:
+            if event.seq <= last and self._is_news(event):
                 say(event.time, _line(event))
+
+    def _is_news(self, event: LoggedEvent) -> bool:
+        """A sensor that is skipped every half minute for the same reason is not."""
+        if event.kind not in _TICKS:
+            return True
+        name = event.data["name"]
+        if event.kind != "TICK_SKIPPED":
+            self._skipped.pop(name, None)
+            return True
+        before, self._skipped[name] = self._skipped.get(name), event.message
+        return before != event.message
 
 
 def say(moment: datetime, text: str) -> None:

@@ -244,7 +244,7 @@ def ticks(app: App, name: str | None, limit: int, as_json: bool) -> None:
       headwater ticks nightly --limit 5
     """
     with app.reading() as instance:
-        found = instance.catalog.ticks(name, limit=limit)
+        found = instance.catalog.ticks(None if name is None else [name], limit=limit)
         if not found and name is not None and name not in instance.catalog.automations():
             known = [*app.definitions.schedules, *app.definitions.sensors]
             if name not in known:

@@ -230,13 +230,13 @@ class CatalogReader(Protocol):
 
     def ticks(
         self,
-        name: str | None = None,
+        names: Collection[str] | None = None,
         *,
         statuses: Collection[TickStatus] | None = None,
         before: datetime | None = None,
         limit: int = 100,
     ) -> list[Tick]:
-        """Ticks, of one schedule or sensor or of all, the last recorded ones first.
+        """Ticks, of some schedules and sensors or of all, the last recorded ones first.
 
         Those evaluated `before` a time, if given.
         """

@@ -392,7 +392,7 @@ class MemoryStorage:
 
     def ticks(
         self,
-        name: str | None = None,
+        names: Collection[str] | None = None,
         *,
         statuses: Collection[TickStatus] | None = None,
         before: datetime | None = None,
@@ -403,7 +403,7 @@ class MemoryStorage:
             found = (
                 tick
                 for tick in reversed(self._ticks)
-                if name in (None, tick.name)
+                if (names is None or tick.name in names)
                 and (statuses is None or tick.status in statuses)
                 and (before is None or tick.evaluated < before)
             )

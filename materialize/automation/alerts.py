@@ -242,7 +242,7 @@ class _Looking:
         if self.policy.jobs and job not in self.policy.jobs:
             return None
         at = datetime.fromisoformat(event.data["at"])
-        before = [tick for tick in self.instance.catalog.ticks(name, limit=_TICKS) if tick.at < at]
+        before = [tick for tick in self.instance.catalog.ticks([name], limit=_TICKS) if tick.at < at]
         if before and before[0].status is TickStatus.FAILURE:
             return None
         error: Mapping[str, str] = event.data.get("error") or {}

@@ -1154,7 +1154,7 @@ def test_ticks_of_a_schedule(reopen: Reopen, history: "History") -> None:
             "s": Automation(name="s", until=instant(7), ticked=instant(7), last_run_key="k", failures=1),
             "t": Automation(name="t", status=AutomationStatus.RUNNING, until=instant(0)),
         }
-        last, middle, first = storage.ticks("s")
+        last, middle, first = storage.ticks(["s"])
         assert storage.ticks() == [last, middle, first]
         assert last == Tick(
             name="s", at=instant(7), evaluated=failed.time, status=TickStatus.FAILURE, error=ERROR, instants=5
@@ -1162,8 +1162,8 @@ def test_ticks_of_a_schedule(reopen: Reopen, history: "History") -> None:
         assert (middle.at, middle.status, middle.run_ids) == (instant(2), TickStatus.SUCCESS, (run.run_id,))
         assert middle.run_keys == {"k": run.run_id}
         assert (first.status, first.reason) == (TickStatus.SKIPPED, "not now")
-        assert storage.ticks("t") == [] == storage.ticks("\ud800")
-        assert storage.ticks("s", limit=2) == [last, middle]
+        assert storage.ticks(["t"]) == [] == storage.ticks(["\ud800"])
+        assert storage.ticks(["s"], limit=2) == [last, middle]
         assert storage.requested("s", ["k", "l", "\ud800"]) == {"k": run.run_id}
         assert storage.requested("t", ["k"]) == {} == storage.requested("s", [])
         kinds = [event.kind for event in storage.events() if event.kind != "RUN_QUEUED"]
@@ -1270,7 +1270,7 @@ def test_old_ticks_are_forgotten_and_what_they_requested_is_not(reopen: Reopen, 
     storage.append([history.automate(), history.automate("t"), *runs, *ticks, skipped, other])
     found = storage.ticks()
     assert storage.ticks(statuses=[TickStatus.SUCCESS], before=ticks[2].time) == found[3:]
-    assert storage.ticks(statuses=[]) == [] == storage.ticks("t", before=other.time)
+    assert storage.ticks(statuses=[]) == [] == storage.ticks(["t"], before=other.time)
     of_all = TicksPurged(
         time=history.time(), names=("s", "t", "u"), status=TickStatus.SUCCESS, before=ticks[2].time, limit=1
     )

@@ -298,7 +298,7 @@ def everything(storage: CatalogReader) -> dict[str, Any]:
         "conditions": sorted(storage.condition_states(), key=lambda one: str(one.asset)),
         "last event": storage.last_event(),
         "ticks": storage.ticks(),
-        "ticks of one": storage.ticks("s", limit=2),
+        "ticks of one": storage.ticks(["s"], limit=2),
         "run keys": storage.requested("s", ["k", "l"]),
         "tries": [storage.runs(root=run.run_id) for run in runs],
         "queued": storage.runs(statuses=[RunStatus.QUEUED]),

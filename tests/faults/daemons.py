@@ -283,7 +283,7 @@ class World:
             yield f"{len(runs)} runs, {sum(self.executed.values())} carried out"
         last = self.start + timedelta(days=self.days)
         for name in self.schedules:
-            found = [tick for tick in reversed(self.storage.ticks(name, limit=10**6)) if tick.at <= last]
+            found = [tick for tick in reversed(self.storage.ticks([name], limit=10**6)) if tick.at <= last]
             expected = [at(second, "UTC") for second in self.due(name)]
             if self.catches_up(name) and [tick.at for tick in found] != expected:
                 yield f"{name}: {set(expected) ^ {tick.at for tick in found}}"

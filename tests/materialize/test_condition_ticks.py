@@ -89,7 +89,7 @@ def test_what_is_requested_is_one_run_that_anybody_can_carry_out(instance: Insta
     assert (run.status, run.pid, run.selection) == (RunStatus.QUEUED, 0, "b or c")
     assert run.tags == {EVALUATED_AT: clock.moment.isoformat()}
     assert run.request["origin"] == ORIGIN
-    last = instance.catalog.ticks(NAME)[0]
+    last = instance.catalog.ticks([NAME])[0]
     assert (last.status, last.run_ids) == (TickStatus.SUCCESS, (run.run_id,))
     assert look(instance, clock, definitions) == []  # it is in the queue
     assert carry_out(instance, definitions, run) == [("b", None), ("c", None)]
@@ -165,7 +165,7 @@ def test_while_nothing_happens_nothing_is_evaluated_or_written(
 
     definitions = Definitions([made("a", condition=On.eager(), partitions_def=DAYS)])
     settle(instance, clock, definitions)
-    events, ticks = instance.catalog.last_event(), instance.catalog.ticks(NAME)
+    events, ticks = instance.catalog.last_event(), instance.catalog.ticks([NAME])
     assert ticks[0].reason == "nothing is different"
     monkeypatch.setattr(type(instance.catalog), "partition_cells", evaluated)
     for _ in range(5):
@@ -176,7 +176,7 @@ def test_while_nothing_happens_nothing_is_evaluated_or_written(
     other = Definitions([made("a", condition=On.on_stale(), partitions_def=DAYS)])
     settle(instance, clock, definitions)
     look(instance, clock, other)  # a condition was rewritten
-    assert len(instance.catalog.ticks(NAME)) > len(ticks) + 2
+    assert len(instance.catalog.ticks([NAME])) > len(ticks) + 2
 
 
 @kept
@@ -247,7 +247,7 @@ def test_an_evaluation_that_fails_is_recorded_and_the_next_one_goes_on(instance:
     definitions = Definitions([made("a"), made("b", "a", condition=broken)])
     wrong = Definitions([made("a"), made("b", "a", condition=On.eager().ignore("nobody"))])
     assert look(instance, clock, wrong) == []
-    last = instance.catalog.ticks(NAME)[0]
+    last = instance.catalog.ticks([NAME])[0]
     assert (last.status, last.error and last.error.kind) == (TickStatus.FAILURE, "E-UNKNOWN-ASSET")
     settle(instance, clock, definitions)
 

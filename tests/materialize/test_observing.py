@@ -194,13 +194,13 @@ def test_sources_are_observed_when_their_interval_is_over() -> None:
         over()
         assert round_at(9) == [("observe:raw", "12:10")]
         assert round_at(19) == [("observe:raw", "12:20")]
-        assert instance.catalog.ticks("observe:raw", limit=1)[0].status is TickStatus.SKIPPED  # one is under way
+        assert instance.catalog.ticks(["observe:raw"], limit=1)[0].status is TickStatus.SKIPPED  # one is under way
         over()
         assert round_at(100) == [("observe:raw", "13:40"), ("observe:slow", "13:30")]
         assert len(instance.catalog.runs()) == 3
         # Another process knows what was decided, and clocks that go back decide nothing again.
         other = Definitions([every(10), every(30, "slow")])
-        assert instance.catalog.ticks("observe:slow", limit=1)[0].status is TickStatus.SUCCESS
+        assert instance.catalog.ticks(["observe:slow"], limit=1)[0].status is TickStatus.SUCCESS
         assert tick(instance, other, ORIGIN) == []
         assert tick(instance, other, ORIGIN, clock.now() - timedelta(days=1)) == []
 

@@ -249,7 +249,7 @@ def test_a_clock_that_goes_back_keeps_nobody_from_being_evaluated() -> None:
     with Instance.ephemeral() as instance:
         for days in (0, 365, 1, 1.5):
             assert len(tick(instance, definitions, ORIGIN, after(days=days))) == 1
-        ticks = instance.catalog.ticks("s")
+        ticks = instance.catalog.ticks(["s"])
         assert [one.at for one in ticks] == sorted({one.at for one in ticks}, reverse=True)
         assert instance.catalog.automations()["s"].cursor == "4"
         # Who goes round again and again knows how long it is ago by a clock that never goes back.

@@ -89,7 +89,7 @@ def test_every_instant_that_was_missed_has_a_tick(policy: str, kept: int) -> Non
         assert [one.at.hour for one in done] == list(range(1, 21))
         assert [one.status for one in done] == ["SKIPPED"] * (20 - kept) + ["SUCCESS"] * kept
         assert f"catch_up is {policy}" in done[0].reason
-        assert len(instance.catalog.ticks("hourly")) == 21
+        assert len(instance.catalog.ticks(["hourly"])) == 21
 
 
 def test_of_very_many_the_oldest_are_one_tick() -> None:
@@ -190,7 +190,7 @@ def test_a_run_key_is_requested_once_whatever_became_of_its_run() -> None:
             tick(instance, definitions, ORIGIN, after(hours=hours))
         assert [at.isoformat()[:13] for at in fired(instance)] == ["2024-03-10T01", "2024-03-11T01"]
         assert sorted(run.tags[RUN_KEY] for run in instance.catalog.runs()) == ["10", "11"]
-        reasons = [one.reason for one in instance.catalog.ticks("hourly", limit=100) if one.status == "SKIPPED"]
+        reasons = [one.reason for one in instance.catalog.ticks(["hourly"], limit=100) if one.status == "SKIPPED"]
         assert set(reasons) == {"even", "each of its runs was requested before"}
 
 

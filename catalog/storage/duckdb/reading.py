@@ -301,20 +301,18 @@ class Reader:
 
     def ticks(
         self,
-        name: str | None = None,
+        names: Collection[str] | None = None,
         *,
         statuses: Collection[TickStatus] | None = None,
         before: datetime | None = None,
         limit: int = 100,
     ) -> list[Tick]:
         """See `CatalogReader.ticks`."""
-        if name is not None and not storable_only([name]):
-            return []
         return [
             tick(row)
             for row in self._ask(
                 "ticks",
-                name=name,
+                names=None if names is None else json_text(storable_only(names)),
                 statuses=None if statuses is None else json_text(list(statuses)),
                 before=None if before is None else timestamp(before),
                 limit=limit,

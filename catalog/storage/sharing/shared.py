@@ -280,14 +280,14 @@ class SharedStorage:
 
     def ticks(
         self,
-        name: str | None = None,
+        names: Collection[str] | None = None,
         *,
         statuses: Collection[TickStatus] | None = None,
         before: datetime | None = None,
         limit: int = 100,
     ) -> list[Tick]:
         """See `CatalogReader.ticks`."""
-        return self._ask("ticks", name=name, statuses=statuses, before=before, limit=limit)
+        return self._ask("ticks", names=names, statuses=statuses, before=before, limit=limit)
 
     def requested(self, name: str, keys: Collection[str]) -> dict[str, str]:
         """See `CatalogReader.requested`."""

@@ -342,9 +342,9 @@ OPERATIONS: Mapping[str, Operation] = {
         give_arguments={"names": _listed},
     ),
     "ticks": Operation(
-        {"name": str | None, "statuses": list[TickStatus] | None, "before": datetime | None, "limit": int},
+        {"names": list[str] | None, "statuses": list[TickStatus] | None, "before": datetime | None, "limit": int},
         list[Tick],
-        give_arguments={"statuses": _listed},
+        give_arguments={"names": _listed, "statuses": _listed},
     ),
     "requested": Operation({"name": str, "keys": list[str]}, dict[str, str], give_arguments={"keys": list}),
     "daemon": Operation({}, Daemon | None),

@@ -348,7 +348,7 @@ where asset_id is null and $common --if common
 select name, due, evaluated, status, reason, error, run_ids, run_keys, instants
 from tick
 where true
-    and name = $name --if name
+    and name in (select unnest(from_json_strict($names, '["VARCHAR"]'))) --if names
     and status in (select unnest(from_json_strict($statuses, '["VARCHAR"]'))) --if statuses
     and evaluated < $before::timestamp --if before
 order by seq desc
