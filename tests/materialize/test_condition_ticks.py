@@ -12,6 +12,7 @@ from headwater import AutomationCondition as On
 from headwater import (
     DailyPartitionsDefinition,
     Definitions,
+    FreshnessPolicy,
     Instance,
     MonthlyPartitionsDefinition,
     StaticPartitionsDefinition,
@@ -116,6 +117,20 @@ def test_sources_are_read_again(instance: Instance, clock: Hand) -> None:
     settle(instance, clock, definitions)
     (run,) = look(instance, clock, definitions, days=1)
     assert carry_out(instance, definitions, run) == [("a", None), ("b", None)]
+
+
+def test_what_is_too_old_is_requested(instance: Instance, clock: Hand) -> None:
+    hourly = FreshnessPolicy.time_window(timedelta(hours=1))
+    old = On.freshness_failed() & ~On.in_progress()
+    definitions = Definitions([headwater.asset(lambda: 1, name="a", freshness_policy=hourly, automation_condition=old)])
+    assert look(instance, clock, definitions) == []  # never made: nobody knows how old it is
+    build(instance, clock, definitions, "a")
+    settle(instance, clock, definitions)
+    assert look(instance, clock, definitions, minutes=57) == []
+    (run,) = look(instance, clock, definitions, minutes=5)
+    assert look(instance, clock, definitions) == []  # it is in the queue
+    assert carry_out(instance, definitions, run) == [("a", None)]
+    settle(instance, clock, definitions)
 
 
 def test_partitions_that_are_requested_are_those_that_are_built(instance: Instance, clock: Hand) -> None:
