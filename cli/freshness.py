@@ -8,7 +8,7 @@ import click
 
 from headwater.catalog.freshness import NOT_APPLICABLE, Freshness, FreshnessState
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, json_option
+from headwater.cli.app import App, json_option, selection_argument
 
 if TYPE_CHECKING:
     from headwater.catalog.keys import AssetKey
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("selection", default="*", shell_complete=complete_asset)
+@selection_argument("*")
 @click.option("--check", is_flag=True, help="Exit with 1 when anything selected is FAIL.")
 @json_option
 @click.pass_context

@@ -10,14 +10,14 @@ from headwater.catalog.errors import UsageError
 from headwater.catalog.printable import printable_line
 from headwater.catalog.records import Cell
 from headwater.cli import output
-from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app
+from headwater.cli.app import App, complete_asset, complete_partition, json_option, pass_app, selection_argument
 from headwater.cli.assets import describe_materialization
 from headwater.cli.times import parse_time
 from headwater.materialize.partition_choice import PartitionChoice
 
 
 @click.command()
-@click.argument("selection", default="*", shell_complete=complete_asset)
+@selection_argument("*")
 @json_option
 @click.pass_context
 def observe(context: click.Context, selection: str, as_json: bool) -> None:
