@@ -92,9 +92,8 @@ class Daemon:
         since = self._clock.monotonic() - self._went
         if self._due is not None and self._due <= self._clock.now():
             return True
-        if self._evaluators is not None and self._evaluators.under_way:
-            return True
-        return since >= TIDY or (self.last_event != self._seen and since >= PACE)
+        under_way = self._evaluators is not None and self._evaluators.under_way
+        return since >= TIDY or (since >= PACE and bool(under_way or self.last_event != self._seen))
 
     def _go(self) -> None:
         instance = self.place.instance

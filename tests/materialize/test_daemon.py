@@ -8,22 +8,25 @@ from typing import Any
 
 import pytest
 
-from headwater import Definitions, Instance, ScheduleDefinition, asset, define_asset_job
+from headwater import Definitions, Instance, ScheduleDefinition, asset, define_asset_job, sensor
 from headwater.catalog.errors import BusyError, CatalogError, RunOverError
 from headwater.catalog.events import BackfillStarted, RunEnded, RunQueued, RunStarted, TickEnded
 from headwater.catalog.ids import new_id
 from headwater.catalog.keys import AssetKey
 from headwater.catalog.processes import start_ticks, this_host
-from headwater.catalog.records import BackfillTarget, Run, RunStatus, TickStatus
+from headwater.catalog.records import AutomationStatus, BackfillTarget, Run, RunStatus, TickStatus
 from headwater.catalog.storage.leases import LEASE
 from headwater.catalog.storage.memory import MemoryStorage
 from headwater.materialize import launching
 from headwater.materialize.automation import backfills
+from headwater.materialize.automation.conditions.tick import NAME as CONDITIONS
 from headwater.materialize.automation.daemon import FIRST_PAUSE, LOOK, PACE, TIDY, Daemon
 from headwater.materialize.automation.leadership import Candidate, Waiting, goes_on, take, trouble
 from headwater.materialize.automation.metrics import Gauge, text
 from headwater.materialize.automation.reloading import Watch, python_files
+from headwater.materialize.automation.retention import purge
 from headwater.materialize.automation.schedules import AT
+from headwater.materialize.automation.standing import move
 
 START = datetime(2024, 3, 10, 0, 0, 30, tzinfo=UTC)
 ORIGIN = {"folder": "/project", "files": ["/project/assets.py"], "modules": []}
@@ -301,6 +304,34 @@ def test_old_ticks_are_forgotten_bit_by_bit(instance: Instance, clock: SteppedCl
     assert all(at >= clock.now() - timedelta(days=2, hours=1.1) for status, at in kept if status == "SKIPPED")
     assert "FAILURE" not in dict(kept) and "SUCCESS" in dict(kept)
     assert [event.kind for event in instance.catalog.events(kinds=["TICKS_PURGED"])]
+
+
+def test_ticks_are_kept_as_long_as_is_said_of_their_kind(instance: Instance, clock: SteppedClock) -> None:
+    @sensor(JOB)
+    def polled() -> None:
+        """It never wants anything."""
+
+    timed = ScheduleDefinition(JOB, "* * * * *", "timed")
+    definitions = Definitions([orders], schedules=[timed], sensors=[polled])
+    names = ("timed", "polled", CONDITIONS)
+    for name in names:
+        move(instance, name, AutomationStatus.RUNNING)
+    for day in (1, 4):
+        clock.seconds = day * 86400.0
+        standing = instance.catalog.automations()
+        instance.catalog.append(
+            [
+                TickEnded(
+                    time=clock.now(), name=name, at=clock.now(), after=standing[name].until, status=TickStatus.SKIPPED
+                )
+                for name in names
+            ]
+        )
+    clock.seconds = 10 * 86400.0
+    assert purge(instance, definitions) and not purge(instance, definitions)
+    kept = [(tick.name, (tick.at - START).days) for tick in instance.catalog.ticks()]
+    # Of what is asked all the time, ticks that came to nothing are kept for a week.
+    assert sorted(kept) == sorted([(name, 4) for name in names] + [("timed", 1)])
 
 
 def test_metrics_are_escaped() -> None:
