@@ -25,7 +25,7 @@ demo: $(READY) ## build the sample project, change one asset, rebuild only what 
 	@$(BIN)/python sample_data/demo.py
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS) -q
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q
 
 # What of the fault suite.
 TESTS ?= tests/faults

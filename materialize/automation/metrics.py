@@ -13,7 +13,7 @@ from headwater.materialize.automation.leadership import trouble
 
 _RUNS = "select status, count(*) from runs group by status"
 _TICKS = "select name, status, sum(instants) from ticks group by name, status order by name, status"
-_LAST = "select name, epoch(ticked) from schedules where ticked is not null order by name"
+_LAST = "select name, epoch(ticked) from automations where ticked is not null order by name"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ SIZES = {
         starting=6,
         together=0,
         races=10,
+        kills=40,
         years=1,
         weeks=1,
         weekdays="0,5",

@@ -11,11 +11,11 @@ from headwater.materialize.execution.recorder import Recorder
 from headwater.materialize.execution.step import Attempt, StepResult
 from tests.faults.simulation.world import Replaced, World
 
-_RUN = "headwater.materialize.execution.run"
+_STARTING = "headwater.materialize.execution.starting"
 _MONITORING = "headwater.materialize.monitoring"
 _PROCESSES = "headwater.catalog.processes"
 #: Every module that asks when a process began.
-_ASKING = (_PROCESSES, _RUN, "headwater.materialize.backfill_signals", "headwater.materialize.waiting_run")
+_ASKING = (_PROCESSES, _STARTING, "headwater.materialize.backfill_signals", "headwater.materialize.waiting_run")
 
 
 def _nothing(*_: object) -> None:
@@ -81,12 +81,12 @@ def no_compare_and_set(world: World) -> None:
         fields["claims_before"] = None
         return RunStarted(**fields)
 
-    world.mutations = [Replaced(_RUN, "RunStarted", started)]
+    world.mutations = [Replaced(_STARTING, "RunStarted", started)]
 
 
 def no_look_at_others(world: World) -> None:
     """A run begins whatever others build."""
-    world.mutations = [Replaced(_RUN, "refuse_taken", _nothing)]
+    world.mutations = [Replaced(_STARTING, "refuse_taken", _nothing)]
 
 
 def ends_are_not_final(world: World) -> None:

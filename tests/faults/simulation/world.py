@@ -298,6 +298,7 @@ class World:
             "headwater.materialize.reader",
             "headwater.materialize.waiting_run",
             "headwater.materialize.execution.run",
+            "headwater.materialize.execution.starting",
         )
         users_of_threads = (
             "headwater.io.local",
