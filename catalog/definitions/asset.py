@@ -9,7 +9,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 from headwater.catalog.config import Config
-from headwater.catalog.definitions.condition import AutomationCondition
 from headwater.catalog.definitions.dependencies import AssetDep, AssetIn, read_deps, texts
 from headwater.catalog.definitions.hooks import HookDefinition, step_hooks
 from headwater.catalog.definitions.policies import NO_LIMITS, BackfillPolicy, RetryPolicy, StepLimits
@@ -31,6 +30,7 @@ from headwater.catalog.metadata import RawMetadata
 from headwater.catalog.printable import printable_line
 
 if TYPE_CHECKING:
+    from headwater.catalog.definitions.condition import AutomationCondition
     from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
 
@@ -190,7 +190,7 @@ class AssetSettings(TypedDict, total=False):
     retry_policy: RetryPolicy | None
     partitions_def: "PartitionsDefinition | None"
     freshness_policy: "FreshnessPolicy | None"
-    automation_condition: AutomationCondition | None
+    automation_condition: "AutomationCondition | None"
     backfill_policy: BackfillPolicy | None
     pool: str | None
     hooks: Iterable[HookDefinition]
@@ -227,7 +227,7 @@ def asset(
     retry_policy: RetryPolicy | None = None,
     partitions_def: "PartitionsDefinition | None" = None,
     freshness_policy: "FreshnessPolicy | None" = None,
-    automation_condition: AutomationCondition | None = None,
+    automation_condition: "AutomationCondition | None" = None,
     backfill_policy: BackfillPolicy | None = None,
     pool: str | None = None,
     hooks: Iterable[HookDefinition] = (),

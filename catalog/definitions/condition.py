@@ -88,7 +88,7 @@ class AutomationCondition:
 
         Where both are at one evaluation, it is true if this one is known to have become so later than `reset`.
         """
-        return AutomationCondition("since", (self, _condition(reset)))
+        return AutomationCondition("since", (self, one_condition(reset)))
 
     def newly_true(self) -> "AutomationCondition":
         """True when this condition is and was not at the evaluation before."""
@@ -108,7 +108,7 @@ class AutomationCondition:
     def replace(self, old: "AutomationCondition | str", new: "AutomationCondition") -> "AutomationCondition":
         """A copy in which `new` stands for every condition that is `old`, or has that label or name."""
         if (isinstance(old, str) and old in (self.label, self.name, self.text)) or self == old:
-            return _condition(new)
+            return one_condition(new)
         return self._with_operands(lambda one: one.replace(old, new))
 
     def with_label(self, label: str | None) -> "AutomationCondition":
@@ -276,17 +276,17 @@ class AutomationCondition:
     @staticmethod
     def any_deps_match(condition: "AutomationCondition") -> "AutomationCondition":
         """It reads a partition, of any of the assets that it depends on, of which the condition is true."""
-        return AutomationCondition("any_deps_match", (_condition(condition),), (None, None))
+        return AutomationCondition("any_deps_match", (one_condition(condition),), (None, None))
 
     @staticmethod
     def all_deps_match(condition: "AutomationCondition") -> "AutomationCondition":
         """Of each of the assets that it depends on, it reads a partition of which the condition is true."""
-        return AutomationCondition("all_deps_match", (_condition(condition),), (None, None))
+        return AutomationCondition("all_deps_match", (one_condition(condition),), (None, None))
 
     @staticmethod
     def asset_matches(key: CoercibleToAssetKey, condition: "AutomationCondition") -> "AutomationCondition":
         """The condition is true of what it reads of an asset, or of what reads it where that one depends on it."""
-        return AutomationCondition("asset_matches", (_condition(condition),), (AssetKey(key),))
+        return AutomationCondition("asset_matches", (one_condition(condition),), (AssetKey(key),))
 
     @staticmethod
     def any_downstream_conditions() -> "AutomationCondition":
@@ -392,22 +392,18 @@ def _operand(name: str) -> AutomationCondition:
 def _joined(name: str, one: AutomationCondition, other: object) -> AutomationCondition:
     """Both in one, so that `a & b & c` has three operands."""
     parts: list[AutomationCondition] = []
-    for part in (one, _condition(other)):
+    for part in (one, one_condition(other)):
         parts += part.operands if part.name == name and part.label is None else (part,)
     return AutomationCondition(name, tuple(parts))
 
 
-def _condition(value: object) -> AutomationCondition:
+def one_condition(value: object) -> AutomationCondition:
+    """A condition that somebody gives. Raises `DefinitionError` for anything else."""
     if isinstance(value, AutomationCondition):
         return value
     raise DefinitionError(
         f"A {type(value).__name__} is no condition.", remedy="Write AutomationCondition.eager() and its like."
     )
-
-
-def one_condition(value: object) -> AutomationCondition | None:
-    """The condition that a definition gives, or none. Raises `DefinitionError` for anything else."""
-    return None if value is None else _condition(value)
 
 
 def _argument(value: Any) -> str:

@@ -12,7 +12,6 @@ from headwater.catalog.config import EnvVar, bind_config, config_references, des
 from headwater.catalog.definitions.alerts import AlertPolicy, check_alerts
 from headwater.catalog.definitions.asset import AssetsDefinition, move_spec
 from headwater.catalog.definitions.code_version import CodeVersions
-from headwater.catalog.definitions.condition import AutomationCondition
 from headwater.catalog.definitions.dependencies import merge_columns, merge_mappings
 from headwater.catalog.definitions.hooks import HookDefinition, all_hooks
 from headwater.catalog.definitions.job import JobDefinition, named
@@ -41,6 +40,7 @@ from headwater.catalog.metadata import normalize
 from headwater.catalog.records import Fingerprint
 
 if TYPE_CHECKING:
+    from headwater.catalog.definitions.condition import AutomationCondition
     from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
     from headwater.catalog.partitions.mapping import PartitionMapping
@@ -366,7 +366,7 @@ class Definitions:
                         "anything.",
                     )
 
-    def _conditions(self) -> dict[AssetKey, AutomationCondition]:
+    def _conditions(self) -> "dict[AssetKey, AutomationCondition]":
         specs = [*self.specs, *(output.spec for definition in self.assets for output in definition.outputs)]
         found = {spec.key: spec.automation_condition for spec in specs if spec.automation_condition is not None}
         for key, condition in found.items():

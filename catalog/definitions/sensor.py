@@ -1,7 +1,6 @@
 """Sensors: functions that look at the world every now and then and say which runs that takes."""
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -85,6 +84,8 @@ class SensorEvaluationContext:
         #: The project's `Definitions`; None in unit tests that give none.
         self.definitions = definitions
         #: What it logs is kept with what it prints.
+        import logging  # not where definitions are only listed
+
         self.log = logging.getLogger(f"headwater.sensors.{sensor_name or 'test'}")
         #: The resources that it asked for, as attributes.
         self.resources = SimpleNamespace(**(resources or {}))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from headwater.catalog.definitions.condition import AutomationCondition, one_condition
 from headwater.catalog.definitions.dependencies import AssetDep, mapping, one_definition, read_deps, texts
 from headwater.catalog.definitions.source import SourceLocation
 from headwater.catalog.errors import DefinitionError, nearest
@@ -14,6 +13,7 @@ from headwater.catalog.keys import AssetKey, CoercibleToAssetKey
 from headwater.catalog.metadata import RawMetadata
 
 if TYPE_CHECKING:
+    from headwater.catalog.definitions.condition import AutomationCondition
     from headwater.catalog.definitions.observation import Observation
     from headwater.catalog.freshness import FreshnessPolicy
     from headwater.catalog.partitions.definition import PartitionsDefinition
@@ -57,7 +57,7 @@ class AssetSpec:
     #: How to see which version it has, where something else computes it; None where nobody can.
     observe: "Observation | None" = None
     #: When it is built by itself; None for never.
-    automation_condition: AutomationCondition | None = None
+    automation_condition: "AutomationCondition | None" = None
     source: SourceLocation = field(default_factory=SourceLocation.of_caller)
 
     def __init__(
@@ -77,7 +77,7 @@ class AssetSpec:
         partitions_def: "PartitionsDefinition | None" = None,
         freshness_policy: "FreshnessPolicy | None" = None,
         observe: "Observation | Callable[..., Any] | None" = None,
-        automation_condition: AutomationCondition | None = None,
+        automation_condition: "AutomationCondition | None" = None,
         source: SourceLocation | None = None,
     ) -> None:
         put = object.__setattr__
@@ -96,7 +96,9 @@ class AssetSpec:
             put(self, "partitions_def", one_definition(partitions_def))
             put(self, "freshness_policy", None if freshness_policy is None else _policy(freshness_policy))
             put(self, "observe", None if observe is None else _observation(observe))
-            put(self, "automation_condition", one_condition(automation_condition))
+            put(
+                self, "automation_condition", None if automation_condition is None else _condition(automation_condition)
+            )
         except (DefinitionError, AttributeError, TypeError, ValueError) as error:
             reason = error.message if isinstance(error, DefinitionError) else str(error)
             remedy = error.remedy if isinstance(error, DefinitionError) else "Write mappings as {'name': value}."
@@ -137,7 +139,7 @@ class AssetOut:
         io_manager_key: str | None = None,
         partitions_def: "PartitionsDefinition | None" = None,
         freshness_policy: "FreshnessPolicy | None" = None,
-        automation_condition: AutomationCondition | None = None,
+        automation_condition: "AutomationCondition | None" = None,
     ) -> None:
         if key is not None and key_prefix is not None:
             raise DefinitionError("AssetOut takes key or key_prefix, not both.", remedy="Write the whole key as key=….")
@@ -245,6 +247,12 @@ def _tags(tags: Mapping[Any, Any]) -> dict[str, str]:
                 f"it has the tag {name}={value!r}.", remedy="A tag's value is 0 to 63 of A-Z a-z 0-9 _ . -"
             )
     return dict(tags)
+
+
+def _condition(given: object) -> "AutomationCondition":
+    from headwater.catalog.definitions.condition import one_condition
+
+    return one_condition(given)
 
 
 def _policy(given: object) -> "FreshnessPolicy":
